@@ -1,0 +1,58 @@
+"""Sessions of the OpenAI Agents SDK in Redis or Valkey that stay whole through failovers."""
+
+from .config import Address, HAConfig, PoolConfig, RetryConfig, SentinelConfig, TLSConfig
+from .connections import create_client
+from .errors import (
+    AgentsRedisError,
+    AuthenticationFailedError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    InvalidItemError,
+    NotPrimaryError,
+    OperationError,
+    Outcome,
+    PermissionDeniedError,
+    PrimaryNotFoundError,
+    ServerRefusedError,
+    TLSError,
+    WrongKeyTypeError,
+    WrongTopologyError,
+)
+from .health import Health, PrimaryHealth, ReplicaHealth
+from .session import RedisHASession, SessionInfo, ha_session
+from .sharing import close_shared_connections
+from .store import SessionStore
+
+__all__ = [
+    "Address",
+    "AgentsRedisError",
+    "AuthenticationFailedError",
+    "ClosedError",
+    "ConfigurationError",
+    "DeadlineExceededError",
+    "HAConfig",
+    "Health",
+    "InvalidItemError",
+    "NotPrimaryError",
+    "OperationError",
+    "Outcome",
+    "PermissionDeniedError",
+    "PoolConfig",
+    "PrimaryHealth",
+    "PrimaryNotFoundError",
+    "RedisHASession",
+    "ReplicaHealth",
+    "RetryConfig",
+    "SentinelConfig",
+    "ServerRefusedError",
+    "SessionInfo",
+    "SessionStore",
+    "TLSConfig",
+    "TLSError",
+    "WrongKeyTypeError",
+    "WrongTopologyError",
+    "close_shared_connections",
+    "create_client",
+    "ha_session",
+]

@@ -1,0 +1,210 @@
+"""The nodes of a cluster: one plain client each, a slot map learned from any node, redirects followed here.
+
+redis-py's `RedisCluster` never carries a session's data: it sends ASKING on another connection than the command that it
+is for, and closes connections under other tasks when the topology changes, whose writes it then resends (see
+docs/architecture.md). Here MOVED corrects the map at once, ASK leads one request elsewhere on one connection, and a
+failed node makes the map be learned anew from the others, once for all who wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from redis import exceptions as redis_errors
+from redis.asyncio import Redis
+
+from ..config import Address, HAConfig, Topology
+from ..errors import AttemptError, OperationError, WrongTopologyError, classify
+from . import factory
+from .handshake import lasting_cause
+from .locator import Sendable, SingleFlight, ask_all, is_majority
+from .node import Node
+
+__all__ = ["ClusterLocator"]
+
+SLOTS = 16384
+# A slot changes hands at most a few times while one request looks for it; more is a loop of stale maps.
+_MAX_REDIRECTS = 6
+# How long the nodes may take to tell the slot map.
+_MAP_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class _Map:
+    """What one node knows: ``ranges`` as CLUSTER SLOTS gives them, and the cluster's epoch."""
+
+    epoch: int
+    ranges: list[Any]
+
+
+class ClusterLocator:
+    """Knows the owner of each slot and keeps a plain client of each node that it met."""
+
+    topology: Topology = "cluster"
+
+    def __init__(self, config: HAConfig, data_client: Callable[[Address], Redis] | None = None) -> None:
+        """Make a locator without connecting.
+
+        Args:
+            config: Some nodes of the cluster.
+            data_client: Returns a client of a node; None means as the configuration says.
+        """
+        self._config = config
+        self._data_client = data_client or partial(factory.node_client, config)
+        self._seeds = config.nodes
+        self._nodes: dict[Address, Node] = {}
+        self._owners: list[Address | None] = [None] * SLOTS
+        self._stale = True
+        self._known = False
+        self._epoch = -1
+        self._refresh = SingleFlight(self._learn)
+        self.failovers = 0
+
+    async def attempt(self, request: Sendable) -> tuple[Any, str]:
+        """See `Locator.attempt`."""
+        node, asking = await self._owner(request.keys.slot), False
+        source = node
+        for _ in range(_MAX_REDIRECTS):
+            try:
+                return await request.send(node, asking=asking), node.name
+            except AttemptError as error:
+                cause = error.cause
+                if isinstance(cause, redis_errors.MovedError):
+                    node, asking = self._moved(cause, node), False
+                elif isinstance(cause, redis_errors.AskError):
+                    source, node, asking = node, self._node(_address(cause, node)), True
+                elif asking and isinstance(cause, redis_errors.TryAgainError):
+                    return await self._begin_at(node, source, request), node.name
+                else:
+                    raise
+        raise AttemptError(redis_errors.ConnectionError("the nodes redirect in a circle"), node=node.name, sent=False)
+
+    async def _begin_at(self, target: Node, source: Node, request: Sendable) -> Any:
+        """Send a request to the node that imports the slot although the session does not exist there yet.
+
+        Such a node refuses several keys of which some are missing (TRYAGAIN), since they may still be at the source. If
+        the source holds none of them, nobody can create them there any more: then the session begins at the target, and
+        the script declares one key only, which the target accepts. Otherwise the migration has to move them first.
+        """
+        keys = request.keys
+        answers = await source.call(*(("EXISTS", key) for key in (keys.items, keys.meta, keys.ops)))
+        if not all(isinstance(answer, redis_errors.AskError) for answer in answers):
+            cause = redis_errors.TryAgainError("the session is being moved to another node")
+            raise AttemptError(cause, node=target.name, sent=False)
+        return await request.send(target, asking=True, only_first_key=True)
+
+    def suspect(self, error: AttemptError) -> None:  # noqa: ARG002 (the seam gives it)
+        """See `Locator.suspect`."""
+        self._stale = True
+
+    async def primaries(self) -> list[Node]:
+        """See `Locator.primaries`."""
+        await self._refresh.run()
+        return [self._node(address) for address in sorted({a for a in self._owners if a is not None})]
+
+    def uncovered_slots(self) -> int:
+        """Return how many slots have no owner in the map."""
+        return self._owners.count(None)
+
+    async def _owner(self, slot: int) -> Node:
+        if self._stale or self._owners[slot] is None:
+            await self._refresh.run()
+        address = self._owners[slot]
+        if address is None:
+            self._stale = True
+            cause = redis_errors.ConnectionError("no node of the cluster owns the slot of this session")
+            raise AttemptError(cause, node=None, sent=False)
+        return self._node(address)
+
+    def _node(self, address: Address) -> Node:
+        node = self._nodes.get(address)
+        if node is None or node.retired:
+            node = self._nodes[address] = Node(str(address), partial(self._data_client, address))
+        return node
+
+    def _moved(self, error: redis_errors.MovedError, told_by: Node) -> Node:
+        address = _address(error, told_by)
+        self._owners[error.slot_id] = address
+        # One slot moved, or the whole map is old: the next request learns it anew.
+        self._stale = True
+        return self._node(address)
+
+    async def _learn(self) -> None:
+        """Learn the slot map from the node with the highest epoch: one that slept may still name the deposed ones."""
+        known = dict.fromkeys([*self._seeds, *self._nodes])
+        questions = {address: self._ask(self._node(address)) for address in known}
+        maps, errors = await ask_all(questions, _MAP_SECONDS)
+        if not maps:
+            raise await self._nobody_tells(errors)
+        told_by = max(maps, key=lambda address: maps[address].epoch)
+        best = maps[told_by]
+        if best.epoch < self._epoch and not is_majority(maps, known):
+            reason = f"only nodes that slept through a failover answer ({', '.join(str(a) for a in maps)})"
+            raise AttemptError(redis_errors.ConnectionError(reason), node=None, sent=False)
+        self._epoch = best.epoch
+        await self._adopt(best.ranges, told_by)
+
+    async def _ask(self, node: Node) -> _Map:
+        """Return a node's slot map and the epoch that it knows."""
+        ranges, state = await node.call(("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"))
+        for reply in (ranges, state):
+            if isinstance(reply, redis_errors.ResponseError):
+                raise AttemptError(reply, node=node.name, sent=True)
+        fields = dict(line.split(":", 1) for line in bytes(state).decode().split() if ":" in line)
+        return _Map(int(fields.get("cluster_current_epoch", 0)), ranges)
+
+    async def _adopt(self, ranges: list[Any], told_by: Address) -> None:
+        owners: list[Address | None] = [None] * SLOTS
+        members: set[Address] = set()
+        for first, last, *nodes in ranges:
+            addresses = [_named(node, told_by) for node in nodes]
+            members.update(addresses)
+            owners[first : last + 1] = [addresses[0]] * (last + 1 - first)
+        deposed = {a for a in self._owners if a is not None} - {a for a in owners if a is not None}
+        self._owners, self._stale, self._known = owners, False, True
+        for address in deposed & set(self._nodes):
+            # Cut what waits for it: a node that lost its slots cannot answer for them.
+            self.failovers += 1
+            await self._nodes.pop(address).retire()
+        for address in set(self._nodes) - members - set(self._seeds):
+            await self._nodes.pop(address).retire()
+
+    async def _nobody_tells(self, errors: dict[Address, Exception]) -> AttemptError:
+        text = "; ".join(f"{address}: {error}" for address, error in errors.items())
+        cause = redis_errors.ConnectionError(f"no node tells the slot map ({text})")
+        lasting = None
+        if not self._known:
+            found = [await self._lasting(address, error) for address, error in errors.items()]
+            lasting = next((kind for kind in found if kind is not None), None)
+        return AttemptError(cause, node=None, sent=False, lasting=lasting)
+
+    async def _lasting(self, address: Address, error: Exception) -> type[OperationError] | None:
+        if not isinstance(error, AttemptError):
+            return None
+        if "cluster support disabled" in str(error.cause) or "unknown command" in str(error.cause):
+            return WrongTopologyError
+        verdict = classify(error.cause, sent=error.sent)
+        if not verdict.retry:
+            return verdict.error
+        return await lasting_cause(error, factory.dialled(self._config, address), tls=self._config.tls is not None)
+
+    async def aclose(self) -> None:
+        """See `Locator.aclose`."""
+        await self._refresh.aclose()
+        await asyncio.gather(*(node.aclose() for node in self._nodes.values()))
+
+
+def _address(error: redis_errors.AskError, told_by: Node) -> Address:
+    """Return where a redirect leads; an empty host means the one that answered (cluster-preferred-endpoint-type)."""
+    host = error.host if error.host and error.host != "?" else told_by.name.rpartition(":")[0].strip("[]")
+    return Address(host, error.port)
+
+
+def _named(node: list[Any], told_by: Address) -> Address:
+    """Return a node's address in CLUSTER SLOTS, where a missing host likewise means the one that answered."""
+    host = node[0].decode() if node[0] else ""
+    return Address(host if host not in ("", "?") else told_by.host, int(node[1]))

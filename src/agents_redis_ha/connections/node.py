@@ -1,0 +1,136 @@
+"""One server and the connections to it: the place where requests leave and replies arrive.
+
+A request is written to one connection of redis-py's pool at once and its replies are read from the same connection, in
+place of `Redis.execute_command`: only so is it known whether a failure came before the request left (nothing can have
+happened) or after (it may have), and only so do ASKING and the script that it is for share a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from ..errors import AttemptError
+
+__all__ = ["Argument", "Node"]
+
+Argument: TypeAlias = "bytes | str | int"
+
+
+class Node:
+    """A server that is asked now.
+
+    Attributes:
+        name: ``host:port`` as the topology announces it, or the Unix socket's path.
+        client: The plain redis-py client that owns the connections.
+        retired: Whether another node took over; nothing is sent to this one any more.
+    """
+
+    def __init__(self, name: str, make_client: Callable[[], Redis], *, owned: bool = True) -> None:
+        """Make a node without connecting.
+
+        Args:
+            name: ``host:port`` or path, for errors and telemetry.
+            make_client: Returns the client that owns the connections; called again to start afresh.
+            owned: Whether the client is ours to close; a user's own is left open and never replaced.
+        """
+        self.name = name
+        self.client = make_client()
+        self.retired = False
+        self._make_client = make_client
+        self._owned = owned
+
+    async def call(self, *commands: Sequence[Argument], on_send: Callable[[], None] | None = None) -> list[Any]:
+        """Return the replies to ``commands``, which travel together on one connection, in one write.
+
+        An error reply to one of several commands stands in its place, as redis-py's exception; to a single command it
+        is raised.
+
+        Args:
+            *commands: Each a command's name and arguments.
+            on_send: Called when a connection is there and the request is about to leave.
+
+        Raises:
+            AttemptError: No reply came, or (single command) the reply is an error; it says whether the request left.
+        """
+        pool: ConnectionPool = self.client.connection_pool
+        connection = await self._connect(pool)
+        try:
+            if on_send is not None:
+                on_send()
+            return await _exchange(connection, commands)
+        except ResponseError as error:
+            raise AttemptError(error, node=self.name, sent=True) from error
+        except Exception as error:
+            await connection.disconnect(nowait=True)
+            await self.start_afresh(pool)
+            raise AttemptError(self._explained(error), node=self.name, sent=True) from error
+        except asyncio.CancelledError:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            if pool is not self.client.connection_pool:
+                await connection.disconnect(nowait=True)
+            await pool.release(connection)
+
+    async def _connect(self, pool: ConnectionPool) -> AbstractConnection:
+        if self.retired:
+            raise AttemptError(RedisConnectionError("no longer in use"), node=self.name, sent=False)
+        try:
+            connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py
+        except Exception as error:
+            raise AttemptError(self._explained(error), node=self.name, sent=False) from error
+        return connection
+
+    def _explained(self, error: Exception) -> Exception:
+        """Return the connection error that an odd one stands for: a pool cut under a reader fails in many ways."""
+        if self.retired and not isinstance(error, RedisConnectionError):
+            return RedisConnectionError(f"cut, because another node took over ({type(error).__name__})")
+        return error
+
+    async def start_afresh(self, failed: ConnectionPool | None = None) -> None:
+        """Use a new pool from now on and close the idle connections of the old one.
+
+        What went wrong on one connection is likely on the idle ones too: behind a managed service's name they lead to a
+        server that has been replaced, and each would cost one response timeout. Requests under way are left alone.
+
+        Args:
+            failed: Only if this is still the pool in use; None means in any case.
+        """
+        old = self.client
+        if not self._owned or self.retired or (failed is not None and failed is not old.connection_pool):
+            return
+        self.client = self._make_client()
+        await old.connection_pool.disconnect(inuse_connections=False)
+
+    async def retire(self) -> None:
+        """Cut every connection, also those that wait for a reply: this server is not to be asked any more."""
+        self.retired = True
+        if self._owned:
+            await self.client.connection_pool.disconnect(inuse_connections=True)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.retire()
+        if self._owned:
+            await self.client.aclose(close_connection_pool=True)
+
+
+async def _exchange(connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    packed = [part for command in commands for part in connection.pack_command(*command)]
+    await connection.send_packed_command(packed, check_health=False)
+    if len(commands) == 1:
+        return [await connection.read_response(disable_decoding=True)]
+    replies = []
+    for _ in commands:
+        try:
+            replies.append(await connection.read_response(disable_decoding=True))
+        except ResponseError as error:
+            replies.append(error)
+    return replies

@@ -1,0 +1,73 @@
+"""One endpoint: a standalone server, a Unix socket, or a managed service's stable name."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from redis.exceptions import MovedError, ReadOnlyError
+
+from ..config import HAConfig, Topology
+from ..errors import AttemptError, NotPrimaryError, OperationError, WrongTopologyError
+from .factory import dialled, node_client
+from .handshake import lasting_cause
+from .locator import Sendable
+from .node import Node
+
+__all__ = ["StandaloneLocator"]
+
+
+class StandaloneLocator:
+    """Always the same endpoint. A name behind which the primary changes is resolved anew for each new connection."""
+
+    topology: Topology = "standalone"
+
+    def __init__(self, config: HAConfig, node: Node | None = None) -> None:
+        address = config.nodes[0] if config.nodes else None
+        self._dialled = dialled(config, address) if address else None
+        self._tls = config.tls is not None
+        self._node = node or Node(str(address or config.unix_socket_path), partial(node_client, config, address))
+        self._answered = False
+        self._was_read_only = False
+        self.failovers = 0
+
+    async def attempt(self, request: Sendable) -> tuple[Any, str]:
+        """See `Locator.attempt`."""
+        try:
+            reply = await request.send(self._node)
+        except AttemptError as error:
+            error.lasting = await self._lasting(error)
+            raise
+        self._note_primary()
+        return reply, self._node.name
+
+    def _note_primary(self) -> None:
+        self._answered = True
+        if self._was_read_only:
+            self._was_read_only = False
+            self.failovers += 1
+
+    async def _lasting(self, error: AttemptError) -> type[OperationError] | None:
+        if isinstance(error.cause, MovedError):
+            return WrongTopologyError
+        if isinstance(error.cause, ReadOnlyError):
+            # Once it took writes, a failover behind the endpoint is under way: its name will lead elsewhere.
+            if not self._answered:
+                return NotPrimaryError
+            self._was_read_only = True
+            await self._node.start_afresh()
+            return None
+        if not self._answered:
+            return await lasting_cause(error, self._dialled, tls=self._tls)
+        return None
+
+    def suspect(self, error: AttemptError) -> None:
+        """See `Locator.suspect`. There is nowhere else to look."""
+
+    async def primaries(self) -> list[Node]:
+        """See `Locator.primaries`."""
+        return [self._node]
+
+    async def aclose(self) -> None:
+        """See `Locator.aclose`."""
+        await self._node.aclose()

@@ -1,0 +1,10 @@
+-- Describes the session. Changes nothing; a replica refuses it, as in read.lua.
+--
+-- Returns {number of elements, TTL in ms (-1 none, -2 no such session), created_at, updated_at, version, generation},
+-- with '' for what is not known.
+local guard = redis.pcall('HDEL', meta, '')
+if type(guard) == 'table' and guard.err and string.find(guard.err, 'READONLY', 1, true) then
+  return guard
+end
+local m = redis.call('HMGET', meta, 'created_at', 'updated_at', 'version', 'generation')
+return {redis.call('LLEN', items), redis.call('PTTL', meta), m[1] or '', m[2] or '', m[3] or '', m[4] or ''}

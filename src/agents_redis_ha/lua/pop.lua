@@ -1,0 +1,72 @@
+-- Removes the newest item and returns it.
+--
+-- ARGV[1] operation id; ARGV[2] how long to remember it, ms; ARGV[3] TTL of the session, ms, 0 = leave it;
+-- ARGV[4] session id; ARGV[5] '' for the newest element, else the index (from the end, -1 the newest) of the one to
+-- remove, and ARGV[6] then the SHA-1 that it must have.
+-- Returns {APPLIED, version, element}, {APPLIED, version} when there is none, {UNSURE, version} without a change when
+-- the newest element does not look like an item (the caller looks itself and names one by its index), or
+-- {CONFLICT, version} without a change when the element at the index is another one by now.
+-- A repeat returns the same element again: {REPEAT, version that it made, element}.
+local id, retention, ttl, session_id = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local index = tonumber(ARGV[5])
+
+-- The UTF-8 sequences of more than one byte that Python accepts: no overlong ones, no surrogates, none past U+10FFFF.
+local SEQUENCES = {
+  '[\194-\223][\128-\191]',
+  '\224[\160-\191][\128-\191]', '[\225-\236\238\239][\128-\191][\128-\191]', '\237[\128-\159][\128-\191]',
+  '\240[\144-\191][\128-\191][\128-\191]', '[\241-\243][\128-\191][\128-\191][\128-\191]',
+  '\244[\128-\143][\128-\191][\128-\191]',
+}
+
+-- Whether the text is UTF-8: with the sequences blanked, no byte of one may be left.
+local function is_utf8(text)
+  for _, sequence in ipairs(SEQUENCES) do
+    if not string.find(text, '[\128-\255]') then
+      return true
+    end
+    text = string.gsub(text, sequence, ' ')
+  end
+  return not string.find(text, '[\128-\255]')
+end
+
+local function is_item(text)
+  if not string.find(text, '^%s*{') or not is_utf8(text) then
+    return false
+  end
+  return (pcall(cjson.decode, text))
+end
+
+local made = version_of(id)
+if made then
+  repeated(retention, ttl)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', ops, made, made)) do
+    if #member > #id then
+      return {REPEAT, tonumber(made), string.sub(member, #id + 1)}
+    end
+  end
+  return {REPEAT, tonumber(made)}
+end
+local s = state()
+local element = redis.call('LINDEX', items, index or -1)
+if not element then
+  return {index and CONFLICT or APPLIED, s.version}
+end
+if index then
+  if redis.sha1hex(element) ~= ARGV[6] then
+    return {CONFLICT, s.version}
+  end
+  -- A list is cut by value only: the element becomes one that no other is, which is then removed.
+  redis.call('LSET', items, index, id)
+  redis.call('LREM', items, -1, id)
+elseif is_item(element) then
+  redis.call('RPOP', items)
+else
+  return {UNSURE, s.version}
+end
+s.generation = s.generation + 1
+if s.length > 1 then
+  expire(ttl, items)
+end
+local version = record(s, id, retention, ttl, session_id)
+redis.call('ZADD', ops, version, id .. element)
+return {APPLIED, version, element}

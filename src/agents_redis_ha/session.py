@@ -1,0 +1,389 @@
+"""`RedisHASession`: the SDK's Session protocol over the operations. It knows no topology."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, TypeVar
+
+from agents.items import TResponseInputItem
+from agents.memory import SessionSettings
+
+from . import operations
+from .codec import decode_item, decode_joined, encode_items
+from .compaction import Snapshot, make_snapshot
+from .config import HAConfig, Topology
+from .connections import Client
+from .errors import ClosedError, ConfigurationError, OperationError
+from .keys import session_keys
+from .operations import Change, Popped, Reading, Run
+from .sharing import ExecutorSource, shared_executor
+from .telemetry import Observation, note_corrupt
+
+__all__ = ["RedisHASession", "SessionInfo", "ha_session"]
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What Redis keeps about a session.
+
+    Attributes:
+        session_id: The session's id.
+        exists: Whether anything is stored under it.
+        item_count: Number of stored elements, corrupt ones included.
+        created_at: Time of the first item since the session was new or cleared (UTC, the server's clock), or None.
+        updated_at: Time of the last change, or None.
+        version: Number of changes so far; 0 if there is no session.
+        generation: Number of changes so far that were no appends.
+        ttl_seconds: Seconds until it expires, or None if it does not.
+    """
+
+    session_id: str
+    exists: bool
+    item_count: int
+    created_at: datetime | None
+    updated_at: datetime | None
+    version: int
+    generation: int
+    ttl_seconds: float | None
+
+
+def ha_session(
+    config: HAConfig | str | Mapping[str, Any] | None = None,
+    session_id: str | None = None,
+    *,
+    client: Client | None = None,
+    session_settings: SessionSettings | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> RedisHASession:
+    """Return a session that keeps one conversation in Redis, whole, through failovers. It does no I/O.
+
+    Sessions of equal configurations share their connections within one process and event loop; those are closed when
+    the loop shuts down.
+
+    Args:
+        config: An `HAConfig`, a URL, or a mapping of HAConfig's fields; None only together with ``client``.
+        session_id: The conversation's id; None means a new conversation with a generated id.
+        client: One of redis-py's asyncio clients to use; it stays the caller's to close, and it belongs to the event
+            loop that it was made for.
+        session_settings: The SDK's settings, such as a default ``limit``.
+        **options: Fields of `HAConfig` that win over the configuration's, such as ``ttl`` (seconds) and ``key_prefix``.
+
+    Raises:
+        ConfigurationError: The configuration cannot work.
+    """
+    resolved = resolve_config(config, client, options)
+    source = shared_executor(resolved, client)
+    return RedisHASession(resolved, session_id, source, session_settings=session_settings)
+
+
+def resolve_config(
+    config: HAConfig | str | Mapping[str, Any] | None, client: Client | None, options: Mapping[str, Any]
+) -> HAConfig:
+    """Return the configuration that the arguments of `ha_session` describe.
+
+    Raises:
+        ConfigurationError: It cannot work.
+    """
+    if config is None:
+        if client is None:
+            raise ConfigurationError("config", "give a configuration, a URL or a client")
+        # Where the servers are is the client's business; see connections.adopted.
+        config = HAConfig(nodes=("client",))
+    if isinstance(config, str):
+        return HAConfig.from_url(config, **options) if options else _from_url(config)
+    if isinstance(config, HAConfig):
+        return config.replace(**options) if options else config
+    if isinstance(config, Mapping):
+        return HAConfig(**{**config, **options})
+    raise ConfigurationError("config", f"must be an HAConfig, a URL or a mapping, not {type(config).__name__}")
+
+
+@lru_cache(maxsize=32)
+def _from_url(url: str) -> HAConfig:
+    """Read a URL once: web workers make a session a request."""
+    return HAConfig.from_url(url)
+
+
+class RedisHASession:
+    """One conversation in Redis; implements the SDK's ``Session`` protocol.
+
+    Made by `ha_session` or `SessionStore.session`. Usable from any event loop and after a fork. A change that was begun
+    is seen through when its caller is cancelled, as the SDK's own sessions do; the cancellation is raised then.
+
+    Attributes:
+        session_id: The conversation's id.
+        session_settings: The SDK's settings; ``limit`` is the default of `get_items`.
+    """
+
+    session_id: str
+    session_settings: SessionSettings | None
+
+    def __init__(
+        self,
+        config: HAConfig,
+        session_id: str | None,
+        source: ExecutorSource,
+        *,
+        session_settings: SessionSettings | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make a session without I/O; see `ha_session`."""
+        self.session_id = uuid.uuid4().hex if session_id is None else session_id
+        self.session_settings = _settings(session_settings)
+        self._keys = session_keys(config.key_prefix, self.session_id)
+        self._policy = operations.Policy(
+            session_id=self.session_id.encode("utf-8", "surrogatepass"),
+            ttl_ms=(config.ttl or 0) * 1000,
+            retention_ms=config.op_retention_seconds * 1000,
+        )
+        self._config = config
+        self._source = source
+        self._closed = False
+
+    async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
+        """Return the conversation, oldest item first.
+
+        Elements that are no items are skipped, counted (``agents_redis_ha.corrupt_items``) and left where they are.
+
+        Args:
+            limit: The newest so many items; None means ``session_settings.limit``, or all. 0 or less means none.
+
+        Raises:
+            OperationError: The history could not be read.
+        """
+        if limit is None and self.session_settings is not None:
+            limit = self.session_settings.limit
+        if limit is not None and limit <= 0:
+            self._check_open()
+            return []
+        window = limit or 0
+        while True:
+            reading, items = await self._read(window)
+            valid = [item for item in items if item is not None]
+            # Corrupt elements among the newest do not count against the limit: look further back for them.
+            if limit is None or len(valid) >= limit or reading.count < window:
+                note_corrupt(self._topology, len(items) - len(valid))
+                return valid[-limit:] if limit else valid
+            window *= 2
+
+    async def add_items(self, items: list[TResponseInputItem]) -> None:
+        """Add items to the end of the conversation: all of them, once, or none.
+
+        Args:
+            items: JSON objects.
+
+        Raises:
+            InvalidItemError: An item is not JSON; nothing was sent.
+            OperationError: It failed; ``outcome`` says whether the items may be stored all the same.
+        """
+        self._check_open()
+        elements = encode_items(items)
+        if not elements:
+            return
+        id_ = operations.new_operation_id()
+        await self._change(
+            "append", lambda run: operations.append(run, self._keys, self._policy, id_, elements), len(elements)
+        )
+
+    async def pop_item(self) -> TResponseInputItem | None:
+        """Remove the newest item and return it, or None if there is none. It is handed out once.
+
+        Elements that are no items are left where they are.
+
+        Raises:
+            OperationError: It failed; ``outcome`` says whether the item may have been removed all the same.
+        """
+        while True:
+            popped: Popped | None = await self._pop()
+            if popped is not None and popped.unsure:
+                popped = await self._pop_newest_item()
+            if popped is not None and popped.conflict:
+                continue  # another worker popped it between the look and the removal
+            if popped is None or popped.element is None:
+                return None
+            item = decode_item(popped.element)
+            if item is not None:
+                return item
+            # Lua took for JSON what Python does not (such as a hexadecimal number): it is gone, look for the next one.
+            note_corrupt(self._topology, 1)
+
+    async def clear_session(self) -> None:
+        """Remove all items, once: items added by others meanwhile are not removed by a repeat.
+
+        Raises:
+            OperationError: It failed; ``outcome`` says whether the items may have been removed all the same.
+        """
+        await self.clear()
+
+    async def clear(self) -> bool:
+        """Remove all items like `clear_session`; return whether there were any."""
+        id_ = operations.new_operation_id()
+        change = await self._change("clear", lambda run: operations.clear(run, self._keys, self._policy, id_))
+        return change.removed > 0 or change.repeated
+
+    async def info(self) -> SessionInfo:
+        """Return what Redis keeps about the session besides its items.
+
+        Raises:
+            OperationError: It could not be read.
+        """
+        found = await self._observed("info", lambda run: operations.info(run, self._keys))
+        return SessionInfo(
+            session_id=self.session_id,
+            exists=found.length > 0 or found.created_ms is not None,
+            item_count=found.length,
+            created_at=_moment(found.created_ms),
+            updated_at=_moment(found.updated_ms),
+            version=found.version,
+            generation=found.generation,
+            ttl_seconds=found.ttl_ms / 1000 if found.ttl_ms >= 0 and found.created_ms is not None else None,
+        )
+
+    async def ping(self) -> bool:
+        """Return whether the node that holds this session answers as a primary now."""
+        try:
+            await self.info()
+        except OperationError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close the session: later calls raise `ClosedError`. Shared connections stay open for the other sessions."""
+        self._closed = True
+
+    async def __aenter__(self) -> RedisHASession:
+        """Return the session."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the session."""
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    # The SDK's OpenAIResponsesCompactionSession (openai-agents 0.24) looks for the two methods below by their names.
+
+    async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
+        """Replace the whole history in one step; False for a subclass, whose own methods must not be bypassed."""
+        if type(self) is not RedisHASession:
+            return False
+        elements = encode_items(items)
+        id_ = operations.new_operation_id()
+        await self._change("replace", lambda run: operations.replace(run, self._keys, self._policy, id_, elements))
+        return True
+
+    async def _get_compaction_snapshot(
+        self, limit: int, *, prune_prefix: Callable[[TResponseInputItem], bool] | None = None
+    ) -> Snapshot | None:
+        """Return the newest ``limit`` items and a way to replace a suffix of them if nobody wrote in between."""
+        if type(self) is not RedisHASession:
+            return None
+        return await make_snapshot(self._read, self._replace_range, limit, prune_prefix)
+
+    async def _replace_range(self, items: list[TResponseInputItem], version: int, keep: tuple[int, int]) -> bool:
+        elements = encode_items(items)
+        id_ = operations.new_operation_id()
+        change = await self._change(
+            "replace",
+            lambda run: operations.replace(
+                run, self._keys, self._policy, id_, elements, expected_version=version, keep=keep
+            ),
+        )
+        return not change.conflict
+
+    async def _pop(self, at: tuple[int, bytes] | None = None) -> Popped:
+        id_ = operations.new_operation_id()
+        return await self._change("pop", lambda run: operations.pop(run, self._keys, self._policy, id_, at))
+
+    async def _pop_newest_item(self) -> Popped | None:
+        """Find the newest element that is an item, which the script could not tell, and remove just that one."""
+        window = 16
+        while True:
+            reading, items = await self._read(window)
+            elements = reading.joined.split(reading.separator) if reading.count else []
+            newest = next((i for i in range(1, len(items) + 1) if items[-i] is not None), None)
+            if newest is not None:
+                note_corrupt(self._topology, newest - 1)
+                return await self._pop((-newest, elements[-newest]))
+            if reading.count < window:
+                note_corrupt(self._topology, len(items))
+                return None
+            window *= 2
+
+    async def _read(self, newest: int) -> tuple[Reading, list[TResponseInputItem | None]]:
+        reading = await self._observed("read", lambda run: operations.read(run, self._keys, newest))
+        return reading, decode_joined(reading.joined, reading.count, reading.separator)
+
+    @property
+    def _topology(self) -> Topology:
+        return self._source().locator.topology
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the session was closed")
+
+    async def _change(
+        self, name: str, operation: Callable[[Run], Awaitable[_Result]], batch_size: int | None = None
+    ) -> _Result:
+        """Run a changing operation to its end, also when the caller is cancelled on the way."""
+        self._check_open()
+        task = asyncio.ensure_future(self._observed(name, operation, changes=True, batch_size=batch_size))
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
+        if cancelled is not None:
+            task.cancelled() or task.exception()  # its outcome is the canceller's to find out
+            raise cancelled
+        return task.result()
+
+    async def _observed(
+        self,
+        name: str,
+        operation: Callable[[Run], Awaitable[_Result]],
+        *,
+        changes: bool = False,
+        batch_size: int | None = None,
+    ) -> _Result:
+        """Run an operation under a span, with retries."""
+        self._check_open()
+        executor = self._source()
+        observation = Observation(
+            name, executor.locator.topology, self.session_id, self._config.trace_session_id, batch_size
+        )
+        try:
+            result = await operation(lambda request: executor.run(request, observation, changes=changes))
+            if isinstance(result, Change) and result.repeated:
+                observation.repeated()
+        except BaseException as error:
+            observation.finish(error)
+            raise
+        observation.finish()
+        return result
+
+
+def _settings(settings: SessionSettings | Mapping[str, Any] | None) -> SessionSettings:
+    if settings is None:
+        return SessionSettings()
+    if isinstance(settings, SessionSettings):
+        return settings
+    try:
+        return SessionSettings(**settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError("session_settings", str(error).partition("\n")[0]) from None
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, timezone.utc)

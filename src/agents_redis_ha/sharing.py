@@ -1,0 +1,137 @@
+"""Who shares connections: sessions of equal configurations within one process and event loop.
+
+Connections belong to the event loop that made them and do not survive a fork. So a shared set is found by the running
+loop, is closed when that loop shuts down (as `asyncio.run` does at its end), and is left behind untouched in a forked
+child. A session looks its set up anew whenever it finds itself in another loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeAlias
+
+from .config import HAConfig
+from .connections import Client, adopt, create_locator
+from .retry import Executor
+
+__all__ = ["ExecutorSource", "close_shared_connections", "owned_executor", "shared_executor"]
+
+ExecutorSource: TypeAlias = Callable[[], Executor]
+"""Returns the executor to use in the running event loop."""
+
+_Key: TypeAlias = "tuple[HAConfig, Client | None]"
+
+
+class _Registry:
+    """The connections of every event loop of this process.
+
+    Attributes:
+        generation: Grows whenever something was closed or left behind; a session that saw an older one looks anew.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._loops: dict[asyncio.AbstractEventLoop, _LoopConnections] = {}
+        # What a forked child inherited: kept, since finalising it would disturb the parent's sockets and selectors.
+        self._inherited: list[object] = []
+
+    def of(self, loop: asyncio.AbstractEventLoop) -> _LoopConnections | None:
+        return self._loops.get(loop)
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> _LoopConnections:
+        # Loops closed without shutting their generators down: nothing can be awaited there any more.
+        for closed in [known for known in self._loops if known.is_closed()]:
+            del self._loops[closed]
+        connections = self._loops[loop] = _LoopConnections(self)
+        connections.register()
+        return connections
+
+    def forget(self, connections: _LoopConnections) -> None:
+        self.generation += 1
+        self._loops = {loop: known for loop, known in self._loops.items() if known is not connections}
+
+    def leave_behind(self) -> None:
+        self.generation += 1
+        self._inherited.append(self._loops)
+        self._loops = {}
+
+
+class _LoopConnections:
+    """The connections of one event loop, by configuration and (adopted) client."""
+
+    def __init__(self, registry: _Registry) -> None:
+        self.executors: dict[_Key, Executor] = {}
+        self._registry = registry
+        self._guard = self._until_the_loop_ends()
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        """Close everything when the loop shuts its asynchronous generators down."""
+        try:
+            yield
+        finally:
+            await self.aclose()
+
+    def register(self) -> None:
+        """Make the guard known to the running loop: one step, which awaits nothing, leads to its ``yield``."""
+        with contextlib.suppress(StopIteration):
+            self._guard.__anext__().send(None)
+
+    async def aclose(self) -> None:
+        self._registry.forget(self)
+        executors, self.executors = self.executors, {}
+        await asyncio.gather(*(executor.locator.aclose() for executor in executors.values()))
+
+
+_registry = _Registry()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_registry.leave_behind)
+
+
+def shared_executor(config: HAConfig, client: Client | None = None) -> ExecutorSource:
+    """Return a source of the executor that sessions of this configuration (and client) share in the running loop."""
+    known: Executor | None = None
+    known_loop: asyncio.AbstractEventLoop | None = None
+    generation = -1
+
+    def source() -> Executor:
+        nonlocal known, known_loop, generation
+        loop = asyncio.get_running_loop()
+        if known is None or known_loop is not loop or generation != _registry.generation:
+            known, known_loop, generation = _find(loop, config, client), loop, _registry.generation
+        return known
+
+    return source
+
+
+def _find(loop: asyncio.AbstractEventLoop, config: HAConfig, client: Client | None) -> Executor:
+    connections = _registry.of(loop) or _registry.open(loop)
+    key = (config, client)
+    executor = connections.executors.get(key)
+    if executor is None:
+        executor = connections.executors[key] = owned_executor(config, client)
+    return executor
+
+
+def owned_executor(config: HAConfig, client: Client | None = None) -> Executor:
+    """Return an executor with connections of its own, which the caller closes.
+
+    Raises:
+        ConfigurationError: The client is none that can be used.
+    """
+    if client is None:
+        return Executor(config, create_locator(config))
+    adopted, locator = adopt(client, config)
+    return Executor(adopted, locator)
+
+
+async def close_shared_connections() -> None:
+    """Close the connections that sessions share in the running event loop; the next operation makes new ones.
+
+    Rarely needed: they are closed when the event loop shuts down.
+    """
+    connections = _registry.of(asyncio.get_running_loop())
+    if connections is not None:
+        await connections.aclose()

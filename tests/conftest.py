@@ -1,0 +1,93 @@
+"""Real servers for the tests: one lab a topology, started once a run, and a new session id a test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+
+import pytest
+
+from agents_redis_ha import lab
+
+TOPOLOGIES = ("standalone", "sentinel", "cluster", "tls")
+
+
+def pytest_report_header() -> str:
+    server = lab.find_server()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("redis", "openai-agents", "tenacity"))
+    return f"server: {server.path} {'.'.join(map(str, server.version))}; {versions}"
+
+
+class Labs:
+    """Starts each lab at its first use."""
+
+    def __init__(self) -> None:
+        self._started: dict[tuple[str, bool], lab.Lab] = {}
+
+    def get(self, topology: str, *, proxies: bool = False) -> lab.Lab:
+        key = (topology, proxies)
+        if key not in self._started:
+            kind, tls = ("standalone", True) if topology == "tls" else (topology, False)
+            self._started[key] = lab.start(kind, tls=tls, proxies=proxies)
+        return self._started[key]
+
+    def close(self) -> None:
+        for started in self._started.values():
+            started.close()
+
+
+@pytest.fixture(scope="session")
+def labs() -> Iterator[Labs]:
+    started = Labs()
+    yield started
+    started.close()
+
+
+@pytest.fixture(params=TOPOLOGIES)
+def topology(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def servers(labs: Labs, topology: str) -> lab.Lab:
+    """A lab that the tests share: leave it as you found it."""
+    return labs.get(topology)
+
+
+@pytest.fixture
+def proxied(labs: Labs, topology: str) -> Iterator[lab.Lab]:
+    """A lab with a proxy in front of every data node; healed after each test."""
+    found = labs.get(topology, proxies=True)
+    yield found
+    for node in found.nodes:
+        if node.proxy is not None:
+            node.proxy.heal()
+
+
+@pytest.fixture
+def new_id() -> Callable[[], str]:
+    return lambda: f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def session_id(new_id: Callable[[], str]) -> str:
+    return new_id()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run that was to cover every topology and did not (AGENTS_REDIS_HA_REQUIRE_ALL=1, as CI sets it)."""
+    if os.environ.get("AGENTS_REDIS_HA_REQUIRE_ALL") and exitstatus == 0:
+        missing = set(TOPOLOGIES) - _passed
+        if missing:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            print(f"\ntopologies that did not run: {', '.join(sorted(missing))}")
+
+
+_passed: set[str] = set()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        _passed.update(t for t in TOPOLOGIES if f"[{t}" in report.nodeid)
