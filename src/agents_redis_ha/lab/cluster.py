@@ -1,0 +1,177 @@
+"""Three shards of a primary and a replica each, joined by commands, without redis-cli."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from redis.crc import key_slot
+
+from .cluster_view import SLOTS, Member, parse_members
+from .errors import LabError
+from .lab import Lab
+from .node import Node
+from .ports import HOST
+from .replication import unlinked_replica
+from .server_conf import cluster_directives
+from .servers import launch, prepare_data
+from .settings import Topology
+from .slots import SlotMove
+from .waiting import wait_until
+
+_SHARDS = 3
+
+
+class ClusterLab(Lab):
+    """Three shards: `nodes[i]` and `nodes[i + 3]` form shard i, whichever is the primary.
+
+    Replicas never change shards.
+    """
+
+    topology: ClassVar[Topology] = "cluster"
+
+    def primary(self, key: str | bytes | None = None) -> Node:
+        """Return the owner of the key's slot, or of slot 0.
+
+        Raises:
+            LabError: No server that answers owns it.
+        """
+        if key is None:
+            return self._owner_of(0)
+        return self._owner_of(key_slot(key.encode() if isinstance(key, str) else key))
+
+    def promote(self, node: Node, timeout: float = 30.0) -> None:
+        """Send CLUSTER FAILOVER to this replica and return when everybody has settled.
+
+        If its primary is down the failover is forced.
+
+        Raises:
+            LabError: It did not come about in time.
+        """
+        if node.role() == "primary":
+            return
+        primary_is_up = any(other.role() == "primary" for other in self._shard(node))
+        node.ask("CLUSTER", "FAILOVER", *([] if primary_is_up else ["FORCE"]))
+        wait_until(lambda: node.role() == "primary", f"{node.name} to become the primary", timeout)
+        self.wait_ready(timeout)
+
+    def begin_slot_move(self, slot: int, target: Node | None = None) -> SlotMove:
+        """Start to move a slot: the source answers ASK for the keys that it does not have.
+
+        Raises:
+            LabError: The target is no other primary.
+        """
+        source = self._owner_of(slot)
+        if target is None:
+            primaries = self.primaries()
+            target = primaries[(primaries.index(source) + 1) % len(primaries)]
+        if target is source or target.role() != "primary":
+            raise LabError(f"slot {slot} of {source.name} cannot move to {target.name}: it is no other primary")
+        return SlotMove(slot, source, target, password=self._settings.password, announce=self._give_slot)
+
+    def _build(self) -> None:
+        self.nodes += prepare_data(self._settings, 2 * _SHARDS, with_bus=True)
+        for node in self.nodes:
+            node.write_conf(cluster_directives(self._settings, node.port))
+        launch(self.nodes)
+        for epoch, node in enumerate(self.nodes, start=1):
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", epoch)  # else they quarrel about it for seconds
+        for shard in range(_SHARDS):
+            slots = range(SLOTS * shard // _SHARDS, SLOTS * (shard + 1) // _SHARDS)
+            self.nodes[shard].ask("CLUSTER", "ADDSLOTS", *slots)
+        for node in self.nodes:
+            for other in self.nodes:  # all with all, so that nobody waits for gossip
+                if other is not node:
+                    node.ask("CLUSTER", "MEET", HOST, other.port)
+        wait_until(self._all_met, "the members of the cluster to know each other")
+        for shard in range(_SHARDS):
+            primary, replica = self.nodes[shard], self.nodes[shard + _SHARDS]
+            replica.ask("CLUSTER", "REPLICATE", primary.ask("CLUSTER", "MYID"))
+
+    def _all_met(self) -> bool:
+        views = [self._view(node) for node in self.nodes]
+        return all(len(view) == len(self.nodes) and all(map(_is_well, view)) for view in views)
+
+    def _unsettled(self) -> str | None:
+        up = [node for node in self.nodes if node.up]
+        for node in self.nodes[:_SHARDS]:
+            members = [member for member in (node, *self._shard(node)) if member.up]
+            primaries = [member for member in members if member.role() == "primary"]
+            if members and len(primaries) != 1:
+                return f"one primary among {members}"
+            if members:
+                replicas = [member for member in members if member is not primaries[0]]
+                missing = unlinked_replica(primaries[0], replicas)
+                if missing:
+                    return missing
+        return next(filter(None, (self._discontent(node, up) for node in up)), None)
+
+    def _discontent(self, node: Node, up: list[Node]) -> str | None:
+        """Say what this member finds wrong with the cluster."""
+        info = dict(line.split(":", 1) for line in node.ask("CLUSTER", "INFO").splitlines() if ":" in line)
+        if info["cluster_state"] != "ok" or info["cluster_slots_ok"] != str(SLOTS):
+            found = f"{info['cluster_slots_ok']} are, state {info['cluster_state']}"
+            return f"{node.name} to find all slots served ({found})"
+        view = {member.port: member for member in self._view(node)}
+        for other in up:
+            member = view.get(other.port)
+            if member is None or not member.is_well or member.is_primary != (other.role() == "primary"):
+                return f"{node.name} to find {other.name} well (it sees: {member})"
+        return None
+
+    def _successor(self, old: Node) -> Node | None:
+        """Return the new primary of old's shard, once all that are up know it."""
+        for candidate in self._shard(old):
+            if candidate.role() != "primary":
+                continue
+            others = [node for node in self.nodes if node.up and node is not old]
+            views = [self._view(node) for node in others]
+            if all(_names_primary(view, candidate.port) for view in views):
+                state = candidate.ask("CLUSTER", "INFO")
+                return candidate if "cluster_state:ok" in state else None
+        return None
+
+    def _give_slot(self, slot: int, target: Node) -> None:
+        """Tell all primaries, the target first: so the slot never has no owner."""
+        target_id = target.ask("CLUSTER", "MYID")
+        source = self._owner_of(slot)
+        others = [node for node in self.primaries() if node not in (target, source)]
+        for node in dict.fromkeys((target, source, *others)):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+        up = [node for node in self.nodes if node.up]
+        wait_until(
+            lambda: all(_owner_port(self._view(node), slot) == target.port for node in up),
+            f"every member to know that slot {slot} is {target.name}'s",
+        )
+
+    def _owner_of(self, slot: int) -> Node:
+        claims: list[tuple[int, Node]] = []
+        for node in self.nodes:
+            if node.role() == "primary":
+                own = next(member for member in self._view(node) if "myself" in member.flags)
+                if own.owns(slot):
+                    claims.append((own.epoch, node))
+        if not claims:
+            raise LabError(f"no server that answers owns slot {slot}")
+        return max(claims, key=lambda claim: claim[0])[1]
+
+    def _shard(self, node: Node) -> list[Node]:
+        """Return the other members of the node's shard."""
+        number = self.nodes.index(node) % _SHARDS
+        return [other for index, other in enumerate(self.nodes) if index % _SHARDS == number and other is not node]
+
+    @staticmethod
+    def _view(node: Node) -> list[Member]:
+        text: str = node.ask("CLUSTER", "NODES")
+        return parse_members(text)
+
+
+def _is_well(member: Member) -> bool:
+    return member.is_well
+
+
+def _names_primary(view: list[Member], port: int) -> bool:
+    return any(member.port == port and member.is_primary and member.slots for member in view)
+
+
+def _owner_port(view: list[Member], slot: int) -> int | None:
+    return next((member.port for member in view if member.owns(slot)), None)

@@ -1,0 +1,15 @@
+"""What the lab raises.
+
+LabError                 anything that the lab could not do; the message says what to do about
+it └── PortTakenError       a server found its port in use; `start` tries again with other ports
+"""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """The lab could not do what was asked. The servers may be in any state; closing works."""
+
+
+class PortTakenError(LabError):
+    """A server could not listen because another process took its port in the meantime."""

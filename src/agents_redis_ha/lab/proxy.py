@@ -1,0 +1,271 @@
+"""A TCP proxy in front of one server, to lose, delay and count what passes.
+
+It runs in a thread with an event loop of its own, so that it works while the test's loop is busy or
+not running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .errors import LabError
+from .faults import Faults, Flow, Matcher, Traffic
+from .ports import HOST, release_port, reserve_port
+from .relay import Relay, reset
+
+T = TypeVar("T")
+
+_CONTROL_SECONDS = 10.0
+
+
+class Proxy:
+    """A proxy on 127.0.0.1, on a port of its own; it listens from construction to `close`.
+
+    A *request* is what the client sends between two replies: one command, or one pipeline. Faults
+    stay until `heal`.
+
+    Args:
+        upstream_host: Where to forward to.
+        upstream_port: Its port.
+        tls: A server's context: the proxy ends TLS here, so that it sees plain requests. None:
+            bytes pass as they are.
+        upstream_tls: A client's context: the proxy speaks TLS to the server.
+        port: The port to listen on; None chooses a free one.
+
+    Attributes:
+        host: 127.0.0.1.
+        port: The port it listens on.
+
+    Raises:
+        LabError: It cannot listen on the port.
+    """
+
+    def __init__(
+        self,
+        upstream_host: str,
+        upstream_port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        upstream_tls: ssl.SSLContext | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.host = HOST
+        self.port = reserve_port() if port is None else port
+        self._upstream = (upstream_host, upstream_port)
+        self._tls, self._upstream_tls = tls, upstream_tls
+        self._faults, self._traffic = Faults(), Traffic()
+        self._relays: set[Relay] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.AbstractServer | None = None
+        self._loop = asyncio.new_event_loop()
+        self._healed = asyncio.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"agents-redis-ha-lab-proxy-{self.port}", daemon=True)
+        self._thread.start()
+        try:
+            self._await(self._listen())
+        except OSError as error:
+            self.close()
+            raise LabError(f"the proxy cannot listen on {self.address}: {error}") from error
+
+    def __repr__(self) -> str:
+        host, port = self._upstream
+        return f"<Proxy {self.address} -> {host}:{port} {self._faults.flow.value}>"
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def address(self) -> str:
+        """`host:port` for clients to dial."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def round_trips(self) -> int:
+        """Requests since the reset: a connection's first chunk, and its first after each reply."""
+        return self._traffic.round_trips
+
+    @property
+    def replies_cut(self) -> int:
+        """Replies dropped by `cut_replies` and `cut_next_reply` since the last reset."""
+        return self._traffic.replies_cut
+
+    @property
+    def cuts_pending(self) -> bool:
+        """Whether a reply is still to be cut."""
+        return self._faults.cuts_pending
+
+    @property
+    def commands(self) -> list[bytes]:
+        """The latest 1000 chunks from clients, oldest first, as sent: AUTH holds its password."""
+        return self._traffic.commands()
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        return self._traffic.connections
+
+    @property
+    def connections_total(self) -> int:
+        """Connections accepted since the last reset."""
+        return self._traffic.connections_total
+
+    def reset_counters(self) -> None:
+        """Forget what was counted and recorded; `connections` stays true."""
+        self._traffic.reset()
+
+    def cut_replies(self, after: int | Matcher | None = None) -> None:
+        """Have requests executed, but drop the reply and close the connection: outcome unknown.
+
+        The request passes; the first bytes that the server sends after it are dropped. Lasts until
+        `heal`.
+
+        Args:
+            after: None: every request from now on. A number: every request after the next so many,
+                a connection's handshake (HELLO, AUTH, CLIENT SETINFO) counted. A function of the
+                request's bytes: those it is true for.
+        """
+        if callable(after):
+            self._faults.cut(after, pass_first=0, times=None)
+        else:
+            self._faults.cut(_any_request, pass_first=after or 0, times=None)
+
+    def cut_next_reply(self, *containing: bytes, times: int = 1) -> None:
+        """Cut, like `cut_replies`, the reply to the next requests that contain any of these bytes.
+
+        Args:
+            containing: For example `b"EVALSHA"`; matched as they are, in a request's first MiB.
+                None: any request.
+            times: How many replies to cut; after that, traffic passes again.
+        """
+        self._faults.cut(_containing(containing) if containing else _any_request, pass_first=0, times=times)
+
+    def delay(self, seconds: float, *, requests: bool = False) -> None:
+        """Hold every chunk of a reply back until `heal`: executed at once, reported late.
+
+        Args:
+            seconds: How long.
+            requests: Hold the requests back instead. A request is forwarded late even if its client
+                has gone by then.
+        """
+        if requests:
+            self._faults.request_delay = seconds
+        else:
+            self._faults.reply_delay = seconds
+
+    def refuse(self) -> None:
+        """Reset all connections and refuse new ones, until `heal`."""
+        self._faults.flow = Flow.REFUSED
+        self._await(self._stop_listening())
+
+    def blackhole(self) -> None:
+        """Accept connections and read from both sides, but pass nothing on, until `heal`.
+
+        Connections that lost bytes are reset by `heal`; the others go on.
+        """
+        self._faults.flow = Flow.BLACKHOLE
+
+    def heal(self) -> None:
+        """Switch off every fault; held traffic is let through at once."""
+        self._faults.clear()
+        self._await(self._recover())
+
+    def close(self) -> None:
+        """Stop listening, close every connection and end the thread; a second time does nothing."""
+        if self._loop.is_closed():
+            return
+        with contextlib.suppress(LabError):
+            self._await(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CONTROL_SECONDS)
+        release_port(self.port)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise LabError(f"the proxy {self.address} is closed")
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(_CONTROL_SECONDS)
+        except concurrent.futures.TimeoutError as error:
+            raise LabError(f"the proxy {self.address} does not react") from error
+
+    async def _listen(self) -> None:
+        if self._listener is None:
+            listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.bind((self.host, self.port))
+                self._listener = await asyncio.start_server(self._accept, sock=listening, ssl=self._tls)
+            except BaseException:
+                listening.close()
+                raise
+
+    async def _stop_listening(self) -> None:
+        if self._listener is not None:
+            # No wait_closed: from Python 3.12 on that waits for the connections too.
+            self._listener.close()
+            self._listener = None
+        for relay in list(self._relays):
+            relay.abort()
+
+    async def _recover(self) -> None:
+        self._healed.set()
+        self._healed = asyncio.Event()
+        for relay in [relay for relay in self._relays if relay.swallowed]:
+            relay.abort()
+        await self._listen()
+
+    async def _end(self) -> None:
+        await self._stop_listening()
+        for handler in list(self._handlers):
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
+        await asyncio.sleep(0)  # one more turn of the loop, in which the transports are closed
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
+        self._traffic.opened()
+        try:
+            await self._relay(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            reset(writer)  # the server cannot be reached, or the proxy is closing
+        finally:
+            self._traffic.closed()
+            self._handlers.discard(handler)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._faults.flow is Flow.REFUSED:  # it had been accepted just before
+            raise ConnectionRefusedError
+        server = await asyncio.open_connection(*self._upstream, ssl=self._upstream_tls)
+        relay = Relay((reader, writer), server, self._faults, self._traffic, lambda: self._healed)
+        self._relays.add(relay)
+        try:
+            await relay.run()
+        finally:
+            self._relays.discard(relay)
+
+
+def _any_request(_: bytes) -> bool:
+    return True
+
+
+def _containing(patterns: tuple[bytes, ...]) -> Callable[[bytes], bool]:
+    return lambda request: any(pattern in request for pattern in patterns)

@@ -1,0 +1,55 @@
+"""Waiting for something that can be observed, in place of sleeping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from .errors import LabError
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.02
+
+
+def wait_until(
+    predicate: Callable[[], T | None],
+    what: str | Callable[[], str],
+    timeout: float = 10.0,
+    *,
+    poll_seconds: float = POLL_SECONDS,
+) -> T:
+    """Return the predicate's first true answer.
+
+    An answer that is false, a `RedisError` and an `OSError` mean "not yet"; any other exception is
+    passed on at once. The predicate is asked at least once, and once more after the time is up.
+
+    Args:
+        predicate: Asked again and again, from the calling thread.
+        what: The condition in words, or a function that says what is still missing; for the error
+            message.
+        timeout: Seconds; how long to go on asking.
+        poll_seconds: Seconds between two questions.
+
+    Raises:
+        LabError: The condition did not come true in time. The message names it, and the last
+        exception, if any.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        final = time.monotonic() >= deadline
+        failure: Exception | None = None
+        try:
+            answer = predicate()
+            if answer:
+                return answer
+        except (RedisError, OSError) as error:
+            failure = error
+        if final:
+            words = what if isinstance(what, str) else what()
+            because = f" (last error: {failure!r})" if failure else ""
+            raise LabError(f"waited {timeout:g} s in vain for: {words}{because}") from failure
+        time.sleep(poll_seconds)
