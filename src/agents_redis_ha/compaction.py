@@ -48,27 +48,28 @@ async def make_snapshot(
     Args:
         read: Reads the newest so many elements; 0 means all.
         replace_range: Replaces what is outside a range, at a version.
-        limit: Most items to return.
+        limit: Most items to return; at least 1.
         prune_prefix: Tells which of the oldest items before the snapshot may go with the replacement, up to the first
             one that may not.
     """
-    # One element more tells whether there is an older one.
-    reading, found = await read(limit + 1)
-    window = [item for item in found[-limit:] if item is not None] if limit > 0 else []
-    if len(window) != min(len(found), max(limit, 0)):
+    reading, found = await read(limit)
+    items = [item for item in found if item is not None]
+    if len(items) != len(found):
         return None
 
     async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
-        removed = len(window) - start
-        if removed <= 0:
+        if start >= len(items):
             return False
-        whole, everything = await read(0)
-        if whole.version != reading.version:
-            return False
-        pruned = _prunable(everything[: whole.count - removed], prune_prefix)
-        return await replace_range(output, reading.version, (pruned, whole.count - removed))
+        kept = reading.length - (len(items) - start)
+        pruned = 0
+        if prune_prefix is not None:
+            whole, everything = await read(0)
+            if whole.version != reading.version:
+                return False
+            pruned = _prunable(everything[: reading.length - reading.count], prune_prefix)
+        return await replace_range(output, reading.version, (pruned, kept))
 
-    return Snapshot(window, len(found) <= limit, replace_suffix)
+    return Snapshot(items, reading.count == reading.length, replace_suffix)
 
 
 def _prunable(older: list[TResponseInputItem | None], prune_prefix: Callable[[TResponseInputItem], bool] | None) -> int:

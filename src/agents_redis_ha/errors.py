@@ -319,7 +319,9 @@ def classify(cause: BaseException, *, sent: bool) -> Verdict:
     if verdict is None:
         verdict = next((v for kind, v in BY_TYPE if isinstance(cause, kind)), None)
     if verdict is None:
-        verdict = Verdict(False, True, False, "refused", ServerRefusedError)
+        # An error reply comes before the execution, unless a script names itself in it: it may have got half way.
+        half_way = not isinstance(cause, redis_errors.ResponseError) or "user_script" in str(cause)
+        verdict = Verdict(False, half_way, False, "refused", ServerRefusedError)
     if verdict.applied and not sent:
         return Verdict(verdict.retry, False, verdict.refresh, verdict.reason, verdict.error)
     return verdict
@@ -336,6 +338,8 @@ def _by_message(cause: redis_errors.RedisError) -> Verdict | None:
         inner = next((w for w in BY_FIRST_WORD if f": {w} " in text), None)
         if inner is not None:
             return BY_FIRST_WORD[inner]
+        if "unauthenticated" in text:  # "Protocol error: unauthenticated multibulk length", before any NOAUTH
+            return BY_FIRST_WORD["NOAUTH"]
         if "Script killed by user" in text:
             return _refused("script_killed")
     if "max number of clients reached" in text:

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 from .errors import ConfigurationError
 
-__all__ = ["SessionKeys", "session_keys"]
+__all__ = ["SessionKeys", "acl_rule", "check_prefix", "session_keys"]
 
 # Lone surrogates cannot be UTF-8; 'surrogatepass' gives each its own bytes, so that ids differing in them stay apart.
 _ENCODING_ERRORS = "surrogatepass"
@@ -54,6 +54,21 @@ def session_keys(prefix: str, session_id: str) -> SessionKeys:
     check_prefix(prefix)
     base = f"{prefix}:{{{_tag(session_id)}}}:".encode("utf-8", _ENCODING_ERRORS)
     return SessionKeys(base + b"items", base + b"meta", base + b"ops", key_slot(base))
+
+
+def acl_rule(prefix: str) -> tuple[str, ...]:
+    """Return the ACL rule that a session's user on the data servers needs, as arguments of ACL SETUSER.
+
+    ROLE and INFO serve `SessionStore.health` alone; ASKING and CLUSTER are for clusters.
+
+    Args:
+        prefix: The key prefix.
+    """
+    scripts = ("eval", "evalsha", "asking", "cluster|slots", "cluster|info", "role", "info")
+    lists = ("rpush", "lrange", "lindex", "llen", "lset", "lrem", "ltrim", "rpop")
+    others = ("hget", "hmget", "hset", "hdel", "zadd", "zscore", "zrevrange", "zrangebyscore", "zremrangebyscore")
+    keys = ("del", "exists", "pexpire", "persist", "pttl", "time")
+    return (f"~{prefix}:*", "-@all", *(f"+{command}" for command in (*scripts, *lists, *others, *keys)))
 
 
 def check_prefix(prefix: str) -> str:

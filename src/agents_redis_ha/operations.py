@@ -168,12 +168,14 @@ class Reading:
 
     Attributes:
         version: The session's version, 0 if it does not exist.
-        count: Number of elements.
+        length: Number of elements that the session has.
+        count: Number of elements that were read.
         joined: The elements, with the separator between two of them.
         separator: ``,<number>,`` with a number drawn at random for this reading.
     """
 
     version: int
+    length: int
     count: int
     joined: bytes
     separator: bytes
@@ -201,8 +203,8 @@ async def append(run: Run, keys: SessionKeys, policy: Policy, operation_id: byte
 async def read(run: Run, keys: SessionKeys, newest: int) -> Reading:
     """Return the ``newest`` elements (0 means all)."""
     separator = b",%d," % int.from_bytes(os.urandom(7), "big")
-    version, count, joined = await run(Request(script("read"), keys, (newest, separator)))
-    return Reading(version, count, joined, separator)
+    version, length, count, joined = await run(Request(script("read"), keys, (newest, separator)))
+    return Reading(version, length, count, joined, separator)
 
 
 async def pop(

@@ -126,7 +126,7 @@ class _Attempt:
             self._observation.node = error.node
         lasting = error.lasting or (None if verdict.retry else verdict.error)
         if lasting is not None:
-            raise self._error(lasting, error) from error.cause
+            raise self._error(lasting, error) from _chained(error)
         if verdict.refresh:
             self._executor.locator.suspect(error)
 
@@ -139,7 +139,7 @@ class _Attempt:
     def give_up(self, state: tenacity.RetryCallState) -> Any:
         """Raise the error for a deadline that is over."""
         error = _failure(state)
-        raise self._error(DeadlineExceededError, error) from error.cause
+        raise self._error(DeadlineExceededError, error) from _chained(error)
 
     def _error(self, kind: type[OperationError], error: AttemptError) -> OperationError:
         return kind(
@@ -160,7 +160,16 @@ def _failure(state: tenacity.RetryCallState) -> AttemptError:
     return error
 
 
+# From here on the server repeats what it was sent, keys and items included ("unknown command 'X', with args …").
+_ECHO = ", with args beginning with"
+
+
 def _reason(error: AttemptError) -> str:
-    """Return the last failure in words: the server's or the system's, which name no item and no password."""
-    text = str(error.cause).partition("\n")[0].strip() or type(error.cause).__name__
-    return f"{type(error.cause).__name__}: {text[:300]}".rstrip(".")
+    """Return the last failure in words: the server's or the system's, without what they repeat of the request."""
+    text = str(error.cause).partition("\n")[0].partition(_ECHO)[0].strip() or type(error.cause).__name__
+    return f"{type(error.cause).__name__}: {text[:500]}".rstrip(".")
+
+
+def _chained(error: AttemptError) -> BaseException | None:
+    """Return the cause to show below ours in a traceback, unless it repeats the request."""
+    return None if _ECHO in str(error.cause) else error.cause

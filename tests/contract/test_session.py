@@ -154,7 +154,18 @@ async def test_a_cleared_session_leaves_nothing_behind_for_good(
     assert client.pttl(keys.meta) == -1
 
 
-CORRUPT = [b"not json", b"\xff\xfe", b'{"bad": "\xff"}', b"123", b'"text"', b"null", b"", b"{", b'{"a":1},{"b":2}', b"[1"]
+CORRUPT = [
+    b"not json",
+    b"\xff\xfe",
+    b'{"bad": "\xff"}',
+    b"123",
+    b'"text"',
+    b"null",
+    b"",
+    b"{",
+    b'{"a":1},{"b":2}',
+    b"[1",
+]
 
 
 async def test_corrupt_elements_hide_nothing_and_stay_where_they_are(
@@ -234,8 +245,8 @@ async def test_info_tells_what_is_kept(session: RedisHASession, session_id: str)
 
 
 HOSTILE_IDS = [
-    "u", "u:items", "u:meta", "{u}", "u}x", "{u", "}", "{}", "", "%", "%7D", "%25", "{u}:items", "ü", "u\u0308", "\ud800", "\ud801",
-    "a b\n\r\x00", "x" * 10_240, "x" * 10_239 + "y", "*", "?", "[u]",
+    "u", "u:items", "u:meta", "{u}", "u}x", "{u", "}", "{}", "", "%", "%7D", "%25", "{u}:items", "ü", "u\u0308",
+    "\ud800", "\ud801", "a b\n\r\x00", "x" * 10_240, "x" * 10_239 + "y", "*", "?", "[u]",
 ]  # fmt: skip
 
 

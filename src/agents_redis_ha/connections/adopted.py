@@ -44,8 +44,8 @@ def adopt(client: Redis | RedisCluster, config: HAConfig) -> tuple[HAConfig, Loc
     if isinstance(pool, SentinelConnectionPool):
         return _adopt_sentinel(pool, config)
     kwargs = pool.connection_kwargs
-    where = (
-        {"unix_socket_path": kwargs["path"]}
+    where: dict[str, Any] = (
+        {"unix_socket_path": kwargs["path"], "nodes": ()}
         if "path" in kwargs
         else {"nodes": (Address(kwargs.get("host", "localhost"), int(kwargs.get("port", 6379))),)}
     )
@@ -83,13 +83,15 @@ def _adopt_cluster(client: RedisCluster, config: HAConfig) -> tuple[HAConfig, Lo
 
 def _alike(config: HAConfig, kwargs: dict[str, Any], address: Address, *, secure: bool) -> Redis:
     """Return a plain client with the user's connection settings for another address."""
-    pool = BlockingConnectionPool(
-        max_connections=config.pool.max_connections,
-        timeout=config.pool.wait_timeout_seconds,
-        connection_class=SSLConnection if secure else Connection,
-        **{**kwargs, "host": address.host, "port": address.port},
-    )
-    return Redis.from_pool(pool)
+    settings = {
+        **kwargs,
+        "host": address.host,
+        "port": address.port,
+        "connection_class": SSLConnection if secure else Connection,
+        "max_connections": config.pool.max_connections,
+        "timeout": config.pool.wait_timeout_seconds,
+    }
+    return Redis.from_pool(BlockingConnectionPool(**settings))
 
 
 def _address(kwargs: dict[str, Any]) -> Address:

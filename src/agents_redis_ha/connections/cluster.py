@@ -97,7 +97,7 @@ class ClusterLocator:
             raise AttemptError(cause, node=target.name, sent=False)
         return await request.send(target, asking=True, only_first_key=True)
 
-    def suspect(self, error: AttemptError) -> None:  # noqa: ARG002 (the seam gives it)
+    def suspect(self, error: AttemptError) -> None:
         """See `Locator.suspect`."""
         self._stale = True
 
@@ -169,9 +169,9 @@ class ClusterLocator:
         for address in deposed & set(self._nodes):
             # Cut what waits for it: a node that lost its slots cannot answer for them.
             self.failovers += 1
-            await self._nodes.pop(address).retire()
+            self._nodes.pop(address).retire()
         for address in set(self._nodes) - members - set(self._seeds):
-            await self._nodes.pop(address).retire()
+            self._nodes.pop(address).retire()
 
     async def _nobody_tells(self, errors: dict[Address, Exception]) -> AttemptError:
         text = "; ".join(f"{address}: {error}" for address, error in errors.items())
@@ -190,7 +190,7 @@ class ClusterLocator:
         verdict = classify(error.cause, sent=error.sent)
         if not verdict.retry:
             return verdict.error
-        return await lasting_cause(error, factory.dialled(self._config, address), tls=self._config.tls is not None)
+        return await lasting_cause(error, factory.dialled(self._config, address), self._config.tls)
 
     async def aclose(self) -> None:
         """See `Locator.aclose`."""

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
 from redis.maint_notifications import MaintNotificationsConfig
@@ -133,6 +133,16 @@ def _driver_info() -> DriverInfo:
     return DriverInfo().add_upstream_driver(DISTRIBUTION, number)
 
 
+class _PrimaryClient(Redis):
+    """A client of the primary that closes the connections to the Sentinels too."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close every connection."""
+        await super().aclose(close_connection_pool)
+        pool: SentinelConnectionPool = self.connection_pool
+        await pool.sentinel_manager.aclose()
+
+
 def _sentinel_primary(config: HAConfig) -> Redis:
     sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py's is untyped
         [dialled(config, address) for address in config.nodes],
@@ -142,7 +152,7 @@ def _sentinel_primary(config: HAConfig) -> Redis:
         max_connections=config.pool.max_connections,
         **_connection_kwargs(config),
     )
-    client: Redis = sentinel.master_for(config.service_name or "")
+    client: Redis = sentinel.master_for(config.service_name or "", redis_class=_PrimaryClient)
     return client
 
 

@@ -11,27 +11,36 @@ import ssl
 
 from redis import exceptions as redis_errors
 
-from ..config import Address
+from ..config import Address, TLSConfig
 from ..errors import AttemptError, OperationError, TLSError
 
 __all__ = ["lasting_cause"]
 
 _PROBE_SECONDS = 0.4
+# How a server that speaks another language looks to redis-py.
+_UNREADABLE = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.InvalidResponse, OSError)
 
 
-async def lasting_cause(error: AttemptError, address: Address | None, *, tls: bool) -> type[OperationError] | None:
+async def lasting_cause(
+    error: AttemptError, address: Address | None, tls: TLSConfig | None
+) -> type[OperationError] | None:
     """Return the error class for a first contact that cannot succeed later either, or None.
 
     Args:
         error: How the first contact failed.
         address: Where; None for a Unix socket.
-        tls: Whether TLS was used.
+        tls: How TLS was used, if it was.
     """
-    closed = isinstance(error.cause, (redis_errors.ConnectionError, redis_errors.InvalidResponse, OSError))
-    refused = isinstance(error.cause.__context__, ConnectionRefusedError)
-    if address is None or tls or not closed or refused:
+    if address is None or not isinstance(error.cause, _UNREADABLE):
         return None
-    return TLSError if await _speaks_tls(address) else None
+    underlying = error.cause.__context__
+    if isinstance(underlying, ConnectionRefusedError):
+        return None
+    if tls is None:
+        return TLSError if await _speaks_tls(address) else None
+    if isinstance(underlying, (FileNotFoundError, PermissionError, IsADirectoryError)):
+        return TLSError  # a certificate's file; DNS and TCP fail in other ways
+    return TLSError if await _speaks_plain_text(address) else None
 
 
 async def _speaks_tls(address: Address) -> bool:
@@ -48,3 +57,17 @@ async def _speaks_tls(address: Address) -> bool:
         return False
     writer.transport.abort()
     return True
+
+
+async def _speaks_plain_text(address: Address) -> bool:
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(*address), _PROBE_SECONDS)
+    except (OSError, asyncio.TimeoutError):
+        return False
+    try:
+        writer.write(b"PING\r\n")
+        return (await asyncio.wait_for(reader.read(1), _PROBE_SECONDS)) in (b"+", b"-")
+    except (OSError, asyncio.TimeoutError):
+        return False
+    finally:
+        writer.transport.abort()

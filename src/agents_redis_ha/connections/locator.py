@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from ..config import Address, Topology
 from ..errors import AttemptError
 from ..keys import SessionKeys
-from .node import Node
+from .node import Node, take_notice
 
 __all__ = ["Locator", "Sendable", "SingleFlight", "ask_all", "is_majority"]
 
@@ -78,7 +78,7 @@ class SingleFlight:
         """Wait for the run under way, or start one; a cancelled waiter does not stop it for the others."""
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._function())
-            self._task.add_done_callback(_take_notice)
+            self._task.add_done_callback(take_notice)
         await asyncio.shield(self._task)
 
     async def aclose(self) -> None:
@@ -86,12 +86,6 @@ class SingleFlight:
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
-
-
-def _take_notice(task: asyncio.Future[None]) -> None:
-    """Fetch the error of a run that nobody waits for any more, so that asyncio does not complain about it."""
-    if not task.cancelled():
-        task.exception()
 
 
 def is_majority(some: Sized, of: Sized) -> bool:

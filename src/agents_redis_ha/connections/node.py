@@ -8,7 +8,7 @@ happened) or after (it may have), and only so do ASKING and the script that it i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from redis.asyncio import ConnectionPool, Redis
@@ -45,6 +45,7 @@ class Node:
         self.retired = False
         self._make_client = make_client
         self._owned = owned
+        self._closing: set[asyncio.Future[None]] = set()
 
     async def call(self, *commands: Sequence[Argument], on_send: Callable[[], None] | None = None) -> list[Any]:
         """Return the replies to ``commands``, which travel together on one connection, in one write.
@@ -69,7 +70,7 @@ class Node:
             raise AttemptError(error, node=self.name, sent=True) from error
         except Exception as error:
             await connection.disconnect(nowait=True)
-            await self.start_afresh(pool)
+            self.start_afresh(pool)
             raise AttemptError(self._explained(error), node=self.name, sent=True) from error
         except asyncio.CancelledError:
             await connection.disconnect(nowait=True)
@@ -94,7 +95,7 @@ class Node:
             return RedisConnectionError(f"cut, because another node took over ({type(error).__name__})")
         return error
 
-    async def start_afresh(self, failed: ConnectionPool | None = None) -> None:
+    def start_afresh(self, failed: ConnectionPool | None = None) -> None:
         """Use a new pool from now on and close the idle connections of the old one.
 
         What went wrong on one connection is likely on the idle ones too: behind a managed service's name they lead to a
@@ -107,19 +108,31 @@ class Node:
         if not self._owned or self.retired or (failed is not None and failed is not old.connection_pool):
             return
         self.client = self._make_client()
-        await old.connection_pool.disconnect(inuse_connections=False)
+        self._close(old.connection_pool.disconnect(inuse_connections=False))
 
-    async def retire(self) -> None:
+    def retire(self) -> None:
         """Cut every connection, also those that wait for a reply: this server is not to be asked any more."""
         self.retired = True
         if self._owned:
-            await self.client.connection_pool.disconnect(inuse_connections=True)
+            self._close(self.client.connection_pool.disconnect(inuse_connections=True))
+
+    def _close(self, closing: Coroutine[Any, Any, None]) -> None:
+        """Close connections in the background: a TLS peer that is gone would keep its closer waiting."""
+        task = asyncio.ensure_future(closing)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(take_notice)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self.retire()
-        if self._owned:
-            await self.client.aclose(close_connection_pool=True)
+        self.retire()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+def take_notice(task: asyncio.Future[None]) -> None:
+    """Fetch the error of a task that nobody waits for, so that asyncio does not complain about it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _exchange(connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> list[Any]:

@@ -85,7 +85,7 @@ class SentinelLocator:
             raise _no_primary("the Sentinels named none")
         return await request.send(node), node.name
 
-    def suspect(self, error: AttemptError) -> None:  # noqa: ARG002 (the seam gives it)
+    def suspect(self, error: AttemptError) -> None:
         """See `Locator.suspect`."""
         self._stale = True
 
@@ -128,7 +128,7 @@ class SentinelLocator:
         self._node = Node(str(address), partial(self._data_client, address))
         if old is not None:
             self.failovers += 1
-            await old.retire()
+            old.retire()
 
     async def _ask(self, sentinel: Redis) -> _Answer:
         """Return one Sentinel's answer; the state of the failover counts, as in SENTINEL GET-MASTER-ADDR-BY-NAME."""
@@ -137,12 +137,10 @@ class SentinelLocator:
         named_now: Any = await sentinel.sentinel_get_master_addr_by_name(self._service)
         host, port = named_now or (reply["ip"], reply["port"])
         address = Address(host.decode() if isinstance(host, bytes) else host, int(port))
-        named = (reply["ip"], int(reply["port"])) == tuple(address)
-        # While a promoted replica is named already, the flags are still those of the primary before it, and the epoch is
-        # that primary's; the failover will have a later one.
-        epoch = int(reply["config-epoch"]) + (0 if named else 1)
-        down = named and bool(reply["is_sdown"] or reply["is_odown"])
-        return _Answer(address, epoch, down)
+        # While a promoted replica is named already, the flags are still those of the primary before it; the epoch is new.
+        before = (reply["ip"], int(reply["port"])) != tuple(address)
+        down = not before and bool(reply["is_sdown"] or reply["is_odown"])
+        return _Answer(address, int(reply["config-epoch"]), down)
 
     async def _nobody_knows(self, errors: dict[Address, Exception]) -> AttemptError:
         """Return the error for a round in which no Sentinel named a primary: at once and clear where it will last."""
@@ -167,7 +165,7 @@ class SentinelLocator:
         if self._epoch >= 0:
             return None
         attempt = AttemptError(error, node=str(address), sent=True)
-        return await lasting_cause(attempt, factory.dialled(self._config, address), tls=self._settings.tls is not None)
+        return await lasting_cause(attempt, factory.dialled(self._config, address), self._settings.tls)
 
     def _start_watching(self) -> None:
         jobs: list[Coroutine[Any, Any, None]] = [self._poll()]

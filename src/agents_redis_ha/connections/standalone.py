@@ -25,7 +25,7 @@ class StandaloneLocator:
     def __init__(self, config: HAConfig, node: Node | None = None) -> None:
         address = config.nodes[0] if config.nodes else None
         self._dialled = dialled(config, address) if address else None
-        self._tls = config.tls is not None
+        self._tls = config.tls
         self._node = node or Node(str(address or config.unix_socket_path), partial(node_client, config, address))
         self._answered = False
         self._was_read_only = False
@@ -55,10 +55,10 @@ class StandaloneLocator:
             if not self._answered:
                 return NotPrimaryError
             self._was_read_only = True
-            await self._node.start_afresh()
+            self._node.start_afresh()
             return None
         if not self._answered:
-            return await lasting_cause(error, self._dialled, tls=self._tls)
+            return await lasting_cause(error, self._dialled, self._tls)
         return None
 
     def suspect(self, error: AttemptError) -> None:

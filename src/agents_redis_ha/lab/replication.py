@@ -16,11 +16,12 @@ def unlinked_replica(primary: Node, replicas: Iterable[Node]) -> str | None:
     role = primary.ask("ROLE")
     if role[0] != "master":
         return f"{primary.name} to be a primary (it says: {role[0]})"
-    linked = {int(port) for _, port, _ in role[2]}
+    acknowledged = {int(port): int(offset) for _, port, offset in role[2]}
     for node in replicas:
         own = node.ask("ROLE")
         if own[0] != "slave" or int(own[2]) != primary.port or own[3] != "connected":
             return f"{node.name} to replicate {primary.name} (it says: {own[:4]})"
-        if node.port not in linked:
-            return f"{primary.name} to count {node.name} among its replicas"
+        if not acknowledged.get(node.port):
+            # A diskless sync counts as online before its first acknowledgement, and is sent no writes until then.
+            return f"{node.name} to acknowledge the stream of {primary.name}"
     return None

@@ -1,0 +1,27 @@
+"""The demo: real agents in several processes talk through real servers, and one of those dies.
+
+Recorded conversations are replayed by the SDK's own Runner. A scripted model says what was said,
+and scripted functions return what they returned, so that it is known beforehand what the store must
+hold in the end. The turns of a conversation go round the worker processes; in the middle a fault
+strikes the servers; at the end every conversation is read from the servers and compared.
+"""
+
+from .conversations import ConversationError
+from .fleet import FleetError
+from .progress import choose_progress
+from .report import Report, figures, findings
+from .run import Options, run_demo
+from .servers import FAULTS, TOPOLOGIES
+
+__all__ = [
+    "FAULTS",
+    "TOPOLOGIES",
+    "ConversationError",
+    "FleetError",
+    "Options",
+    "Report",
+    "choose_progress",
+    "figures",
+    "findings",
+    "run_demo",
+]

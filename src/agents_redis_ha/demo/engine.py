@@ -1,0 +1,182 @@
+"""Sends turns to the workers, has the fault strike in the middle, and gathers what comes back."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .faults import FaultRun
+from .fleet import Fleet
+from .messages import COUNTERS, TurnError, TurnResult
+from .progress import Progress, Snapshot
+from .schedule import Schedule
+
+STRIKE_AT = 0.4
+HOLD_BACK_FROM = 0.9
+RUN_SECONDS = 45.0
+DRAIN_SECONDS = 20.0
+TICK_SECONDS = 0.02
+SHOW_SECONDS = 0.2
+
+
+@dataclass
+class Tally:
+    """What came back from the workers.
+
+    Attributes:
+        errors: Number of errors by type.
+        examples: The first error of each type.
+        failed: Turns that failed at least once, as pairs of conversation and turn.
+        bad_inputs: Number of runs that were given a wrong history.
+        longest_wait_seconds: Longest time of one turn without the model's.
+        longest_silence_seconds: Longest time without an answer while one was waited for.
+        counters: The library's counters of each worker.
+        seconds: Length of the run.
+        refused: Why the run was broken off, else ``None``.
+    """
+
+    errors: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, TurnError] = field(default_factory=dict)
+    failed: set[tuple[int, int]] = field(default_factory=set)
+    bad_inputs: int = 0
+    longest_wait_seconds: float = 0.0
+    longest_silence_seconds: float = 0.0
+    counters: dict[int, dict[str, int]] = field(default_factory=dict)
+    seconds: float = 0.0
+    refused: str | None = None
+
+    def add(self, result: TurnResult) -> None:
+        """Count one result."""
+        self.longest_wait_seconds = max(self.longest_wait_seconds, result.seconds)
+        self.bad_inputs += result.history_was_right is False
+        self.counters[result.worker] = result.counters
+        if result.error is not None:
+            self.errors[result.error.type] += 1
+            self.examples.setdefault(result.error.type, result.error)
+            self.failed.add((result.task.conversation, result.task.turn))
+
+    def counter(self, name: str) -> int:
+        """One of the library's counters, added up over the workers."""
+        return sum(counters.get(name, 0) for counters in self.counters.values())
+
+
+class Engine:
+    """One run.
+
+    Args:
+        schedule: The turns.
+        fleet: The workers, ready.
+        fault: What happens in the middle.
+        progress: Where the run shows how it goes.
+        clock: Seconds that only ever grow.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        fleet: Fleet,
+        fault: FaultRun,
+        progress: Progress,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._schedule = schedule
+        self._fleet = fleet
+        self._fault = fault
+        self._progress = progress
+        self._clock = clock
+        self._began = self._answered = clock()
+        self._shown = 0.0
+        self.tally = Tally()
+
+    def run(self) -> Tally:
+        """Run all turns.
+
+        Raises:
+            FleetError: A worker process ended.
+        """
+        schedule, tally = self._schedule, self.tally
+        self._began = self._answered = self._clock()
+        while not schedule.finished:
+            self._start_turns()
+            self._strike_when_due()
+            message = self._fleet.receive(TICK_SECONDS)
+            if isinstance(message, TurnResult):
+                self._take(message)
+            self._show()
+            tally.refused = tally.refused or self._refusal()
+            elapsed = self._clock() - self._began
+            if tally.refused is not None or elapsed > RUN_SECONDS:
+                schedule.give_up()
+                if elapsed > RUN_SECONDS + DRAIN_SECONDS:
+                    break
+        tally.seconds = self._clock() - self._began
+        if schedule.awaits_answer:
+            self._end_silence(self._clock())
+        self._shown = 0.0
+        self._show()
+        return tally
+
+    def _start_turns(self) -> None:
+        """Send out what may start now, but the last tenth only when the fault is over."""
+        schedule, fault = self._schedule, self._fault
+        while schedule.started_share < HOLD_BACK_FROM or not fault.struck or fault.over:
+            chosen = schedule.next_turn(self._clock())
+            if chosen is None:
+                return
+            self._fleet.send(*chosen)
+
+    def _strike_when_due(self) -> None:
+        fault = self._fault
+        if fault.struck or fault.over or self._schedule.ended_share < STRIKE_AT:
+            return
+        if self.tally.refused is not None:
+            return
+        live = self._schedule.live() or range(len(self._schedule.conversations))
+        fault.strike([self._schedule.conversations[one].conversation_id for one in live])
+
+    def _take(self, result: TurnResult) -> None:
+        now = self._clock()
+        self._schedule.record(result, now)
+        self.tally.add(result)
+        if result.error is None:
+            self._end_silence(now)
+
+    def _end_silence(self, now: float) -> None:
+        silence = now - self._answered
+        self.tally.longest_silence_seconds = max(self.tally.longest_silence_seconds, silence)
+        self._answered = now
+
+    def _refusal(self) -> str | None:
+        """Why it makes no sense to go on: nothing has worked, and everything failed in one way."""
+        schedule = self._schedule
+        enough = 2 * schedule.workers
+        if schedule.done or self._fault.struck or schedule.failed < enough:
+            return None
+        if len(self.tally.examples) != 1:
+            return None
+        error = next(iter(self.tally.examples.values()))
+        return f"The first {schedule.failed} turns all ended with {error.type}: {error.message}"
+
+    def _show(self) -> None:
+        now = self._clock()
+        if not self._schedule.awaits_answer:
+            self._answered = now  # nobody waits for anything, so this is no silence
+        if now - self._shown < SHOW_SECONDS:
+            return
+        self._shown = now
+        flight = Counter(self._schedule.in_flight.values())
+        retries, repeats, failovers = (self.tally.counter(name) for name in COUNTERS)
+        self._progress.show(
+            Snapshot(
+                seconds=now - self._began,
+                turns=self._schedule.total,
+                done=self._schedule.done,
+                in_flight=tuple(flight[number] for number in range(self._schedule.workers)),
+                failed=self._schedule.failed,
+                retries=retries,
+                repeats_suppressed=repeats,
+                failovers=failovers,
+            )
+        )

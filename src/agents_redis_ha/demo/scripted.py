@@ -1,0 +1,211 @@
+"""An agent that says what was recorded: a model and its tools, driven by the SDK's own Runner."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from agents import (
+    Agent,
+    FunctionTool,
+    FunctionToolResult,
+    ModelResponse,
+    RunConfig,
+    RunContextWrapper,
+    Runner,
+    ToolsToFinalOutputResult,
+    TResponseInputItem,
+    Usage,
+)
+from agents.items import TResponseOutputItem, TResponseStreamEvent
+from agents.memory import Session
+from agents.models.interface import Model
+from agents.tool_context import ToolContext
+from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage
+
+from .conversations import Conversation, Item, Turn, is_user_message
+from .shape import mark_attempt, shapes, unmarked
+
+ANY_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": True}
+
+
+class ScriptError(RuntimeError):
+    """The agent was asked something that the recording holds no answer to."""
+
+
+@dataclass
+class ScriptedModel(Model):
+    """A model that answers one turn of a conversation as it was recorded.
+
+    What it says follows from how many items stand behind the last user message of its input.
+
+    Attributes:
+        turn: The turn to play.
+        attempt: 1 for the first time that this turn is sent; later ones get fresh ids.
+        latency: Source of the pauses before an answer.
+        latency_ms: Shortest and longest pause, in milliseconds.
+        seconds: How long it has paused in all.
+    """
+
+    turn: Turn
+    attempt: int = 1
+    latency: Random = field(default_factory=lambda: Random(0))
+    latency_ms: tuple[float, float] = (0.0, 0.0)
+    seconds: float = 0.0
+
+    async def get_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],  # noqa: A002 (the SDK names it so)
+        *args: Any,
+        **kwargs: Any,
+    ) -> ModelResponse:
+        """Say what was said at this point of the recording."""
+        began = time.monotonic()
+        await asyncio.sleep(self.latency.uniform(*self.latency_ms) / 1000)
+        self.seconds += time.monotonic() - began
+        if isinstance(input, str):
+            position = 0
+        else:
+            users = [index for index, item in enumerate(input) if _is_user(item)]
+            if not users:
+                raise ScriptError("the input holds no user message")
+            position = len(input) - 1 - users[-1]
+        said = self.turn.response_at(position)
+        output = [_to_output(mark_attempt(item, self.attempt)) for item in said]
+        return ModelResponse(output=output, usage=Usage(), response_id=None)
+
+    def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
+        """Not offered: the demo does not stream."""
+        raise NotImplementedError("the scripted model does not stream")
+
+
+def _is_user(item: Any) -> bool:
+    return isinstance(item, dict) and is_user_message(item)
+
+
+def _to_output(item: Item) -> TResponseOutputItem:
+    """The recorded item as the class in which a model returns it."""
+    if item["type"] == "function_call":
+        return ResponseFunctionToolCall.model_validate(item)
+    return ResponseOutputMessage.model_validate(item)
+
+
+def scripted_tools(conversation: Conversation, turn: Turn) -> list[FunctionTool]:
+    """The functions that the conversation calls, returning what they returned then.
+
+    Args:
+        conversation: Names the functions.
+        turn: Holds the outputs of the calls that are about to be made.
+    """
+    outputs = turn.tool_outputs
+
+    async def invoke(context: ToolContext[Any], arguments: str) -> str:  # noqa: ARG001 (the SDK gives it)
+        try:
+            return outputs[unmarked(context.tool_call_id)]
+        except KeyError:
+            message = f"{context.tool_name} was not called like that in the recording"
+            raise ScriptError(message) from None
+
+    return [
+        FunctionTool(
+            name=name,
+            description=f"Replays what {name} returned.",
+            params_json_schema=ANY_ARGUMENTS,
+            on_invoke_tool=invoke,
+            strict_json_schema=False,
+        )
+        for name in conversation.tool_names
+    ]
+
+
+def scripted_agent(conversation: Conversation, turn: Turn, model: ScriptedModel) -> Agent[Any]:
+    """An agent with the scripted model and tools.
+
+    A recording may end with the output of a function; the run then ends there too, in place of
+    asking the model once more.
+    """
+    last = turn.items[-1]
+
+    def stop_where_the_recording_stops(
+        _: RunContextWrapper[Any], results: list[FunctionToolResult]
+    ) -> ToolsToFinalOutputResult:
+        ended = last.get("type") == "function_call_output" and any(
+            unmarked(getattr(result.run_item, "call_id", None) or "") == last["call_id"] for result in results
+        )
+        return ToolsToFinalOutputResult(is_final_output=ended, final_output="")
+
+    return Agent(
+        name="scripted",
+        model=model,
+        tools=list(scripted_tools(conversation, turn)),
+        tool_use_behavior=stop_where_the_recording_stops,
+    )
+
+
+@dataclass(frozen=True)
+class TurnRun:
+    """How to run one turn.
+
+    Attributes:
+        conversation: The conversation.
+        number: Which of its turns, from 0.
+        attempt: 1 for the first time that it is sent.
+        seed: Seed of the model's pauses.
+        latency_ms: Shortest and longest pause of the model, in milliseconds.
+    """
+
+    conversation: Conversation
+    number: int
+    attempt: int = 1
+    seed: int = 0
+    latency_ms: tuple[float, float] = (0.0, 0.0)
+
+
+class RunWatch:
+    """Sees what a run is given and how long its model takes; made anew for each run.
+
+    It looks at the history that a session gives to a run, in place of the model that would use
+    it. The SDK hands the history over before it prunes repeated ids and lone function calls, so a
+    doubled or a torn history is seen as it is.
+
+    Attributes:
+        right: Whether the history was exactly what had been said before; ``None`` if the run never
+            came as far as reading it.
+        model: The scripted model of the run.
+    """
+
+    def __init__(self, run: TurnRun) -> None:
+        self.right: bool | None = None
+        self.model = ScriptedModel(run.conversation.turns[run.number], run.attempt, Random(run.seed), run.latency_ms)
+        self._expected = shapes(run.conversation.items_before(run.number))
+
+    def __call__(self, history: list[TResponseInputItem], new: list[TResponseInputItem]) -> list[TResponseInputItem]:
+        """Compare, and pass history and new input on unchanged."""
+        self.right = self.right is not False and shapes(history) == self._expected
+        return history + new
+
+
+async def run_turn(run: TurnRun, session: Session, watch: RunWatch) -> None:
+    """Run one turn with the SDK's Runner on a session.
+
+    Args:
+        run: The turn.
+        session: Gives the history and takes what is said.
+        watch: Made for this run; it knows afterwards what happened, also if the run fails.
+
+    Raises:
+        Exception: Whatever the run raised. What the session holds of the turn depends on where.
+    """
+    turn = run.conversation.turns[run.number]
+    await Runner.run(
+        scripted_agent(run.conversation, turn, watch.model),
+        [turn.user_message],  # type: ignore[list-item]  # recorded JSON, not a typed dict
+        session=session,
+        max_turns=len(turn.items) + 1,
+        run_config=RunConfig(tracing_disabled=True, session_input_callback=watch),
+    )

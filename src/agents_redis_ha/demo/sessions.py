@@ -1,0 +1,147 @@
+"""Where a worker gets its sessions from: this library, or the SDK's own Redis session."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from agents.memory import Session
+
+from ..config import HAConfig
+
+SessionKind = Literal["ha", "sdk"]
+
+SDK_TIMEOUT_SECONDS = 3.0
+"""The socket timeout of the SDK's client; redis-py's default is to wait for ever."""
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """How a worker opens its sessions.
+
+    Attributes:
+        kind: ``ha`` for this library, ``sdk`` for ``agents.extensions.memory.RedisSession``.
+        config: The servers; both kinds are built from it.
+    """
+
+    kind: SessionKind
+    config: HAConfig
+
+
+class SessionSource(Protocol):
+    """Opens sessions; one for each process, within one event loop."""
+
+    def session(self, conversation_id: str) -> AbstractAsyncContextManager[Session]:
+        """A new session object for a conversation, for the time of one turn."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def open_source(plan: SessionPlan) -> SessionSource:
+    """The source of sessions that a plan names. Does no I/O."""
+    return HASource(plan.config) if plan.kind == "ha" else SDKSource(plan.config)
+
+
+class HASource:
+    """Sessions of this library; sessions of equal configs share their connections."""
+
+    def __init__(self, config: HAConfig) -> None:
+        self._config = config
+
+    @asynccontextmanager
+    async def session(self, conversation_id: str) -> AsyncIterator[Session]:
+        """A session, made anew as a web worker makes one for a request."""
+        from .. import ha_session
+
+        async with ha_session(self._config, conversation_id) as session:
+            yield session
+
+    async def close(self) -> None:
+        """Close the connections that the sessions shared."""
+        from .. import close_shared_connections
+
+        await close_shared_connections()
+
+
+class SDKSource:
+    """The SDK's sessions on one client of the process, as its documentation recommends."""
+
+    def __init__(self, config: HAConfig) -> None:
+        self._client, self._sentinel = sdk_client(config)
+
+    @asynccontextmanager
+    async def session(self, conversation_id: str) -> AsyncIterator[Session]:
+        """A session on the shared client, which it does not own and so does not close."""
+        from agents.extensions.memory import RedisSession
+
+        yield RedisSession(conversation_id, redis_client=self._client)
+
+    async def close(self) -> None:
+        """Close the client and those of the Sentinels."""
+        await self._client.aclose()
+        if self._sentinel is not None:
+            for client in self._sentinel.sentinels:
+                await client.aclose()
+
+
+def sdk_client(config: HAConfig) -> tuple[Any, Any]:
+    """The redis-py client that a careful user would hand to the SDK's session.
+
+    It has timeouts, because without them a frozen server hangs a turn for ever. It has none of
+    redis-py's own retries, as ``Redis.from_url`` and ``Sentinel.master_for`` have none: the
+    session's writes are transactions, and sending one again after a lost reply stores it twice.
+
+    Args:
+        config: The servers.
+
+    Returns:
+        The client, and the ``Sentinel`` behind it or ``None``. ``Any``, because redis-py's own
+        types do not cover what its three clients have in common.
+    """
+    from redis.asyncio import Redis
+    from redis.asyncio.cluster import RedisCluster
+    from redis.asyncio.sentinel import Sentinel
+
+    timeouts: dict[str, Any] = {
+        "socket_timeout": SDK_TIMEOUT_SECONDS,
+        "socket_connect_timeout": SDK_TIMEOUT_SECONDS,
+    }
+    secret = config.password.get_secret_value() if config.password else None
+    login: dict[str, Any] = {"username": config.username, "password": secret}
+    node = config.nodes[0]
+    if config.topology == "sentinel":
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]  # as redis-py has it
+            list(config.nodes), sentinel_kwargs=timeouts, **timeouts, **login
+        )
+        return sentinel.master_for(config.service_name), sentinel
+    if config.topology == "cluster":
+        return RedisCluster(host=node.host, port=node.port, **timeouts, **login), None
+    if config.tls is not None:
+        trust: dict[str, Any] = {
+            "ssl_ca_certs": config.tls.ca_file,
+            "ssl_certfile": config.tls.cert_file,
+            "ssl_keyfile": config.tls.key_file,
+        }
+        return Redis.from_url(f"rediss://{node}/0", **trust, **timeouts, **login), None
+    return Redis.from_url(f"redis://{node}/0", **timeouts, **login), None
+
+
+def items_key(kind: SessionKind, config: HAConfig, conversation_id: str) -> bytes:
+    """The key of the list that holds a conversation's items."""
+    from ..keys import session_keys
+
+    if kind == "ha":
+        return session_keys(config.key_prefix, conversation_id).items
+    return f"agents:session:{conversation_id}:messages".encode()
+
+
+def slot_of(kind: SessionKind, config: HAConfig, conversation_id: str) -> int:
+    """The cluster slot of a conversation."""
+    from redis.crc import key_slot
+
+    return int(key_slot(items_key(kind, config, conversation_id)))

@@ -1,0 +1,101 @@
+"""What is particular to Sentinel: the elected primary, and nothing to the deposed one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis
+
+from agents_redis_ha import HAConfig, RetryConfig, SentinelConfig, SessionStore, ha_session, lab
+from agents_redis_ha.telemetry import counters
+
+ITEM: Any = {"role": "user", "content": "hello"}
+
+
+def evals_seen(admin: redis.Redis) -> int:
+    stats: Any = admin.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "polled"])
+async def test_a_deposed_primary_that_still_answers_is_asked_nothing_once_another_is_elected(
+    session_id: str, announced: bool
+) -> None:
+    with lab.start("sentinel") as servers:
+        for node in servers.nodes:
+            servers.client(node).execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all")
+        sentinel = SentinelConfig(poll_interval_seconds=30.0 if announced else 0.1)
+        session = ha_session(servers.config(username="app", password="pw", sentinel=sentinel), session_id)
+        await session.add_items([ITEM])
+        old = servers.primary()
+        app = redis.Redis(host=old.host, port=old.port, username="app", password="pw")
+        seen_failovers = counters()["failovers"]
+        # The Sentinels come as the default user: to them the primary is down, to the session it answers as ever.
+        app.execute_command("ACL", "SETUSER", "default", "-@all")
+        await asyncio.to_thread(lab.wait_until, lambda: servers.primary() is not old, "another is elected", 20)
+        await asyncio.sleep(0.1 if announced else 0.5)  # for the announcement, or the next poll, to arrive
+        role: Any = app.role()
+        assert role[0] == b"master"
+        asked = evals_seen(app)
+        for _ in range(20):
+            await session.add_items([ITEM])
+            assert await session.get_items()
+        assert evals_seen(app) == asked
+        assert len(await session.get_items()) == 21
+        assert counters()["failovers"] == seen_failovers + 1
+        app.close()
+
+
+async def test_one_reachable_sentinel_is_enough(session_id: str) -> None:
+    with lab.start("sentinel") as servers:
+        for node in servers.sentinels[:2]:
+            servers.kill(node)
+        session = ha_session(servers.config(), session_id)
+        await session.add_items([ITEM])
+        assert await session.get_items() == [ITEM]
+        async with SessionStore(servers.config()) as store:
+            health = await store.health()
+            assert not health.ok
+            assert len([p for p in health.problems if "Sentinel" in p]) == 2
+
+
+async def test_a_failover_under_load_loses_and_doubles_nothing(session_id: str) -> None:
+    with lab.start("sentinel") as servers:
+        config = servers.config(retry=RetryConfig(deadline_seconds=30))
+        written: list[list[str]] = [[] for _ in range(4)]
+        stop = asyncio.Event()
+
+        async def write(writer: int) -> None:
+            session = ha_session(config, f"{session_id}-{writer % 2}")
+            while not stop.is_set():
+                text = f"{writer}/{len(written[writer])}"
+                await session.add_items([{"role": "user", "content": text}])
+                written[writer].append(text)
+                await asyncio.sleep(0.005)
+
+        writers = [asyncio.create_task(write(w)) for w in range(4)]
+        old = servers.primary()
+        await asyncio.to_thread(lab.wait_until, lambda: all(map(len, written)), "everybody wrote", 10)
+        await asyncio.to_thread(servers.kill, old)
+        await asyncio.to_thread(servers.wait_for_new_primary, old)
+        counts = [len(w) for w in written]
+        await asyncio.to_thread(
+            lab.wait_until, lambda: all(len(w) > n for w, n in zip(written, counts, strict=True)), "writing goes on", 20
+        )
+        stop.set()
+        await asyncio.gather(*writers)
+        for half in range(2):
+            items: Any = await ha_session(config, f"{session_id}-{half}").get_items()
+            texts = [item["content"] for item in items]
+            for writer in (half, half + 2):
+                assert [t for t in texts if t.startswith(f"{writer}/")] == written[writer]
+            assert len(texts) == len(written[half]) + len(written[half + 2])
+
+
+def test_the_sentinels_have_their_own_credentials() -> None:
+    config = HAConfig.from_url("redis+sentinel://u:data@s1/mymaster?sentinel_password=other")
+    assert config.sentinel is not None
+    assert config.sentinel.password is not None
+    assert config.sentinel.password.get_secret_value() == "other"
