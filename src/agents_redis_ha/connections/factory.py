@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection
@@ -139,7 +139,7 @@ class _PrimaryClient(Redis):
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close every connection."""
         await super().aclose(close_connection_pool)
-        pool: SentinelConnectionPool = self.connection_pool
+        pool = cast("SentinelConnectionPool", self.connection_pool)  # made by master_for
         await pool.sentinel_manager.aclose()
 
 

@@ -1,0 +1,240 @@
+"""The SDK's real Runner and wrappers on top: what they store here is what they store in the SDK's own SQLite session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from agents import Agent, ModelResponse, RunConfig, Runner, RunState, Usage, function_tool, handoff
+from agents.extensions.memory import EncryptedSession
+from agents.memory import OpenAIResponsesCompactionSession, Session, SQLiteSession
+from agents.models.interface import Model
+from openai.types.responses import (
+    Response,
+    ResponseCompletedEvent,
+    ResponseFunctionToolCall,
+    ResponseOutputMessage,
+    ResponseOutputText,
+)
+
+from agents_redis_ha import ha_session, lab
+
+QUIET = RunConfig(tracing_disabled=True)
+
+
+def says(text: str) -> ResponseOutputMessage:
+    content = ResponseOutputText(type="output_text", text=text, annotations=[], logprobs=[])
+    return ResponseOutputMessage(
+        id=f"msg_{text}", type="message", role="assistant", status="completed", content=[content]
+    )
+
+
+def calls(name: str, call_id: str, arguments: str = "{}") -> ResponseFunctionToolCall:
+    return ResponseFunctionToolCall(
+        id=f"fc_{call_id}", type="function_call", call_id=call_id, name=name, arguments=arguments, status="completed"
+    )
+
+
+class ScriptedModel(Model):
+    """Answers with the given outputs, one list a call, and remembers what it was asked."""
+
+    def __init__(self, *outputs: list[Any]) -> None:
+        self.outputs = list(outputs)
+        self.inputs: list[Any] = []
+
+    async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> ModelResponse:
+        self.inputs.append(input)
+        return ModelResponse(output=self.outputs.pop(0), usage=Usage(), response_id=None)
+
+    async def stream_response(
+        self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        self.inputs.append(input)
+        response = Response(
+            id="resp", created_at=0, model="scripted", object="response", output=self.outputs.pop(0),
+            parallel_tool_calls=False, tool_choice="auto", tools=[],
+        )  # fmt: skip
+        yield ResponseCompletedEvent(type="response.completed", response=response, sequence_number=0)
+
+
+@function_tool
+def weather(city: str) -> str:
+    return f"sunny in {city}"
+
+
+@function_tool(needs_approval=True)
+def transfer(amount: int) -> str:
+    return f"sent {amount}"
+
+
+async def plain(session: Session) -> Any:
+    model = ScriptedModel(
+        [calls("weather", "c1", '{"city":"Zürich"}'), calls("weather", "c2", '{"city":"東京"}')],
+        [says("sunny")],
+        [says("bye")],
+    )
+    agent = Agent(name="a", model=model, tools=[weather])
+    await Runner.run(agent, "weather?", session=session, run_config=QUIET)
+    await Runner.run(agent, "thanks", session=session, run_config=QUIET)
+    return model.inputs
+
+
+async def streamed(session: Session) -> Any:
+    model = ScriptedModel([calls("weather", "c1", '{"city":"Oslo"}')], [says("sunny")])
+    agent = Agent(name="a", model=model, tools=[weather])
+    result = Runner.run_streamed(agent, "weather?", session=session, run_config=QUIET)
+    async for _ in result.stream_events():
+        pass
+    return model.inputs
+
+
+async def handed_off(session: Session) -> Any:
+    model = ScriptedModel([calls("transfer_to_expert", "h1")], [says("expert-here")], [says("still-here")])
+    expert = Agent(name="expert", model=model)
+    front = Agent(name="front", model=model, handoffs=[handoff(expert)])
+    await Runner.run(front, "help", session=session, run_config=QUIET)
+    await Runner.run(expert, "more", session=session, run_config=QUIET)
+    return model.inputs
+
+
+async def interrupted_and_resumed(session: Session) -> Any:
+    model = ScriptedModel([calls("transfer", "t1", '{"amount":5}')], [says("done")])
+    agent = Agent(name="a", model=model, tools=[transfer])
+    result = await Runner.run(agent, "pay", session=session, run_config=QUIET)
+    assert result.interruptions
+    state = await RunState.from_json(agent, result.to_state().to_json())
+    state.approve(state.get_interruptions()[0])
+    await Runner.run(agent, state, session=session, run_config=QUIET)
+    return model.inputs
+
+
+SCENARIOS: list[Callable[[Session], Awaitable[Any]]] = [plain, streamed, handed_off, interrupted_and_resumed]
+scenarios = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+
+
+async def reference(scenario: Callable[[Session], Awaitable[Any]]) -> tuple[Any, list[Any]]:
+    session = SQLiteSession("reference")
+    inputs = await scenario(session)
+    items = await session.get_items()
+    session.close()
+    return inputs, items
+
+
+@scenarios
+async def test_the_runner_stores_and_sees_what_it_does_with_the_sdks_own_session(
+    servers: lab.Lab, session_id: str, scenario: Callable[[Session], Awaitable[Any]]
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    inputs = await scenario(session)
+    expected_inputs, expected_items = await reference(scenario)
+    assert await session.get_items() == expected_items
+    assert inputs == expected_inputs
+
+
+@scenarios
+async def test_an_encrypted_session_works_on_top(
+    servers: lab.Lab, session_id: str, scenario: Callable[[Session], Awaitable[Any]]
+) -> None:
+    underlying = ha_session(servers.config(), session_id, ttl=600)
+    session = EncryptedSession(session_id, underlying, encryption_key="a-test-key", ttl=600)
+    await scenario(session)
+    _, expected_items = await reference(scenario)
+    assert await session.get_items() == expected_items
+    stored: Any = await underlying.get_items()
+    assert len(stored) == len(expected_items)
+    assert all(item["__enc__"] == 1 for item in stored)
+    assert await session.pop_item() == expected_items[-1]
+
+
+def compaction_client(output: list[Any]) -> Any:
+    async def compact(**request: Any) -> Any:
+        requests.append(request)
+        return SimpleNamespace(output=output, usage=None)
+
+    requests: list[Any] = []
+    return SimpleNamespace(responses=SimpleNamespace(compact=compact), requests=requests)
+
+
+SUMMARY: Any = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "what was said"}]}
+
+
+async def test_compaction_replaces_the_history_in_one_change(servers: lab.Lab, session_id: str) -> None:
+    underlying = ha_session(servers.config(), session_id, ttl=600)
+    client = compaction_client([SUMMARY])
+    session = OpenAIResponsesCompactionSession(
+        session_id, underlying, client=client, model="gpt-4.1", compaction_mode="input",
+        should_trigger_compaction=lambda context: False,
+    )  # fmt: skip
+    await plain(session)
+    before = await underlying.info()
+    await session.run_compaction({"force": True})
+    assert len(client.requests) == 1
+    assert await underlying.get_items() == [SUMMARY]
+    after = await underlying.info()
+    assert (after.version, after.generation) == (before.version + 1, before.generation + 1)
+
+
+async def test_automatic_compaction_gives_way_to_another_writer(servers: lab.Lab, session_id: str) -> None:
+    underlying = ha_session(servers.config(), session_id, ttl=600)
+    await underlying.add_items([{"role": "user", "content": str(n)} for n in range(6)])
+    snapshot = await underlying._get_compaction_snapshot(4)
+    assert snapshot is not None
+    assert [item["content"] for item in snapshot.items] == ["2", "3", "4", "5"]  # type: ignore[typeddict-item]
+    assert not snapshot.complete
+    other = ha_session(servers.config(), session_id)
+    await other.add_items([{"role": "user", "content": "meanwhile"}])
+    assert not await snapshot.replace_suffix(1, [SUMMARY])
+    assert len(await underlying.get_items()) == 7
+    again = await underlying._get_compaction_snapshot(99)
+    assert again is not None
+    assert again.complete
+    assert await again.replace_suffix(2, [SUMMARY])
+    texts: list[Any] = [item.get("content") for item in await underlying.get_items()]
+    assert texts == ["0", "1", SUMMARY["content"]]
+
+
+async def test_compaction_prunes_the_prefix_that_may_go(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    await session.add_items([{"role": "user", "content": str(n)} for n in range(6)])
+    snapshot = await session._get_compaction_snapshot(2, prune_prefix=lambda item: item["content"] in "01")  # type: ignore[typeddict-item]
+    assert snapshot is not None
+    assert await snapshot.replace_suffix(0, [SUMMARY])
+    texts: list[Any] = [item.get("content") for item in await session.get_items()]
+    assert texts == ["2", "3", SUMMARY["content"]]
+
+
+async def test_a_snapshot_of_corrupt_elements_is_refused(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    await session.add_items([{"role": "user", "content": "one"}])
+    key = session._keys.items
+    servers.client(servers.primary(key)).rpush(key, b"broken")
+    assert await session._get_compaction_snapshot(10) is None
+
+
+async def test_the_runner_takes_back_a_turn_that_failed(servers: lab.Lab, session_id: str) -> None:
+    class Failing(ScriptedModel):
+        async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+            raise RuntimeError("the model is down")
+
+    session = ha_session(servers.config(), session_id, ttl=600)
+    reference_session = SQLiteSession("reference")
+    for each in (session, reference_session):
+        with pytest.raises(RuntimeError, match="the model is down"):
+            await Runner.run(Agent(name="a", model=Failing()), "hello", session=each, run_config=QUIET)
+    assert await session.get_items() == await reference_session.get_items()
+    reference_session.close()
+
+
+async def test_turns_of_one_conversation_on_several_workers_see_each_other(servers: lab.Lab, session_id: str) -> None:
+    config = servers.config()
+    for n in range(4):
+        model = ScriptedModel([says(f"answer-{n}")])
+        await Runner.run(
+            Agent(name="a", model=model), f"question-{n}", session=ha_session(config, session_id), run_config=QUIET
+        )
+        assert len(model.inputs[0]) == 2 * n + 1
+    await asyncio.sleep(0)
+    assert len(await ha_session(config, session_id).get_items()) == 8
