@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,7 @@ from typing import Final
 from redis import exceptions as redis_errors
 
 __all__ = [
+    "READ_ONLY",
     "AgentsRedisError",
     "AttemptError",
     "AuthenticationFailedError",
@@ -260,6 +262,9 @@ def _lasting(reason: str, error: type[OperationError]) -> Verdict:
     return Verdict(retry=False, applied=False, refresh=False, reason=reason, error=error)
 
 
+READ_ONLY: Final = "read_only"
+"""The reason of a verdict on a server that is a replica."""
+
 # Error replies, by their first word (https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors).
 # redis-py has classes for some of them and a plain ResponseError for the others; the word is in both.
 BY_FIRST_WORD: Final[dict[str, Verdict]] = {
@@ -272,7 +277,7 @@ BY_FIRST_WORD: Final[dict[str, Verdict]] = {
     "MOVED": _refused("moved", refresh=True),
     "NOREPLICAS": _refused("no_replicas", refresh=True),
     "OOM": _refused("out_of_memory"),
-    "READONLY": _refused("read_only", refresh=True),
+    "READONLY": _refused(READ_ONLY, refresh=True),
     "TRYAGAIN": _refused("try_again"),
     "NOAUTH": _lasting("authentication", AuthenticationFailedError),
     "WRONGPASS": _lasting("authentication", AuthenticationFailedError),
@@ -327,6 +332,10 @@ def classify(cause: BaseException, *, sent: bool) -> Verdict:
     return verdict
 
 
+# Before 7.0 an error inside a script arrives as "ERR Error running script (…): @user_script:7: @user_script: 7: -OOM …".
+_INNER_WORD = re.compile(r"@user_script: ?\d+: -?([A-Z]+)\b")
+
+
 def _by_message(cause: redis_errors.RedisError) -> Verdict | None:
     """Find the verdict for an error reply by its text; redis-py strips the first word of some classes."""
     text = str(cause)
@@ -334,10 +343,9 @@ def _by_message(cause: redis_errors.RedisError) -> Verdict | None:
     if word in BY_FIRST_WORD and isinstance(cause, redis_errors.ResponseError):
         return BY_FIRST_WORD[word]
     if isinstance(cause, redis_errors.ResponseError):
-        # Until 7.0, an error inside a script arrives as "ERR Error running script (…): @user_script:7: WRONGTYPE …".
-        inner = next((w for w in BY_FIRST_WORD if f": {w} " in text), None)
-        if inner is not None:
-            return BY_FIRST_WORD[inner]
+        inner = _INNER_WORD.findall(text)
+        if inner and inner[-1] in BY_FIRST_WORD:
+            return BY_FIRST_WORD[inner[-1]]
         if "unauthenticated" in text:  # "Protocol error: unauthenticated multibulk length", before any NOAUTH
             return BY_FIRST_WORD["NOAUTH"]
         if "Script killed by user" in text:

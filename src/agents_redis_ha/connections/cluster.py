@@ -9,6 +9,7 @@ failed node makes the map be learned anew from the others, once for all who wait
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ __all__ = ["ClusterLocator"]
 SLOTS = 16384
 # A slot changes hands at most a few times while one request looks for it; more is a loop of stale maps.
 _MAX_REDIRECTS = 6
+# In a large cluster, so many members are asked for the slot map besides the seeds.
+_MOST_INFORMANTS = 12
 # How long the nodes may take to tell the slot map.
 _MAP_SECONDS = 0.5
 
@@ -39,6 +42,11 @@ class _Map:
 
     epoch: int
     ranges: list[Any]
+
+    @property
+    def covered(self) -> int:
+        """Number of slots with an owner: a node that has just joined knows few."""
+        return sum(last + 1 - first for first, last, *_ in self.ranges)
 
 
 class ClusterLocator:
@@ -56,6 +64,7 @@ class ClusterLocator:
         self._config = config
         self._data_client = data_client or partial(factory.node_client, config)
         self._seeds = config.nodes
+        self._members: list[Address] = []
         self._nodes: dict[Address, Node] = {}
         self._owners: list[Address | None] = [None] * SLOTS
         self._stale = True
@@ -135,12 +144,14 @@ class ClusterLocator:
 
     async def _learn(self) -> None:
         """Learn the slot map from the node with the highest epoch: one that slept may still name the deposed ones."""
-        known = dict.fromkeys([*self._seeds, *self._nodes])
+        # Replicas tell it too: they are all that is left of what we know if the only seed is the node that died.
+        others = random.sample(self._members, min(len(self._members), _MOST_INFORMANTS))
+        known = dict.fromkeys([*self._seeds, *others])
         questions = {address: self._ask(self._node(address)) for address in known}
         maps, errors = await ask_all(questions, _MAP_SECONDS)
         if not maps:
             raise await self._nobody_tells(errors)
-        told_by = max(maps, key=lambda address: maps[address].epoch)
+        told_by = max(maps, key=lambda address: (maps[address].epoch, maps[address].covered))
         best = maps[told_by]
         if best.epoch < self._epoch and not is_majority(maps, known):
             reason = f"only nodes that slept through a failover answer ({', '.join(str(a) for a in maps)})"
@@ -159,18 +170,18 @@ class ClusterLocator:
 
     async def _adopt(self, ranges: list[Any], told_by: Address) -> None:
         owners: list[Address | None] = [None] * SLOTS
-        members: set[Address] = set()
+        members: dict[Address, None] = {}
         for first, last, *nodes in ranges:
             addresses = [_named(node, told_by) for node in nodes]
-            members.update(addresses)
+            members.update(dict.fromkeys(addresses))
             owners[first : last + 1] = [addresses[0]] * (last + 1 - first)
         deposed = {a for a in self._owners if a is not None} - {a for a in owners if a is not None}
-        self._owners, self._stale, self._known = owners, False, True
+        self._owners, self._members, self._stale, self._known = owners, list(members), False, True
         for address in deposed & set(self._nodes):
             # Cut what waits for it: a node that lost its slots cannot answer for them.
             self.failovers += 1
             self._nodes.pop(address).retire()
-        for address in set(self._nodes) - members - set(self._seeds):
+        for address in set(self._nodes) - set(members) - set(self._seeds):
             self._nodes.pop(address).retire()
 
     async def _nobody_tells(self, errors: dict[Address, Exception]) -> AttemptError:

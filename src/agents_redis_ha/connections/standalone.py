@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from redis.exceptions import MovedError, ReadOnlyError
+from redis.exceptions import MovedError
 
 from ..config import HAConfig, Topology
-from ..errors import AttemptError, NotPrimaryError, OperationError, WrongTopologyError
+from ..errors import READ_ONLY, AttemptError, NotPrimaryError, OperationError, WrongTopologyError, classify
 from .factory import dialled, node_client
 from .handshake import lasting_cause
 from .locator import Sendable
@@ -50,7 +50,7 @@ class StandaloneLocator:
     async def _lasting(self, error: AttemptError) -> type[OperationError] | None:
         if isinstance(error.cause, MovedError):
             return WrongTopologyError
-        if isinstance(error.cause, ReadOnlyError):
+        if classify(error.cause, sent=error.sent).reason == READ_ONLY:
             # Once it took writes, a failover behind the endpoint is under way: its name will lead elsewhere.
             if not self._answered:
                 return NotPrimaryError

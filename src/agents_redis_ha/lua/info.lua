@@ -4,7 +4,7 @@
 -- with '' for what is not known.
 local guard = redis.pcall('HDEL', meta, '')
 if type(guard) == 'table' and guard.err and string.find(guard.err, 'READONLY', 1, true) then
-  return guard
+  return redis.error_reply('READONLY a replica may not know the latest state')
 end
 local m = redis.call('HMGET', meta, 'created_at', 'updated_at', 'version', 'generation')
 return {redis.call('LLEN', items), redis.call('PTTL', meta), m[1] or '', m[2] or '', m[3] or '', m[4] or ''}

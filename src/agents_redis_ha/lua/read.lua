@@ -5,7 +5,7 @@
 -- that nobody reads from a server that has been replaced.
 local guard = redis.pcall('HDEL', meta, '')
 if type(guard) == 'table' and guard.err and string.find(guard.err, 'READONLY', 1, true) then
-  return guard
+  return redis.error_reply('READONLY a replica may not know the latest state')
 end
 local version = redis.call('HGET', meta, 'version')
 local newest = tonumber(ARGV[1])

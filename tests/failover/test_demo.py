@@ -1,0 +1,37 @@
+"""The main job, end to end: real conversations, worker processes, a fault in the middle, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.failover
+
+
+def demo(*arguments: str) -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, "-m", "agents_redis_ha", "demo", "--json", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.stdout, done.stderr[-3000:]
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("topology", "fault"),
+    [("sentinel", "kill"), ("sentinel", "stall"), ("cluster", "kill"), ("cluster", "move-slot"), ("tls", "stall")],
+)
+def test_no_turn_is_lost_doubled_or_out_of_order(topology: str, fault: str) -> None:
+    code, report = demo("--topology", topology, "--fault", fault)
+    assert code == 0, report
+    assert (report["lost"], report["duplicated"], report["out_of_order"], report["failed_turns"]) == (0, 0, 0, 0)
+    assert report["turns"] > 100
+
+
+def test_the_same_demo_on_the_sdks_own_session_does_not_end_whole() -> None:
+    code, report = demo("--topology", "sentinel", "--fault", "kill", "--session", "sdk")
+    assert code == 1
+    assert report["failed_turns"] > 0
+    assert report["lost"] + report["duplicated"] + report["out_of_order"] > 0
