@@ -397,14 +397,18 @@ def _conflicts(config: HAConfig) -> Iterable[tuple[str, str]]:
         yield "op_retention_seconds", "must be at least twice retry.deadline_seconds, or a late repeat is applied again"
 
 
+def _unix_socket_conflicts(config: HAConfig) -> Iterable[tuple[str, str]]:
+    if config.topology != "standalone":
+        yield "unix_socket_path", f"a {config.topology} cannot be reached through one Unix socket"
+    if config.nodes:
+        yield "nodes", "give either nodes or unix_socket_path"
+    if config.tls:
+        yield "tls", "a Unix socket has no TLS"
+
+
 def _address_conflicts(config: HAConfig) -> Iterable[tuple[str, str]]:
     if config.unix_socket_path:
-        if config.topology != "standalone":
-            yield "unix_socket_path", f"a {config.topology} cannot be reached through one Unix socket"
-        if config.nodes:
-            yield "nodes", "give either nodes or unix_socket_path"
-        if config.tls:
-            yield "tls", "a Unix socket has no TLS"
+        yield from _unix_socket_conflicts(config)
     elif not config.nodes:
         yield "nodes", "at least one address is needed"
     if config.topology == "standalone" and len(config.nodes) > 1:

@@ -332,7 +332,7 @@ def classify(cause: BaseException, *, sent: bool) -> Verdict:
     return verdict
 
 
-# Before 7.0 an error inside a script arrives as "ERR Error running script (…): @user_script:7: @user_script: 7: -OOM …".
+# Before 7.0 an error inside a script arrives as "Error running script (…): @user_script:7: @user_script: 7: -OOM …".
 _INNER_WORD = re.compile(r"@user_script: ?\d+: -?([A-Z]+)\b")
 
 

@@ -52,7 +52,7 @@ async def test_equal_configurations_share_their_connections(labs: Any, new_id: C
     await close_shared_connections()
     proxy = servers.nodes[0].proxy
     proxy.reset_counters()
-    for make in (lambda: servers.config(), lambda: servers.config().model_copy(), lambda: servers.url):
+    for make in (servers.config, lambda: servers.config().model_copy(), lambda: servers.url):
         await ha_session(make(), new_id()).add_items([ITEM])
     assert proxy.connections_total == 1
 

@@ -1,4 +1,4 @@
-"""The SDK's real Runner and wrappers on top: what they store here is what they store in the SDK's own SQLite session."""
+"""The SDK's real Runner and wrappers on top: they store here what they store in the SDK's own SQLite session."""
 
 from __future__ import annotations
 

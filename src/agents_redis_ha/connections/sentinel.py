@@ -137,7 +137,7 @@ class SentinelLocator:
         named_now: Any = await sentinel.sentinel_get_master_addr_by_name(self._service)
         host, port = named_now or (reply["ip"], reply["port"])
         address = Address(host.decode() if isinstance(host, bytes) else host, int(port))
-        # While a promoted replica is named already, the flags are still those of the primary before it; the epoch is new.
+        # Once a promoted replica is named, the epoch is that of the failover, but the flags are the old primary's.
         before = (reply["ip"], int(reply["port"])) != tuple(address)
         down = not before and bool(reply["is_sdown"] or reply["is_odown"])
         return _Answer(address, int(reply["config-epoch"]), down)

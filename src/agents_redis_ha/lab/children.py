@@ -60,7 +60,7 @@ class _Starter:
             command, log, future = self._jobs.get()
             try:
                 future.set_result(_popen(command, log))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (whoever waits for the future gets it)
                 future.set_exception(error)
 
 
@@ -77,7 +77,7 @@ def start_child(command: Sequence[str], log: Path) -> Process:
     Raises:
         LabError: The command could not be started.
     """
-    global _starter
+    global _starter  # noqa: PLW0603 (one thread a process)
     with _lock:
         if _starter is None or _starter.pid != os.getpid():  # threads do not survive a fork
             _starter = _Starter()

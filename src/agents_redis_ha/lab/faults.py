@@ -89,20 +89,24 @@ class Traffic:
             self.round_trips = self.replies_cut = self.connections_total = 0
 
     def opened(self) -> None:
+        """Count a connection."""
         with self._lock:
             self.connections += 1
             self.connections_total += 1
 
     def closed(self) -> None:
+        """Count a connection's end."""
         with self._lock:
             self.connections -= 1
 
     def requested(self, chunk: bytes, *, begins: bool) -> None:
+        """Record a chunk of a client, which may begin a request."""
         with self._lock:
             self._commands.append(chunk)
             self.round_trips += begins
 
     def cut(self) -> None:
+        """Count a reply that was cut."""
         with self._lock:
             self.replies_cut += 1
 

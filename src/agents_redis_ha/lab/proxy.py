@@ -240,7 +240,8 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handler = asyncio.current_task()
-        assert handler is not None
+        if handler is None:
+            raise LabError("a connection is handled by a task")
         self._handlers.add(handler)
         self._traffic.opened()
         try:
