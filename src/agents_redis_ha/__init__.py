@@ -1,12 +1,14 @@
 """Sessions of the OpenAI Agents SDK in Redis or Valkey that stay whole through failovers."""
 
-from .config import Address, HAConfig, PoolConfig, RetryConfig, SentinelConfig, TLSConfig
+from .config import HAConfig
 from .connections import create_client
+from .entry import ha_session
 from .errors import (
     AgentsRedisError,
     AuthenticationFailedError,
     ClosedError,
     ConfigurationError,
+    ConnectionsClosedError,
     DeadlineExceededError,
     InvalidItemError,
     NotPrimaryError,
@@ -20,7 +22,9 @@ from .errors import (
     WrongTopologyError,
 )
 from .health import Health, PrimaryHealth, ReplicaHealth
-from .session import RedisHASession, SessionInfo, ha_session
+from .info import SessionInfo
+from .session import RedisHASession
+from .settings import Address, PoolConfig, RetryConfig, SentinelConfig, TLSConfig
 from .sharing import close_shared_connections
 from .store import SessionStore
 
@@ -30,6 +34,7 @@ __all__ = [
     "AuthenticationFailedError",
     "ClosedError",
     "ConfigurationError",
+    "ConnectionsClosedError",
     "DeadlineExceededError",
     "HAConfig",
     "Health",

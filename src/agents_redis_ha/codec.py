@@ -23,7 +23,7 @@ __all__ = ["decode_item", "decode_joined", "encode_items"]
 
 def _dump_model(value: object) -> object:
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", exclude_unset=True)
+        return value.model_dump(mode="json", exclude_unset=True, warnings=False)
     raise TypeError(f"a {type(value).__name__} is not JSON")
 
 
@@ -44,15 +44,33 @@ def encode_items(items: Iterable[TResponseInputItem]) -> list[bytes]:
 
 
 def _encode(index: int, item: object) -> bytes:
-    if not isinstance(item, (dict, BaseModel)):
-        raise InvalidItemError(index, f"it is a {type(item).__name__}, not a JSON object")
     try:
-        return _READABLE.encode(item).encode()
+        value = _dump_model(item) if isinstance(item, BaseModel) else item
+        if not isinstance(value, dict):
+            raise InvalidItemError(index, f"it is a {type(item).__name__}, not a JSON object")
+        _check_keys(value)
+        return _READABLE.encode(value).encode()
     except UnicodeEncodeError:
-        return _ESCAPED.encode(item).encode()
+        return _ESCAPED.encode(value).encode()
+    except InvalidItemError:
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         # The text of json's own errors names types and positions, never a value.
         raise InvalidItemError(index, str(error)) from None
+
+
+def _check_keys(value: Any) -> None:
+    """Refuse keys that are no texts: json would make them texts, and lose one of two that become the same."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a key is a {type(key).__name__}, not a text")
+            if isinstance(part, (dict, list, tuple)):
+                _check_keys(part)
+    else:
+        for part in value:
+            if isinstance(part, (dict, list, tuple)):
+                _check_keys(part)
 
 
 def decode_item(element: bytes) -> TResponseInputItem | None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, SecretStr, field_validator, model_validator
 from redis.credentials import CredentialProvider
 
 from .errors import ConfigurationError
 from .keys import check_prefix
+from .settings import Address, Frozen, PoolConfig, RetryConfig, SentinelConfig, TLSConfig, refuse, to_address
 
 __all__ = [
     "Address",
@@ -29,200 +29,11 @@ __all__ = [
 ]
 
 Topology = Literal["standalone", "sentinel", "cluster"]
-_Self = TypeVar("_Self", bound="_Frozen")
 
-DEFAULT_PORT = 6379
-DEFAULT_SENTINEL_PORT = 26379
 ENVIRONMENT_PREFIX = "AGENTS_REDIS_HA_"
 
 
-class Address(NamedTuple):
-    """Where a server listens.
-
-    Attributes:
-        host: Host name or IP address, without brackets.
-        port: TCP port.
-    """
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @classmethod
-    def parse(cls, text: str, default_port: int = DEFAULT_PORT) -> Address:
-        """Return the address of ``host``, ``host:port`` or ``[ipv6]:port``.
-
-        Raises:
-            ValueError: The text is none of these.
-        """
-        host, port = text.strip(), ""
-        if host.startswith("["):
-            host, bracket, rest = host[1:].partition("]")
-            if not bracket or (rest and not rest.startswith(":")):
-                raise ValueError("an IPv6 address is written [address]:port")
-            port = rest[1:]
-        elif host.count(":") == 1:
-            host, _, port = host.partition(":")
-        elif ":" in host:
-            raise ValueError("an IPv6 address is written [address]:port")
-        if not host:
-            raise ValueError("the host is missing")
-        number = int(port) if port.isascii() and port.isdigit() else default_port
-        if (port and number != int(port if port.isdigit() else -1)) or not 0 < number < 65536:
-            raise ValueError("the port must be a number from 1 to 65535")
-        return cls(host, number)
-
-
-def _address(value: Any) -> Address:
-    if isinstance(value, str):
-        return Address.parse(value)
-    try:
-        return Address.parse(f"{Address(*value)}")
-    except TypeError:
-        raise ValueError("an address is a 'host:port' text or a (host, port) pair") from None
-
-
-def _refuse(field: str, reason: str) -> PydanticCustomError:
-    """Return an error about another field than the validator's own."""
-    return PydanticCustomError("config", "{reason}", {"field": field, "reason": reason})
-
-
-class _Frozen(BaseModel):
-    """A frozen, keyword-only model that raises ConfigurationError and never shows a value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise _configuration_error(error) from None
-
-    def replace(self: _Self, **changes: Any) -> _Self:
-        """Return a copy with the given fields changed, validated as a whole.
-
-        Raises:
-            ConfigurationError: The result cannot work.
-        """
-        values = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self)(**{**values, **changes})
-
-
-def _configuration_error(error: ValidationError) -> ConfigurationError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    context = first.get("ctx", {})
-    location = [str(part) for part in first["loc"]]
-    if "field" in context:
-        location.append(context["field"])
-    if first["type"] == "extra_forbidden":
-        return ConfigurationError(".".join(location), "there is no such field")
-    return ConfigurationError(".".join(location) or "config", first["msg"].removeprefix("Value error, "))
-
-
-class TLSConfig(_Frozen):
-    """How servers are trusted and how this client identifies itself. File names; nothing is read here.
-
-    Attributes:
-        ca_file: PEM file of the authorities to trust; None means the system's.
-        cert_file: PEM file of the client certificate, for mutual TLS.
-        key_file: PEM file of its private key; None if the certificate's file holds it too.
-        key_password: Password of the private key.
-        verify: Whether the server's certificate must be trusted. Only a test should switch it off.
-        check_hostname: Whether the certificate must name the host that was dialled.
-        min_version: Oldest TLS version to accept.
-    """
-
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    key_password: SecretStr | None = None
-    verify: bool = True
-    check_hostname: bool = True
-    min_version: Literal["1.2", "1.3"] = "1.2"
-
-    if TYPE_CHECKING:  # pydantic takes more than the fields' types say, such as plain texts for secrets
-
-        def __init__(self, **fields: Any) -> None: ...
-
-    @field_validator("ca_file", "cert_file", "key_file", mode="before")
-    @classmethod
-    def _path_to_text(cls, value: object) -> object:
-        return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> TLSConfig:
-        if self.key_file and not self.cert_file:
-            raise _refuse("key_file", "a private key needs its certificate: set cert_file too")
-        if self.key_password and not self.cert_file:
-            raise _refuse("key_password", "there is no private key: set cert_file and key_file")
-        if self.check_hostname and not self.verify:
-            raise _refuse("check_hostname", "a host name in an untrusted certificate proves nothing: set it to False")
-        return self
-
-
-class PoolConfig(_Frozen):
-    """Connections to one node.
-
-    Attributes:
-        max_connections: Most connections to one node, in one process and event loop. More concurrent operations wait.
-        wait_timeout_seconds: Longest wait of one attempt for a free connection.
-        connect_timeout_seconds: Longest wait for a connection to be made.
-        response_timeout_seconds: Longest silence of the server while it owes a reply. Afterwards the operation is sent
-            again under the same id. Longer than any script, WAIT or pause that you consider normal.
-    """
-
-    max_connections: int = Field(default=32, ge=1)
-    wait_timeout_seconds: float = Field(default=3.0, gt=0)
-    connect_timeout_seconds: float = Field(default=1.5, gt=0)
-    response_timeout_seconds: float = Field(default=3.0, gt=0)
-
-
-class RetryConfig(_Frozen):
-    """The one retry loop.
-
-    Attributes:
-        deadline_seconds: Longest time of one operation, all attempts and waits together.
-        initial_backoff_seconds: Upper bound of the first wait; each wait is drawn at random below its bound.
-        max_backoff_seconds: Upper bound of every wait; it doubles until there.
-    """
-
-    deadline_seconds: float = Field(default=15.0, gt=0)
-    initial_backoff_seconds: float = Field(default=0.02, gt=0)
-    max_backoff_seconds: float = Field(default=0.5, gt=0)
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> RetryConfig:
-        if self.initial_backoff_seconds > self.max_backoff_seconds:
-            raise _refuse("initial_backoff_seconds", "must not exceed max_backoff_seconds")
-        return self
-
-
-class SentinelConfig(_Frozen):
-    """How the Sentinels themselves are asked; they have their own users and their own TLS.
-
-    Attributes:
-        username: ACL user on the Sentinels; None means the default user.
-        password: Password on the Sentinels; None means none. The data servers' password is never sent to a Sentinel.
-        tls: TLS to the Sentinels; None means plain TCP, also when the data servers use TLS.
-        timeout_seconds: Longest wait for a Sentinel; they are asked all at once.
-        poll_interval_seconds: How often the primary is asked for again although nothing seems wrong, beside the
-            Sentinels' own announcements.
-    """
-
-    username: str | None = None
-    password: SecretStr | None = None
-    tls: TLSConfig | None = None
-    timeout_seconds: float = Field(default=0.5, gt=0)
-    poll_interval_seconds: float = Field(default=1.0, gt=0)
-
-    if TYPE_CHECKING:  # pydantic takes more than the fields' types say, such as plain texts for secrets
-
-        def __init__(self, **fields: Any) -> None: ...
-
-
-class HAConfig(_Frozen):
+class HAConfig(Frozen):
     """Everything that a session needs to know about its servers.
 
     Attributes:
@@ -240,8 +51,9 @@ class HAConfig(_Frozen):
         pool: Connections to one node.
         retry: The retry loop.
         key_prefix: First part of every key; no braces.
-        ttl: Seconds after its last change at which a session expires; None means never.
-        op_retention_seconds: How long the id of an operation is remembered, so that a repeat is recognised.
+        ttl: Seconds after its last change at which a session expires; None sets no expiry and leaves one that is there.
+        op_retention_seconds: How long the id of an operation is remembered, so that a repeat is recognised; at most a
+            year.
         client_name: Name of the connections in CLIENT LIST; the ACL user then needs ``+client|setname``.
         protocol: RESP version, 2 or 3.
         maintenance_notifications: Follow the announcements of Redis Cloud and Redis Enterprise (protocol 3).
@@ -263,7 +75,7 @@ class HAConfig(_Frozen):
     retry: RetryConfig = RetryConfig()
     key_prefix: str = "agents:ha"
     ttl: int | None = Field(default=None, ge=1, le=10**12)
-    op_retention_seconds: int = Field(default=120, ge=1)
+    op_retention_seconds: int = Field(default=120, ge=1, le=31_536_000)
     client_name: str | None = None
     protocol: Literal[2, 3] = 2
     maintenance_notifications: bool = False
@@ -277,13 +89,17 @@ class HAConfig(_Frozen):
     @classmethod
     def _parse_nodes(cls, value: Any) -> Any:
         values = value.split(",") if isinstance(value, str) else value
-        return tuple(_address(v) for v in values)
+        if not isinstance(values, Iterable):
+            raise ValueError("must be addresses")
+        return tuple(to_address(v) for v in values)
 
     @field_validator("address_map", mode="before")
     @classmethod
     def _parse_address_map(cls, value: Any) -> Any:
         pairs = value.items() if isinstance(value, Mapping) else value
-        return tuple((_address(announced), _address(dialled)) for announced, dialled in pairs)
+        if not isinstance(pairs, Iterable):
+            raise ValueError("must map addresses to addresses")
+        return tuple((to_address(announced), to_address(dialled)) for announced, dialled in pairs)
 
     @field_validator("protocol", mode="before")
     @classmethod
@@ -301,7 +117,7 @@ class HAConfig(_Frozen):
     @model_validator(mode="after")
     def _fits_together(self) -> HAConfig:
         for field, reason in _conflicts(self):
-            raise _refuse(field, reason)
+            raise refuse(field, reason)
         return self
 
     @classmethod
@@ -317,7 +133,7 @@ class HAConfig(_Frozen):
         """
         from .urls import parse_url  # here: urls builds on this module
 
-        return cls(**{**parse_url(url), **overrides})
+        return cls(**_merged(parse_url(url), overrides))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> HAConfig:
@@ -335,7 +151,13 @@ class HAConfig(_Frozen):
         """
         from .urls import parse_environment  # here: urls builds on this module
 
-        return cls(**{**parse_environment(os.environ if environ is None else environ), **overrides})
+        return cls(**_merged(parse_environment(os.environ if environ is None else environ), overrides))
+
+    def connection_part(self) -> HAConfig:
+        """Return the configuration without what only concerns the sessions: equal parts share connections."""
+        only_sessions = ("key_prefix", "ttl", "op_retention_seconds", "trace_session_id")
+        defaults = {name: type(self).model_fields[name].default for name in only_sessions}
+        return self.model_copy(update=defaults)
 
     @classmethod
     def elasticache(cls, endpoint: str, *, cluster_mode: bool = True, **fields: Any) -> HAConfig:
@@ -382,6 +204,16 @@ class HAConfig(_Frozen):
             "maintenance_notifications": not oss_cluster,
         }
         return cls(**{**values, **fields})
+
+
+def _merged(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay overrides over fields, part by part: a password for the Sentinels takes nothing from their TLS."""
+    result = dict(fields)
+    for name, value in overrides.items():
+        given = {part: getattr(value, part) for part in value.model_fields_set} if isinstance(value, Frozen) else value
+        below = result.get(name)
+        result[name] = _merged(below, given) if isinstance(below, dict) and isinstance(given, Mapping) else value
+    return result
 
 
 def _conflicts(config: HAConfig) -> Iterable[tuple[str, str]]:

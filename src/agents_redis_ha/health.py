@@ -12,10 +12,8 @@ from redis.exceptions import RedisError
 
 from .config import Topology
 from .connections import Locator
-from .connections.cluster import ClusterLocator
 from .connections.node import Node
-from .connections.sentinel import SentinelLocator
-from .errors import AttemptError
+from .verdicts import AttemptError
 
 __all__ = ["Health", "PrimaryHealth", "ReplicaHealth", "check_health"]
 
@@ -86,7 +84,7 @@ async def check_health(locator: Locator, timeout_seconds: float) -> Health:
         return Health(False, locator.topology, (), (str(error.cause),))
     found = await asyncio.gather(*(_look_at(node, timeout_seconds) for node in nodes))
     problems = [problem for _, its_problems in found for problem in its_problems]
-    problems += await _topology_problems(locator)
+    problems += await locator.problems()
     return Health(not problems, locator.topology, tuple(primary for primary, _ in found), tuple(problems))
 
 
@@ -127,11 +125,3 @@ def _replica(line: Mapping[str, Any], offset: int) -> ReplicaHealth:
         lag_bytes=max(0, offset - int(line.get("offset", 0))),
         lag_seconds=None if lag is None else int(lag),
     )
-
-
-async def _topology_problems(locator: Locator) -> list[str]:
-    if isinstance(locator, SentinelLocator):
-        return [f"Sentinel {a} does not answer" for a, answers in (await locator.sentinels()).items() if not answers]
-    if isinstance(locator, ClusterLocator) and (missing := locator.uncovered_slots()):
-        return [f"{missing} of 16384 slots have no owner"]
-    return []

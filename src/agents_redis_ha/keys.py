@@ -8,6 +8,7 @@ empty or spell another session's key.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from redis.crc import key_slot
@@ -44,7 +45,7 @@ def session_keys(prefix: str, session_id: str) -> SessionKeys:
 
     Args:
         prefix: Key prefix; no braces.
-        session_id: Any string that is not empty.
+        session_id: Any string.
 
     Raises:
         ConfigurationError: The prefix or the id cannot be used. Nothing was sent.
@@ -64,11 +65,12 @@ def acl_rule(prefix: str) -> tuple[str, ...]:
     Args:
         prefix: The key prefix.
     """
-    scripts = ("eval", "evalsha", "asking", "cluster|slots", "cluster|info", "role", "info")
+    scripts = ("eval", "evalsha", "asking", "cluster|slots", "cluster|info", "role", "info", "select")
     lists = ("rpush", "lrange", "lindex", "llen", "lset", "lrem", "ltrim", "rpop")
     others = ("hget", "hmget", "hset", "hdel", "zadd", "zscore", "zrevrange", "zrangebyscore", "zremrangebyscore")
     keys = ("del", "exists", "pexpire", "persist", "pttl", "time")
-    return (f"~{prefix}:*", "-@all", *(f"+{command}" for command in (*scripts, *lists, *others, *keys)))
+    literal = re.sub(r"([\\*?\[\]])", r"\\\1", prefix)
+    return (f"~{literal}:*", "-@all", *(f"+{command}" for command in (*scripts, *lists, *others, *keys)))
 
 
 def check_prefix(prefix: str) -> str:

@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 from redis.exceptions import NoScriptError, ResponseError
 
 from .connections.node import Argument, Node
-from .errors import AttemptError
 from .keys import SessionKeys
+from .verdicts import AttemptError
 
 __all__ = [
     "Change",
@@ -66,12 +66,15 @@ class Request:
         script: What to run.
         keys: On which session.
         arguments: Its ARGV.
+        key_count: How many of the session's keys it touches: items, meta, ops, in this order. What a script does not
+            need must not be declared: in a slot that is being migrated, one missing key holds up the request.
         sent: Whether it may have reached a server since this was last set to False.
     """
 
     script: Script
     keys: SessionKeys
     arguments: tuple[Argument, ...]
+    key_count: int = 3
     sent: bool = False
 
     async def send(self, node: Node, *, asking: bool = False, only_first_key: bool = False) -> Any:
@@ -88,8 +91,8 @@ class Request:
         Raises:
             AttemptError: No reply, or an error reply.
         """
-        keys: tuple[bytes, ...] = (self.keys.items, self.keys.meta, self.keys.ops)
-        tail = (1, keys[0], *self.arguments) if only_first_key else (3, *keys, *self.arguments)
+        keys = (self.keys.items, self.keys.meta, self.keys.ops)[: 1 if only_first_key else self.key_count]
+        tail = (len(keys), *keys, *self.arguments)
         try:
             return await self._call(node, ("EVALSHA", self.script.sha, *tail), asking)
         except AttemptError as error:
@@ -203,7 +206,7 @@ async def append(run: Run, keys: SessionKeys, policy: Policy, operation_id: byte
 async def read(run: Run, keys: SessionKeys, newest: int) -> Reading:
     """Return the ``newest`` elements (0 means all)."""
     separator = b",%d," % int.from_bytes(os.urandom(7), "big")
-    version, length, count, joined = await run(Request(script("read"), keys, (newest, separator)))
+    version, length, count, joined = await run(Request(script("read"), keys, (newest, separator), key_count=2))
     return Reading(version, length, count, joined, separator)
 
 
@@ -267,7 +270,7 @@ async def replace(
 
 async def info(run: Run, keys: SessionKeys) -> Description:
     """Describe the session."""
-    length, ttl_ms, *rest = await run(Request(script("info"), keys, ()))
+    length, ttl_ms, *rest = await run(Request(script("info"), keys, (), key_count=2))
     created, updated, version, generation = (int(value) if value else None for value in rest)
     return Description(length, ttl_ms, created, updated, version or 0, generation or 0)
 

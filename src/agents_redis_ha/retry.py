@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import tenacity
 
 from .config import HAConfig
 from .connections.locator import Locator, Sendable
-from .errors import AttemptError, DeadlineExceededError, OperationError, Outcome, classify
+from .errors import ConnectionsClosedError, DeadlineExceededError, OperationError, Outcome
 from .telemetry import Observation, note_failovers
+from .verdicts import AttemptError, classify
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout_at
+else:
+    from async_timeout import timeout_at
 
 __all__ = ["Executor"]
+
+# With less than this left, an attempt would be cut off before it could succeed.
+_SHORTEST_ATTEMPT_SECONDS = 0.01
 
 
 class Executor:
@@ -20,14 +30,19 @@ class Executor:
 
     Attributes:
         locator: Knows the node to ask.
+        closed: Whether the connections were closed.
     """
 
     def __init__(self, config: HAConfig, locator: Locator) -> None:
         self.locator = locator
         self._retry = config.retry
-        pool = config.pool
-        self._longest_attempt = pool.wait_timeout_seconds + pool.connect_timeout_seconds + pool.response_timeout_seconds
         self._failovers = 0
+        self.closed = False
+
+    async def aclose(self) -> None:
+        """Close the connections; operations under way end with an error instead of waiting for their deadline."""
+        self.closed = True
+        await self.locator.aclose()
 
     async def run(self, request: Sendable, observation: Observation, *, changes: bool) -> Any:
         """Return the reply to a request.
@@ -59,19 +74,19 @@ class Executor:
         )
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(AttemptError),
-            wait=lambda state: max(0.0, min(wait(state), attempt.left())),
-            stop=lambda _: attempt.left() <= 0,
+            # Half of what is left at most, so that an attempt can still follow the wait.
+            wait=lambda state: min(wait(state), max(attempt.left(), 0) / 2),
+            stop=lambda _: self.closed or attempt.left() < _SHORTEST_ATTEMPT_SECONDS,
             before_sleep=attempt.before_sleep,
             retry_error_callback=attempt.give_up,
         )
 
-    async def within(self, seconds: float, request: Sendable) -> tuple[Any, str]:
-        """Attempt once, cut off after ``seconds`` where the attempt's own timeouts might take longer."""
+    async def within(self, deadline: float, request: Sendable) -> tuple[Any, str]:
+        """Attempt once, cut off at the deadline whatever the attempt's own timeouts are."""
         request.sent = False
-        if seconds > self._longest_attempt:
-            return await self.locator.attempt(request)
         try:
-            return await asyncio.wait_for(self.locator.attempt(request), max(seconds, 0.001))
+            async with timeout_at(deadline):
+                return await self.locator.attempt(request)
         except asyncio.TimeoutError as error:
             cause = asyncio.TimeoutError("cut off by the deadline")
             raise AttemptError(cause, node=None, sent=request.sent) from error
@@ -105,7 +120,7 @@ class _Attempt:
             OperationError: It failed and none can help.
         """
         try:
-            reply, node = await self._executor.within(self.left(), self._request)
+            reply, node = await self._executor.within(self._deadline, self._request)
         except AttemptError as error:
             self._judge(error)
             raise
@@ -137,9 +152,10 @@ class _Attempt:
         self._observation.retry(classify(error.cause, sent=error.sent).reason, wait_seconds, error.node)
 
     def give_up(self, state: tenacity.RetryCallState) -> Any:
-        """Raise the error for a deadline that is over."""
+        """Raise the error for a deadline that is over, or for connections that were closed meanwhile."""
         error = _failure(state)
-        raise self._error(DeadlineExceededError, error) from _chained(error)
+        kind = ConnectionsClosedError if self._executor.closed else DeadlineExceededError
+        raise self._error(kind, error) from _chained(error)
 
     def _error(self, kind: type[OperationError], error: AttemptError) -> OperationError:
         return kind(

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,98 +15,16 @@ from . import operations
 from .codec import decode_item, decode_joined, encode_items
 from .compaction import Snapshot, make_snapshot
 from .config import HAConfig, Topology
-from .connections import Client
 from .errors import ClosedError, ConfigurationError, OperationError
+from .info import SessionInfo, session_info
 from .keys import session_keys
 from .operations import Change, Popped, Reading, Run
-from .sharing import ExecutorSource, shared_executor
+from .sharing import ExecutorSource
 from .telemetry import Observation, note_corrupt
 
-__all__ = ["RedisHASession", "SessionInfo", "ha_session"]
+__all__ = ["RedisHASession"]
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class SessionInfo:
-    """What Redis keeps about a session.
-
-    Attributes:
-        session_id: The session's id.
-        exists: Whether anything is stored under it.
-        item_count: Number of stored elements, corrupt ones included.
-        created_at: Time of the first item since the session was new or cleared (UTC, the server's clock), or None.
-        updated_at: Time of the last change, or None.
-        version: Number of changes so far; 0 if there is no session.
-        generation: Number of changes so far that were no appends.
-        ttl_seconds: Seconds until it expires, or None if it does not.
-    """
-
-    session_id: str
-    exists: bool
-    item_count: int
-    created_at: datetime | None
-    updated_at: datetime | None
-    version: int
-    generation: int
-    ttl_seconds: float | None
-
-
-def ha_session(
-    config: HAConfig | str | Mapping[str, Any] | None = None,
-    session_id: str | None = None,
-    *,
-    client: Client | None = None,
-    session_settings: SessionSettings | Mapping[str, Any] | None = None,
-    **options: Any,
-) -> RedisHASession:
-    """Return a session that keeps one conversation in Redis, whole, through failovers. It does no I/O.
-
-    Sessions of equal configurations share their connections within one process and event loop; those are closed when
-    the loop shuts down.
-
-    Args:
-        config: An `HAConfig`, a URL, or a mapping of HAConfig's fields; None only together with ``client``.
-        session_id: The conversation's id; None means a new conversation with a generated id.
-        client: One of redis-py's asyncio clients to use; it stays the caller's to close, and it belongs to the event
-            loop that it was made for.
-        session_settings: The SDK's settings, such as a default ``limit``.
-        **options: Fields of `HAConfig` that win over the configuration's, such as ``ttl`` (seconds) and ``key_prefix``.
-
-    Raises:
-        ConfigurationError: The configuration cannot work.
-    """
-    resolved = resolve_config(config, client, options)
-    source = shared_executor(resolved, client)
-    return RedisHASession(resolved, session_id, source, session_settings=session_settings)
-
-
-def resolve_config(
-    config: HAConfig | str | Mapping[str, Any] | None, client: Client | None, options: Mapping[str, Any]
-) -> HAConfig:
-    """Return the configuration that the arguments of `ha_session` describe.
-
-    Raises:
-        ConfigurationError: It cannot work.
-    """
-    if config is None:
-        if client is None:
-            raise ConfigurationError("config", "give a configuration, a URL or a client")
-        # Where the servers are is the client's business; see connections.adopted.
-        config = HAConfig(nodes=("client",))
-    if isinstance(config, str):
-        return HAConfig.from_url(config, **options) if options else _from_url(config)
-    if isinstance(config, HAConfig):
-        return config.replace(**options) if options else config
-    if isinstance(config, Mapping):
-        return HAConfig(**{**config, **options})
-    raise ConfigurationError("config", f"must be an HAConfig, a URL or a mapping, not {type(config).__name__}")
-
-
-@lru_cache(maxsize=32)
-def _from_url(url: str) -> HAConfig:
-    """Read a URL once: web workers make a session a request."""
-    return HAConfig.from_url(url)
 
 
 class RedisHASession:
@@ -226,7 +141,7 @@ class RedisHASession:
         """Remove all items like `clear_session`; return whether there were any."""
         id_ = operations.new_operation_id()
         change = await self._change("clear", lambda run: operations.clear(run, self._keys, self._policy, id_))
-        return change.removed > 0 or change.repeated
+        return change.removed > 0
 
     async def info(self) -> SessionInfo:
         """Return what Redis keeps about the session besides its items.
@@ -235,16 +150,7 @@ class RedisHASession:
             OperationError: It could not be read.
         """
         found = await self._observed("info", lambda run: operations.info(run, self._keys))
-        return SessionInfo(
-            session_id=self.session_id,
-            exists=found.length > 0 or found.created_ms is not None,
-            item_count=found.length,
-            created_at=_moment(found.created_ms),
-            updated_at=_moment(found.updated_ms),
-            version=found.version,
-            generation=found.generation,
-            ttl_seconds=found.ttl_ms / 1000 if found.ttl_ms >= 0 and found.created_ms is not None else None,
-        )
+        return session_info(self.session_id, found)
 
     async def ping(self) -> bool:
         """Return whether the node that holds this session answers as a primary now."""
@@ -383,7 +289,3 @@ def _settings(settings: SessionSettings | Mapping[str, Any] | None) -> SessionSe
         return SessionSettings(**settings)
     except (TypeError, ValueError) as error:
         raise ConfigurationError("session_settings", str(error).partition("\n")[0]) from None
-
-
-def _moment(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, timezone.utc)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeAlias
 
@@ -22,7 +23,7 @@ __all__ = ["ExecutorSource", "close_shared_connections", "owned_executor", "shar
 ExecutorSource: TypeAlias = Callable[[], Executor]
 """Returns the executor to use in the running event loop."""
 
-_Key: TypeAlias = "tuple[HAConfig, Client | None]"
+_Key: TypeAlias = "tuple[HAConfig, Client | None]"  # the configuration's connection part
 
 
 class _Registry:
@@ -34,6 +35,8 @@ class _Registry:
 
     def __init__(self) -> None:
         self.generation = 0
+        # Worker threads each run a loop of their own; whoever forks may hold it, so the child takes a new one.
+        self._lock = threading.Lock()
         self._loops: dict[asyncio.AbstractEventLoop, _LoopConnections] = {}
         # What a forked child inherited: kept, since finalising it would disturb the parent's sockets and selectors.
         self._inherited: list[object] = []
@@ -42,18 +45,21 @@ class _Registry:
         return self._loops.get(loop)
 
     def open(self, loop: asyncio.AbstractEventLoop) -> _LoopConnections:
-        # Loops closed without shutting their generators down: nothing can be awaited there any more.
-        for closed in [known for known in self._loops if known.is_closed()]:
-            del self._loops[closed]
-        connections = self._loops[loop] = _LoopConnections(self)
+        connections = _LoopConnections(self)
+        with self._lock:
+            # Loops closed without shutting their generators down: nothing can be awaited there any more.
+            self._loops = {known: kept for known, kept in self._loops.items() if not known.is_closed()}
+            self._loops[loop] = connections
         connections.register()
         return connections
 
     def forget(self, connections: _LoopConnections) -> None:
-        self.generation += 1
-        self._loops = {loop: known for loop, known in self._loops.items() if known is not connections}
+        with self._lock:
+            self.generation += 1
+            self._loops = {loop: known for loop, known in self._loops.items() if known is not connections}
 
     def leave_behind(self) -> None:
+        self._lock = threading.Lock()
         self.generation += 1
         self._inherited.append(self._loops)
         self._loops = {}
@@ -82,7 +88,7 @@ class _LoopConnections:
     async def aclose(self) -> None:
         self._registry.forget(self)
         executors, self.executors = self.executors, {}
-        await asyncio.gather(*(executor.locator.aclose() for executor in executors.values()))
+        await asyncio.gather(*(executor.aclose() for executor in executors.values()))
 
 
 _registry = _Registry()
@@ -108,7 +114,7 @@ def shared_executor(config: HAConfig, client: Client | None = None) -> ExecutorS
 
 def _find(loop: asyncio.AbstractEventLoop, config: HAConfig, client: Client | None) -> Executor:
     connections = _registry.of(loop) or _registry.open(loop)
-    key = (config, client)
+    key = (config.connection_part(), client)
     executor = connections.executors.get(key)
     if executor is None:
         executor = connections.executors[key] = owned_executor(config, client)

@@ -11,10 +11,11 @@ from agents.memory import SessionSettings
 
 from .config import HAConfig
 from .connections import Client
+from .entry import resolve_config
 from .errors import ClosedError
 from .health import Health, check_health
 from .retry import Executor
-from .session import RedisHASession, resolve_config
+from .session import RedisHASession
 from .sharing import owned_executor
 
 __all__ = ["SessionStore"]
@@ -87,7 +88,7 @@ class SessionStore:
         self._closed = True
         executor, self._executor = self._executor, None
         if executor is not None:
-            await executor.locator.aclose()
+            await executor.aclose()
 
     async def __aenter__(self) -> SessionStore:
         """Return the store."""

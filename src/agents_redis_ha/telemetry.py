@@ -157,9 +157,10 @@ class Observation:
     def _describe(self, error: BaseException | None) -> None:
         self._span.set_attribute(ATTEMPTS, self.attempts)
         if self.node is not None:
-            host, colon, port = self.node.rpartition(":")
-            self._span.set_attribute(SERVER_ADDRESS, host.strip("[]") if colon else self.node)
-            if colon:
+            host, _, port = self.node.rpartition(":")
+            is_address = port.isdigit() and "/" not in host  # a Unix socket's path may hold a colon too
+            self._span.set_attribute(SERVER_ADDRESS, host.strip("[]") if is_address else self.node)
+            if is_address:
                 self._span.set_attribute(SERVER_PORT, int(port))
         if error is not None:
             self._span.set_attribute(ERROR_TYPE, type(error).__name__)

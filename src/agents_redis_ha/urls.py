@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from .config import DEFAULT_PORT, DEFAULT_SENTINEL_PORT, ENVIRONMENT_PREFIX, Address
+from .config import ENVIRONMENT_PREFIX
 from .errors import ConfigurationError
+from .settings import DEFAULT_PORT, DEFAULT_SENTINEL_PORT, Address
 
 __all__ = ["OPTIONS", "parse_environment", "parse_url"]
 
@@ -78,8 +79,8 @@ def parse_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         for name, value in environ.items()
         if name.startswith(ENVIRONMENT_PREFIX)
     }
-    # Variables of the package that configure no session: the lab's choice of a server binary.
-    for other in ("url", "server"):
+    # Variables of the package that configure no session: the lab's choice of a server, the tests' strictness.
+    for other in ("url", "server", "require_all"):
         given.pop(other, None)
     scheme, fields, options = _split(url)
     return _fields(scheme, fields, {**options, **given})
@@ -90,8 +91,11 @@ def _split(url: str) -> tuple[str, dict[str, Any], dict[str, str]]:
     scheme = scheme.lower().replace("valkey", "redis", 1)
     if not found:
         raise ConfigurationError("url", "must be like redis://host:6379/0")
+    if "#" in rest:
+        raise ConfigurationError("url", "a # in a user name, password or option is written %23")
     rest, _, query = rest.partition("?")
-    rest, _, _fragment = rest.partition("#")
+    if "@" in query:
+        raise ConfigurationError("url", "a ? in a user name or password is written %3F, an @ in an option %40")
     credentials, at, location = rest.rpartition("@")
     fields = _credentials(credentials) if at else {}
     if scheme == "unix":
@@ -156,11 +160,9 @@ def _fields(scheme: str, fields: dict[str, Any], options: Mapping[str, str]) -> 
         path = OPTIONS[name].split(".")
         if path[0] == "tls" and "tls" not in result:
             raise ConfigurationError(name, f"{scheme} has no TLS: use the scheme that begins with rediss")
-        if name == "sentinel_tls":
-            _place_sentinel_tls(result, value)
-        elif value != "":
+        if value != "" and name != "sentinel_tls":
             _place(result, path, value)
-    _inherit_sentinel_tls(result)
+    _decide_sentinel_tls(result, options.get("sentinel_tls"))
     return result
 
 
@@ -173,16 +175,15 @@ def _place(result: dict[str, Any], path: list[str], value: str) -> None:
     result[last] = value
 
 
-def _place_sentinel_tls(result: dict[str, Any], value: str) -> None:
-    sentinel = result.setdefault("sentinel", {})
-    if value.lower() in ("0", "false", "no", "off"):
-        sentinel["tls"] = None
-    elif not isinstance(sentinel.get("tls"), dict):
-        sentinel["tls"] = {}
-
-
-def _inherit_sentinel_tls(result: dict[str, Any]) -> None:
+def _decide_sentinel_tls(result: dict[str, Any], wanted: str | None) -> None:
     """Let the Sentinels' TLS start from the data servers': most fleets have one authority for both."""
-    sentinel_tls = result.get("sentinel", {}).get("tls")
-    if isinstance(sentinel_tls, dict):
-        result["sentinel"]["tls"] = {**result.get("tls", {}), **sentinel_tls}
+    switches = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if wanted is not None and wanted.lower() not in switches:
+        raise ConfigurationError("sentinel_tls", "must be true or false")
+    sentinel = result.get("sentinel", {})
+    own = sentinel.get("tls")
+    use = isinstance(own, dict) if wanted is None else switches[wanted.lower()]
+    if use:
+        result["sentinel"] = {**sentinel, "tls": {**result.get("tls", {}), **(own or {})}}
+    elif wanted is not None:
+        result["sentinel"] = {**sentinel, "tls": None}

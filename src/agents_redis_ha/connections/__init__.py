@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..config import HAConfig
-from .adopted import adopt
+from .adopted import adopt, check_client
 from .cluster import ClusterLocator
 from .factory import Client, create_client
 from .locator import Locator
 from .sentinel import SentinelLocator
 from .standalone import StandaloneLocator
 
-__all__ = ["Client", "Locator", "adopt", "create_client", "create_locator"]
+__all__ = ["Client", "Locator", "adopt", "check_client", "create_client", "create_locator"]
 
 
 def create_locator(config: HAConfig) -> Locator:

@@ -15,7 +15,7 @@ from .node import Node
 from .sentinel import SentinelLocator
 from .standalone import StandaloneLocator
 
-__all__ = ["adopt"]
+__all__ = ["adopt", "check_client"]
 
 # What redis-py's cluster gives its nodes' connections for its own ends.
 _CLUSTER_ONLY = frozenset({"connection_class", "response_callbacks", "oss_cluster_maint_notifications_handler"})
@@ -36,10 +36,9 @@ def adopt(client: Redis | RedisCluster, config: HAConfig) -> tuple[HAConfig, Loc
     Raises:
         ConfigurationError: The client is not one of redis-py's asyncio clients.
     """
+    check_client(client)
     if isinstance(client, RedisCluster):
         return _adopt_cluster(client, config)
-    if not isinstance(client, Redis):
-        raise ConfigurationError("client", "must be a redis.asyncio.Redis or RedisCluster")
     pool = client.connection_pool
     if isinstance(pool, SentinelConnectionPool):
         return _adopt_sentinel(pool, config)
@@ -52,6 +51,12 @@ def adopt(client: Redis | RedisCluster, config: HAConfig) -> tuple[HAConfig, Loc
     config = config.replace(topology="standalone", **where)
     name = str(config.nodes[0] if config.nodes else config.unix_socket_path)
     return config, StandaloneLocator(config, Node(name, lambda: client, owned=False))
+
+
+def check_client(client: object) -> None:
+    """Raise ConfigurationError unless this is one of redis-py's asyncio clients."""
+    if not isinstance(client, (Redis, RedisCluster)):
+        raise ConfigurationError("client", "must be a redis.asyncio.Redis or RedisCluster")
 
 
 def _adopt_sentinel(pool: SentinelConnectionPool, config: HAConfig) -> tuple[HAConfig, Locator]:

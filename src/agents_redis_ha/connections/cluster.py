@@ -19,7 +19,8 @@ from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
 from ..config import Address, HAConfig, Topology
-from ..errors import AttemptError, OperationError, WrongTopologyError, classify
+from ..errors import OperationError, WrongTopologyError
+from ..verdicts import AttemptError, classify
 from . import factory
 from .handshake import lasting_cause
 from .locator import Sendable, SingleFlight, ask_all, is_majority
@@ -115,9 +116,10 @@ class ClusterLocator:
         await self._refresh.run()
         return [self._node(address) for address in sorted({a for a in self._owners if a is not None})]
 
-    def uncovered_slots(self) -> int:
-        """Return how many slots have no owner in the map."""
-        return self._owners.count(None)
+    async def problems(self) -> list[str]:
+        """See `Locator.problems`."""
+        missing = self._owners.count(None)
+        return [f"{missing} of {SLOTS} slots have no owner"] if missing else []
 
     async def _owner(self, slot: int) -> Node:
         if self._stale or self._owners[slot] is None:

@@ -15,6 +15,7 @@ from redis.driver_info import DriverInfo
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..config import Address, HAConfig, SentinelConfig, TLSConfig
+from ..errors import ConfigurationError
 
 __all__ = ["Client", "create_client", "node_client", "sentinel_client"]
 
@@ -133,6 +134,19 @@ def _driver_info() -> DriverInfo:
     return DriverInfo().add_upstream_driver(DISTRIBUTION, number)
 
 
+class _MappingSentinel(Sentinel):
+    """Sentinels whose announced primary is dialled as the configuration says."""
+
+    def __init__(self, config: HAConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # redis-py's is untyped
+        self._config = config
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return where to dial the primary."""
+        host, port = await super().discover_master(service_name)
+        return dialled(self._config, Address(host, int(port)))
+
+
 class _PrimaryClient(Redis):
     """A client of the primary that closes the connections to the Sentinels too."""
 
@@ -144,7 +158,8 @@ class _PrimaryClient(Redis):
 
 
 def _sentinel_primary(config: HAConfig) -> Redis:
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py's is untyped
+    sentinel = _MappingSentinel(
+        config,
         [dialled(config, address) for address in config.nodes],
         sentinel_kwargs=_sentinel_kwargs(config.sentinel or SentinelConfig()),
         ssl=config.tls is not None,
@@ -160,6 +175,8 @@ def _cluster(config: HAConfig) -> RedisCluster:
     from redis.asyncio.cluster import ClusterNode
 
     kwargs = _connection_kwargs(config)
+    if kwargs.pop("ssl_password", None) is not None:
+        raise ConfigurationError("tls.key_password", "redis-py's RedisCluster takes none: use a key without a password")
     return RedisCluster(
         startup_nodes=[ClusterNode(*dialled(config, address)) for address in config.nodes],
         address_remap=lambda address: dialled(config, Address(*address)),

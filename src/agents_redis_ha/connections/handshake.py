@@ -12,7 +12,8 @@ import ssl
 from redis import exceptions as redis_errors
 
 from ..config import Address, TLSConfig
-from ..errors import AttemptError, OperationError, TLSError
+from ..errors import OperationError, TLSError
+from ..verdicts import AttemptError
 
 __all__ = ["lasting_cause"]
 

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sized
 from typing import Any, Protocol, TypeVar
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from ..config import Address, Topology
-from ..errors import AttemptError
 from ..keys import SessionKeys
+from ..verdicts import AttemptError
 from .node import Node, take_notice
 
 __all__ = ["Locator", "Sendable", "SingleFlight", "ask_all", "is_majority"]
@@ -63,6 +65,9 @@ class Locator(Protocol):
             AttemptError: None could be found.
         """
 
+    async def problems(self) -> list[str]:
+        """Return what is wrong with the topology besides its primaries, in words, as of the last `primaries`."""
+
     async def aclose(self) -> None:
         """Close every connection and end every background task."""
 
@@ -79,7 +84,13 @@ class SingleFlight:
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._function())
             self._task.add_done_callback(take_notice)
-        await asyncio.shield(self._task)
+        task = self._task
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # closed: not the waiter's own cancellation
+                raise AttemptError(RedisConnectionError("closed"), node=None, sent=False) from None
+            raise
 
     async def aclose(self) -> None:
         """Cancel the run under way."""
@@ -124,6 +135,7 @@ async def ask_all(
                     errors[tasks[task]] = error
     finally:
         for task in pending:
+            task.add_done_callback(take_notice)
             task.cancel()
             errors[tasks[task]] = asyncio.TimeoutError(f"no answer within {timeout_seconds} s")
     return answers, errors

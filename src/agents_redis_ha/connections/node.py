@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from ..errors import AttemptError
+from ..verdicts import AttemptError, tls_error
 
 __all__ = ["Argument", "Node"]
 
@@ -60,8 +60,7 @@ class Node:
         Raises:
             AttemptError: No reply came, or (single command) the reply is an error; it says whether the request left.
         """
-        pool: ConnectionPool = self.client.connection_pool
-        connection = await self._connect(pool)
+        pool, connection = await self._connect()
         try:
             if on_send is not None:
                 on_send()
@@ -80,14 +79,34 @@ class Node:
                 await connection.disconnect(nowait=True)
             await pool.release(connection)
 
-    async def _connect(self, pool: ConnectionPool) -> AbstractConnection:
-        if self.retired:
-            raise AttemptError(RedisConnectionError("no longer in use"), node=self.name, sent=False)
+    async def _connect(self) -> tuple[ConnectionPool, AbstractConnection]:
+        pool: ConnectionPool = self.client.connection_pool
+        try:
+            return pool, await self._connection_of(pool)
+        except AttemptError as error:
+            if tls_error(error.cause) is None or not self.start_afresh(pool):
+                raise
+        # redis-py reads a certificate's files once a connection object: those of a new pool see a rotation.
+        pool = self.client.connection_pool
+        return pool, await self._connection_of(pool)
+
+    async def _connection_of(self, pool: ConnectionPool) -> AbstractConnection:
+        self._check_in_use()
         try:
             connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py
         except Exception as error:
             raise AttemptError(self._explained(error), node=self.name, sent=False) from error
+        try:
+            self._check_in_use()  # it may have been retired meanwhile
+        except AttemptError:
+            await connection.disconnect(nowait=True)
+            await pool.release(connection)
+            raise
         return connection
+
+    def _check_in_use(self) -> None:
+        if self.retired:
+            raise AttemptError(RedisConnectionError("no longer in use"), node=self.name, sent=False)
 
     def _explained(self, error: Exception) -> Exception:
         """Return the connection error that an odd one stands for: a pool cut under a reader fails in many ways."""
@@ -95,7 +114,7 @@ class Node:
             return RedisConnectionError(f"cut, because another node took over ({type(error).__name__})")
         return error
 
-    def start_afresh(self, failed: ConnectionPool | None = None) -> None:
+    def start_afresh(self, failed: ConnectionPool | None = None) -> bool:
         """Use a new pool from now on and close the idle connections of the old one.
 
         What went wrong on one connection is likely on the idle ones too: behind a managed service's name they lead to a
@@ -103,12 +122,16 @@ class Node:
 
         Args:
             failed: Only if this is still the pool in use; None means in any case.
+
+        Returns:
+            Whether there is a new pool; not for a user's own client.
         """
         old = self.client
         if not self._owned or self.retired or (failed is not None and failed is not old.connection_pool):
-            return
+            return False
         self.client = self._make_client()
         self._close(old.connection_pool.disconnect(inuse_connections=False))
+        return True
 
     def retire(self) -> None:
         """Cut every connection, also those that wait for a reply: this server is not to be asked any more."""
@@ -129,7 +152,7 @@ class Node:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
 
-def take_notice(task: asyncio.Future[None]) -> None:
+def take_notice(task: asyncio.Future[Any]) -> None:
     """Fetch the error of a task that nobody waits for, so that asyncio does not complain about it."""
     if not task.cancelled():
         task.exception()

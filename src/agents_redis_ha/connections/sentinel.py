@@ -20,7 +20,8 @@ from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
 from ..config import Address, HAConfig, SentinelConfig, Topology
-from ..errors import AttemptError, OperationError, PrimaryNotFoundError, WrongTopologyError, classify
+from ..errors import OperationError, PrimaryNotFoundError, WrongTopologyError
+from ..verdicts import AttemptError, classify
 from . import factory
 from .handshake import lasting_cause
 from .locator import Sendable, SingleFlight, ask_all, is_majority
@@ -94,11 +95,12 @@ class SentinelLocator:
         await self._refresh.run()
         return [self._node] if self._node else []
 
-    async def sentinels(self) -> dict[Address, bool]:
-        """Return which of the configured Sentinels name a primary now."""
+    async def problems(self) -> list[str]:
+        """See `Locator.problems`."""
         questions = {address: self._ask(client) for address, client in self._sentinels.items()}
         answers = await asyncio.gather(*questions.values(), return_exceptions=True)
-        return {a: isinstance(answer, _Answer) for a, answer in zip(questions, answers, strict=True)}
+        named = zip(questions, answers, strict=True)
+        return [f"Sentinel {address} does not answer" for address, answer in named if not isinstance(answer, _Answer)]
 
     async def _find_primary(self) -> None:
         questions = {address: self._ask(client) for address, client in self._sentinels.items()}
@@ -180,8 +182,8 @@ class SentinelLocator:
     async def _look_again(self) -> None:
         try:
             await self._refresh.run()
-        except AttemptError:
-            self._stale = True  # whoever needs a primary next asks again and reports what is wrong
+        except Exception:  # noqa: BLE001 (whoever needs a primary next asks again and reports what is wrong)
+            self._stale = True
 
     async def _listen(self, address: Address) -> None:
         """Look again whenever a Sentinel announces a step of a failover of this service."""
@@ -192,7 +194,7 @@ class SentinelLocator:
             while True:
                 try:
                     await self._follow_announcements(client)
-                except (redis_errors.RedisError, OSError):
+                except (redis_errors.RedisError, OSError, asyncio.TimeoutError):
                     # Down, or its user may not subscribe: polling goes on, and this tries again.
                     await asyncio.sleep(self._settings.poll_interval_seconds)
         finally:

@@ -8,7 +8,8 @@ from typing import Any
 from redis.exceptions import MovedError
 
 from ..config import HAConfig, Topology
-from ..errors import READ_ONLY, AttemptError, NotPrimaryError, OperationError, WrongTopologyError, classify
+from ..errors import NotPrimaryError, OperationError, WrongTopologyError
+from ..verdicts import READ_ONLY, AttemptError, classify
 from .factory import dialled, node_client
 from .handshake import lasting_cause
 from .locator import Sendable
@@ -67,6 +68,10 @@ class StandaloneLocator:
     async def primaries(self) -> list[Node]:
         """See `Locator.primaries`."""
         return [self._node]
+
+    async def problems(self) -> list[str]:
+        """See `Locator.problems`."""
+        return []
 
     async def aclose(self) -> None:
         """See `Locator.aclose`."""

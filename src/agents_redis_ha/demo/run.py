@@ -166,10 +166,13 @@ def _differ(stored: Sequence[Any], viewed: Sequence[Any] | None) -> bool:
     return viewed is None or shapes(stored) != shapes(viewed)
 
 
-def _stored_twice(found: Found, tally: Tally) -> tuple[int, int]:
+def _stored_twice(found: Found, tally: Tally) -> dict[str, int]:
     """Turns, and their items, that were stored twice because they had been reported as failed."""
     doubled = [found.comparisons[conversation].duplicated_by_turn.get(turn, 0) for conversation, turn in tally.failed]
-    return sum(count > 0 for count in doubled), sum(doubled)
+    return {
+        "resent_turns_stored_twice": sum(count > 0 for count in doubled),
+        "resent_items_stored_twice": sum(doubled),
+    }
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,6 @@ class _Ended:
 def _report(run: _Ended) -> Report:
     options, schedule, tally, fault = run.options, run.schedule, run.tally, run.fault
     compared = run.found.comparisons
-    twice = _stored_twice(run.found, tally)
     return Report(
         topology=options.topology,
         fault=options.fault,
@@ -213,8 +215,7 @@ def _report(run: _Ended) -> Report:
         out_of_order=sum(one.out_of_order for one in compared),
         torn_turns=sum(len(one.torn_turns) for one in compared),
         damaged_conversations=sum(not one.intact for one in compared),
-        resent_turns_stored_twice=twice[0],
-        resent_items_stored_twice=twice[1],
+        **_stored_twice(run.found, tally),
         session_view_differs=run.found.view_differs,
         longest_wait_seconds=round(tally.longest_wait_seconds, 3),
         longest_silence_seconds=round(tally.longest_silence_seconds, 3),

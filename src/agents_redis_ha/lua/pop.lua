@@ -30,7 +30,7 @@ local function is_utf8(text)
 end
 
 local function is_item(text)
-  if not string.find(text, '^%s*{') or not is_utf8(text) then
+  if not string.find(text, '^{') or string.find(text, '%c') or not is_utf8(text) then
     return false
   end
   return (pcall(cjson.decode, text))
@@ -39,12 +39,7 @@ end
 local made = version_of(id)
 if made then
   repeated(retention, ttl)
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', ops, made, made)) do
-    if #member > #id then
-      return {REPEAT, tonumber(made), string.sub(member, #id + 1)}
-    end
-  end
-  return {REPEAT, tonumber(made)}
+  return {REPEAT, tonumber(made), result_of(id, made)}
 end
 local s = state()
 local element = redis.call('LINDEX', items, index or -1)

