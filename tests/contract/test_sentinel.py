@@ -99,3 +99,16 @@ def test_the_sentinels_have_their_own_credentials() -> None:
     assert config.sentinel is not None
     assert config.sentinel.password is not None
     assert config.sentinel.password.get_secret_value() == "other"
+
+
+def test_a_loop_can_end_at_any_moment_of_a_round_of_questions(labs: Any, session_id: str) -> None:
+    # The watchers ask every millisecond, so that the loop's end meets them in the middle of it.
+    config = labs.get("sentinel").config(sentinel=SentinelConfig(poll_interval_seconds=0.001))
+
+    async def job(n: int) -> None:
+        await ha_session(config, session_id, ttl=600).add_items([ITEM])
+        await asyncio.sleep(n % 10 * 0.003)
+
+    for n in range(60):
+        asyncio.run(job(n))
+    assert len(asyncio.run(ha_session(config, session_id).get_items())) == 60
