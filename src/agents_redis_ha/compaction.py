@@ -69,7 +69,7 @@ async def make_snapshot(
             pruned = _prunable(everything[: reading.length - reading.count], prune_prefix)
         return await replace_range(output, reading.version, (pruned, kept))
 
-    return Snapshot(items, reading.count == reading.length, replace_suffix)
+    return Snapshot(items, reading.count >= reading.length, replace_suffix)
 
 
 def _prunable(older: list[TResponseInputItem | None], prune_prefix: Callable[[TResponseInputItem], bool] | None) -> int:

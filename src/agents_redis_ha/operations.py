@@ -16,6 +16,7 @@ from importlib import resources
 from typing import Any, TypeAlias
 
 from redis.exceptions import NoScriptError, ResponseError
+from redis.utils import HIREDIS_AVAILABLE
 
 from .connections.node import Argument, Node
 from .keys import SessionKeys
@@ -68,6 +69,7 @@ class Request:
         arguments: Its ARGV.
         key_count: How many of the session's keys it touches: items, meta, ops, in this order. What a script does not
             need must not be declared: in a slot that is being migrated, one missing key holds up the request.
+        behind: Commands on the same keys that go out behind it, in the same write.
         sent: Whether it may have reached a server since this was last set to False.
     """
 
@@ -75,10 +77,11 @@ class Request:
     keys: SessionKeys
     arguments: tuple[Argument, ...]
     key_count: int = 3
+    behind: tuple[tuple[Argument, ...], ...] = ()
     sent: bool = False
 
     async def send(self, node: Node, *, asking: bool = False, only_first_key: bool = False) -> Any:
-        """Return the script's reply from a node.
+        """Return the script's reply from a node, or with commands behind it the list of all replies.
 
         EVALSHA first; a node that does not know the script (a fresh replica, after SCRIPT FLUSH) is sent the source
         once, which also teaches it.
@@ -101,11 +104,14 @@ class Request:
         return await self._call(node, ("EVAL", self.script.source, *tail), asking)
 
     async def _call(self, node: Node, command: Sequence[Argument], asking: bool) -> Any:
-        commands = (("ASKING",), command) if asking else (command,)
-        reply = (await node.call(*commands, on_send=self._leaves))[-1]
-        if isinstance(reply, ResponseError):
-            raise AttemptError(reply, node=node.name, sent=True) from reply
-        return reply
+        commands = (command, *self.behind)
+        if asking:  # it holds for one command
+            commands = tuple(part for each in commands for part in (("ASKING",), each))
+        replies = (await node.call(*commands, on_send=self._leaves))[1 if asking else 0 :: 2 if asking else 1]
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise AttemptError(reply, node=node.name, sent=True) from reply
+        return replies if self.behind else replies[0]
 
     def _leaves(self) -> None:
         self.sent = True
@@ -204,8 +210,17 @@ async def append(run: Run, keys: SessionKeys, policy: Policy, operation_id: byte
 
 
 async def read(run: Run, keys: SessionKeys, newest: int) -> Reading:
-    """Return the ``newest`` elements (0 means all)."""
+    """Return the ``newest`` elements (0 means all).
+
+    With hiredis, LRANGE behind a small script is the fastest: Lua takes longer to join 1,000 elements than hiredis to
+    read them. Without it, redis-py reads one long reply several times faster than 1,000 short ones. The version is that
+    before the elements or of them, so that a replacement at this version never passes over a change.
+    """
     separator = b",%d," % int.from_bytes(os.urandom(7), "big")
+    if HIREDIS_AVAILABLE:
+        behind = (("LRANGE", keys.items, -newest if newest else 0, -1),)
+        found, elements = await run(Request(script("info"), keys, (), key_count=2, behind=behind))
+        return Reading(int(found[4] or 0), found[0], len(elements), separator.join(elements), separator)
     version, length, count, joined = await run(Request(script("read"), keys, (newest, separator), key_count=2))
     return Reading(version, length, count, joined, separator)
 

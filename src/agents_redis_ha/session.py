@@ -83,7 +83,7 @@ class RedisHASession:
             reading, items = await self._read(window)
             valid = [item for item in items if item is not None]
             # Corrupt elements among the newest do not count against the limit: look further back for them.
-            if limit is None or len(valid) >= limit or reading.count == reading.length:
+            if limit is None or len(valid) >= limit or reading.count >= reading.length:
                 note_corrupt(self._topology, len(items) - len(valid))
                 return valid[-limit:] if limit else valid
             window *= 2
@@ -221,7 +221,7 @@ class RedisHASession:
             if newest is not None:
                 note_corrupt(self._topology, newest - 1)
                 return await self._pop((-newest, elements[-newest]))
-            if reading.count == reading.length:
+            if reading.count >= reading.length:
                 note_corrupt(self._topology, len(items))
                 return None
             window *= 2

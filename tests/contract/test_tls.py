@@ -13,7 +13,9 @@ from agents_redis_ha import TLSConfig, ha_session, lab
 ITEM: Any = {"role": "user", "content": "hello"}
 
 
-@pytest.mark.skipif(not lab.find_server().native_tls, reason="this server was built without TLS: a proxy stands in for it")
+@pytest.mark.skipif(
+    not lab.find_server().native_tls, reason="this server was built without TLS: a proxy stands in for it"
+)
 async def test_rotated_certificates_are_followed_without_a_restart(tmp_path: Path, session_id: str) -> None:
     with lab.start("standalone", mutual_tls=True) as servers:
         old, ca_file = servers.certificates, tmp_path / "ca.pem"

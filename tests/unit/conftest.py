@@ -70,3 +70,9 @@ def request_() -> FakeRequest:
 
 def failed(cause: BaseException, *, sent: bool = False, node: str | None = "h:1", **more: Any) -> AttemptError:
     return AttemptError(cause, node=node, sent=sent, **more)
+
+
+@pytest.fixture(autouse=True)
+def _one_way_of_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the fakes answer the same whether or not hiredis is installed; the contract tests run on both."""
+    monkeypatch.setattr("agents_redis_ha.operations.HIREDIS_AVAILABLE", False)

@@ -85,8 +85,8 @@ class SingleFlight:
             self._task = asyncio.ensure_future(self._function())
             self._task.add_done_callback(take_notice)
         task = self._task
-        # Unlike awaiting the task, this raises CancelledError only for the waiter's own cancellation: a waiter that took
-        # the task's for its own, or the other way round, would end too early or never.
+        # Unlike awaiting the task, this raises CancelledError only for the waiter's own cancellation: a waiter that
+        # took the task's for its own, or the other way round, would end too early or never.
         await asyncio.wait((task,))
         if task.cancelled():
             raise AttemptError(RedisConnectionError("closed"), node=None, sent=False)

@@ -159,8 +159,7 @@ def take_notice(task: asyncio.Future[Any]) -> None:
 
 
 async def _exchange(connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-    packed = [part for command in commands for part in connection.pack_command(*command)]
-    await connection.send_packed_command(packed, check_health=False)
+    await connection.send_packed_command([_packed(command) for command in commands], check_health=False)
     if len(commands) == 1:
         return [await connection.read_response(disable_decoding=True)]
     replies = []
@@ -170,3 +169,12 @@ async def _exchange(connection: AbstractConnection, commands: Sequence[Sequence[
         except ResponseError as error:
             replies.append(error)
     return replies
+
+
+def _packed(command: Sequence[Argument]) -> bytes:
+    """Return a command as RESP sends it; redis-py's own packing in Python takes a tenth of a whole append."""
+    parts = [b"*%d\r\n" % len(command)]
+    for argument in command:
+        value = argument if isinstance(argument, bytes) else str(argument).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
+    return b"".join(parts)
