@@ -23,9 +23,6 @@ class Connection:
         self.replies: list[Any] = []
         self.closed = 0
 
-    def pack_command(self, *command: Any) -> list[Any]:
-        return [command]
-
     async def send_packed_command(self, packed: list[Any], check_health: bool) -> None:
         self.written += packed
 
@@ -86,7 +83,7 @@ async def test_replies_come_in_order_and_the_connection_goes_back() -> None:
     error = redis_errors.AskError("7 h:1")
     pool.connection.replies = [1, error, 3]
     assert await node(pool).call(("A",), ("B", 1), ("C",)) == [1, error, 3]
-    assert pool.connection.written == [("A",), ("B", 1), ("C",)]
+    assert pool.connection.written == [b"*1\r\n$1\r\nA\r\n", b"*2\r\n$1\r\nB\r\n$1\r\n1\r\n", b"*1\r\n$1\r\nC\r\n"]
     assert (pool.in_use, pool.connection.closed) == (0, 0)
 
 
@@ -144,7 +141,7 @@ async def test_after_a_failure_the_next_request_uses_a_new_pool() -> None:
         await used.call(("A",))
     await used.call(("B",))
     await asyncio.sleep(0)  # the old pool is closed in the background
-    assert (first.disconnected, second.connection.written) == (1, [("B",)])
+    assert (first.disconnected, second.connection.written) == (1, [b"*1\r\n$1\r\nB\r\n"])
 
 
 async def test_a_users_own_client_is_never_replaced_or_closed() -> None:
