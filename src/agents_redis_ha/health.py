@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from redis.exceptions import RedisError
 
 from .config import Topology
 from .connections import Locator
@@ -106,22 +102,21 @@ async def _look_at(node: Node, timeout_seconds: float) -> tuple[PrimaryHealth, l
 
 async def _replicas(node: Node, timeout_seconds: float) -> tuple[ReplicaHealth, ...]:
     try:
-        info = await asyncio.wait_for(node.client.info("replication"), timeout_seconds)
-    except (RedisError, OSError, asyncio.TimeoutError):
+        (info,) = await asyncio.wait_for(node.call(("INFO", "replication")), timeout_seconds)
+    except (AttemptError, asyncio.TimeoutError):
         return ()  # managed services may not permit it; the role is what counts
-    offset = int(info.get("master_repl_offset", 0))
-    return tuple(_replica(value, offset) for key, value in info.items() if _is_replica_line(key, value))
+    lines = dict(line.split(":", 1) for line in bytes(info).decode().splitlines() if ":" in line)
+    offset = int(lines.get("master_repl_offset", 0))
+    return tuple(_replica(value, offset) for key, value in lines.items() if key[:5] == "slave" and key[5:].isdigit())
 
 
-def _is_replica_line(key: str, value: object) -> bool:
-    return key.startswith("slave") and key[5:].isdigit() and isinstance(value, Mapping)
-
-
-def _replica(line: Mapping[str, Any], offset: int) -> ReplicaHealth:
-    lag = line.get("lag")
+def _replica(line: str, offset: int) -> ReplicaHealth:
+    """Read ``ip=…,port=…,state=online,offset=…,lag=…``."""
+    fields = dict(part.split("=", 1) for part in line.split(","))
+    lag = fields.get("lag")
     return ReplicaHealth(
-        address=f"{line['ip']}:{line['port']}",
-        online=line.get("state") == "online",
-        lag_bytes=max(0, offset - int(line.get("offset", 0))),
+        address=f"{fields['ip']}:{fields['port']}",
+        online=fields.get("state") == "online",
+        lag_bytes=max(0, offset - int(fields.get("offset", 0))),
         lag_seconds=None if lag is None else int(lag),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
 import tenacity
@@ -12,12 +11,8 @@ from .config import HAConfig
 from .connections.locator import Locator, Sendable
 from .errors import ConnectionsClosedError, DeadlineExceededError, OperationError, Outcome
 from .telemetry import Observation, note_failovers
+from .timing import timeout_at
 from .verdicts import AttemptError, classify
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout_at
-else:
-    from async_timeout import timeout_at
 
 __all__ = ["Executor"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from . import operations
 from .codec import decode_item, decode_joined, encode_items
 from .compaction import Snapshot, make_snapshot
 from .config import HAConfig, Topology
+from .connections.node import take_notice
 from .errors import ClosedError, ConfigurationError, OperationError
 from .info import SessionInfo, session_info
 from .keys import session_keys
@@ -241,19 +243,17 @@ class RedisHASession:
     async def _change(
         self, name: str, operation: Callable[[Run], Awaitable[_Result]], batch_size: int | None = None
     ) -> _Result:
-        """Run a changing operation to its end, also when the caller is cancelled on the way."""
+        """Run a changing operation to its end, also when the caller is cancelled on the way.
+
+        A cancelled attempt is sent again under its id, by a task that nobody cancels: whether or not it had been
+        applied, afterwards it is. So an undisturbed operation pays for no task of its own.
+        """
         self._check_open()
-        task = asyncio.ensure_future(self._observed(name, operation, changes=True, batch_size=batch_size))
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait((task,))
-            except asyncio.CancelledError as error:
-                cancelled = cancelled or error
-        if cancelled is not None:
-            task.cancelled() or task.exception()  # its outcome is the canceller's to find out
-            raise cancelled
-        return task.result()
+        try:
+            return await self._observed(name, operation, changes=True, batch_size=batch_size)
+        except asyncio.CancelledError:
+            await _see_through(self._observed(name, operation, changes=True, batch_size=batch_size))
+            raise
 
     async def _observed(
         self,
@@ -289,3 +289,12 @@ def _settings(settings: SessionSettings | Mapping[str, Any] | None) -> SessionSe
         return SessionSettings(**settings)
     except (TypeError, ValueError) as error:
         raise ConfigurationError("session_settings", str(error).partition("\n")[0]) from None
+
+
+async def _see_through(operation: Coroutine[Any, Any, object]) -> None:
+    """Wait for an operation's end, however often the waiter is cancelled; its outcome is nobody's to handle."""
+    task = asyncio.ensure_future(operation)
+    task.add_done_callback(take_notice)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((task,))

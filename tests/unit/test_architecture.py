@@ -17,7 +17,7 @@ PACKAGE = "agents_redis_ha"
 
 # Downwards: a module may import only from layers above its own line, or from its own line where that is marked.
 LAYERS: list[tuple[str, ...]] = [
-    ("errors",),
+    ("errors", "timing"),
     ("verdicts", "keys", "settings"),
     ("config", "codec"),
     ("urls",),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis import exceptions as redis_errors
 
-from agents_redis_ha import Address, HAConfig
+from agents_redis_ha import Address, HAConfig, PoolConfig
 from agents_redis_ha.connections.locator import SingleFlight, ask_all
 from agents_redis_ha.connections.node import Node
 from agents_redis_ha.connections.sentinel import SentinelLocator
-from agents_redis_ha.verdicts import AttemptError
+from agents_redis_ha.verdicts import AttemptError, classify
 
 
 class Connection:
@@ -336,3 +337,19 @@ async def test_without_a_majority_all_are_waited_for_until_the_time_is_over() ->
     answers, errors = await ask_all(dict(zip(nodes, [answer(), hang(), hang()], strict=True)), 0.02)
     assert (list(answers.values()), set(errors)) == ([7], set(nodes[1:]))
     assert all(isinstance(error, asyncio.TimeoutError) for error in errors.values())
+
+
+async def test_who_finds_no_free_connection_in_time_has_sent_nothing() -> None:
+    pool = Pool()
+    pool.connecting.clear()
+    used = Node(
+        "h:1", lambda: SimpleNamespace(connection_pool=pool), PoolConfig(max_connections=1, wait_timeout_seconds=0.01)
+    )  # type: ignore[arg-type, return-value]
+    first = asyncio.ensure_future(used.call(("A",)))
+    await asyncio.sleep(0)
+    with pytest.raises(AttemptError) as caught:
+        await used.call(("B",))
+    assert (caught.value.sent, classify(caught.value.cause, sent=False).reason) == (False, "pool_exhausted")
+    pool.connecting.set()
+    await first
+    assert await used.call(("C",))

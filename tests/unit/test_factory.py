@@ -109,9 +109,12 @@ def test_the_locator_is_of_its_topologys_class() -> None:
 
 
 @pytest.mark.parametrize("address", [Address("a", 1), None])
-def test_a_nodes_pool_is_bounded_and_waits_for_a_free_connection(address: Address | None) -> None:
+def test_pools_are_bounded_and_the_users_own_waits_for_a_free_connection(address: Address | None) -> None:
     where: dict[str, Any] = {} if address else {"nodes": (), "unix_socket_path": "/s"}
-    pool = node_client(config(**where), address).connection_pool
+    assert node_client(config(**where), address).connection_pool.max_connections == 5
+    client = create_client(config(**where))
+    assert isinstance(client, Redis)
+    pool = client.connection_pool
     assert isinstance(pool, BlockingConnectionPool)
     assert (pool.max_connections, pool.timeout) == (5, 1.1)
     assert (pool.connection_kwargs["socket_connect_timeout"], pool.connection_kwargs["socket_timeout"]) == (1.2, 1.3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
+from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from ..config import Address, HAConfig
@@ -50,7 +50,7 @@ def adopt(client: Redis | RedisCluster, config: HAConfig) -> tuple[HAConfig, Loc
     )
     config = config.replace(topology="standalone", **where)
     name = str(config.nodes[0] if config.nodes else config.unix_socket_path)
-    return config, StandaloneLocator(config, Node(name, lambda: client, owned=False))
+    return config, StandaloneLocator(config, Node(name, lambda: client, config.pool, owned=False))
 
 
 def check_client(client: object) -> None:
@@ -94,9 +94,8 @@ def _alike(config: HAConfig, kwargs: dict[str, Any], address: Address, *, secure
         "port": address.port,
         "connection_class": SSLConnection if secure else Connection,
         "max_connections": config.pool.max_connections,
-        "timeout": config.pool.wait_timeout_seconds,
     }
-    return Redis.from_pool(BlockingConnectionPool(**settings))
+    return Redis.from_pool(ConnectionPool(**settings))
 
 
 def _address(kwargs: dict[str, Any]) -> Address:

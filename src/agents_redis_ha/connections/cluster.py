@@ -134,7 +134,7 @@ class ClusterLocator:
     def _node(self, address: Address) -> Node:
         node = self._nodes.get(address)
         if node is None or node.retired:
-            node = self._nodes[address] = Node(str(address), partial(self._data_client, address))
+            node = self._nodes[address] = Node(str(address), partial(self._data_client, address), self._config.pool)
         return node
 
     def _moved(self, error: redis_errors.MovedError, told_by: Node) -> Node:

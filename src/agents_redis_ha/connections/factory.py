@@ -6,7 +6,7 @@ import ssl
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias, cast
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
+from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
@@ -45,20 +45,23 @@ def create_client(config: HAConfig | str) -> Client:
         return _sentinel_primary(config)
     if config.topology == "cluster":
         return _cluster(config)
-    return node_client(config, None if config.unix_socket_path else config.nodes[0])
+    address = None if config.unix_socket_path else config.nodes[0]
+    bounds = {"max_connections": config.pool.max_connections, "timeout": config.pool.wait_timeout_seconds}
+    return Redis.from_pool(BlockingConnectionPool(**{**bounds, **_pool_kwargs(config, address)}))
 
 
 def node_client(config: HAConfig, address: Address | None) -> Redis:
-    """Return a plain client of one data server; None means the Unix socket."""
-    kwargs = _connection_kwargs(config)
-    kwargs.update(max_connections=config.pool.max_connections, timeout=config.pool.wait_timeout_seconds)
+    """Return a plain client of one data server, whose users bound themselves; None means the Unix socket."""
+    return Redis.from_pool(ConnectionPool(max_connections=config.pool.max_connections, **_pool_kwargs(config, address)))
+
+
+def _pool_kwargs(config: HAConfig, address: Address | None) -> dict[str, Any]:
+    kwargs = {"db": config.db, **_connection_kwargs(config)}
     if address is None:
-        kwargs.update(connection_class=UnixDomainSocketConnection, path=config.unix_socket_path)
-    else:
-        host, port = dialled(config, address)
-        connection_class = SSLConnection if config.tls else Connection
-        kwargs.update(connection_class=connection_class, host=host, port=port, socket_keepalive=True)
-    return Redis.from_pool(BlockingConnectionPool(db=config.db, **kwargs))
+        return {**kwargs, "connection_class": UnixDomainSocketConnection, "path": config.unix_socket_path}
+    host, port = dialled(config, address)
+    connection_class = SSLConnection if config.tls else Connection
+    return {**kwargs, "connection_class": connection_class, "host": host, "port": port, "socket_keepalive": True}
 
 
 def sentinel_client(config: HAConfig, address: Address) -> Redis:

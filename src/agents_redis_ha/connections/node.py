@@ -14,8 +14,10 @@ from typing import Any, TypeAlias
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import MaxConnectionsError, ResponseError
 
+from ..settings import PoolConfig
+from ..timing import timeout_at
 from ..verdicts import AttemptError, tls_error
 
 __all__ = ["Argument", "Node"]
@@ -32,12 +34,15 @@ class Node:
         retired: Whether another node took over; nothing is sent to this one any more.
     """
 
-    def __init__(self, name: str, make_client: Callable[[], Redis], *, owned: bool = True) -> None:
+    def __init__(
+        self, name: str, make_client: Callable[[], Redis], pool: PoolConfig | None = None, *, owned: bool = True
+    ) -> None:
         """Make a node without connecting.
 
         Args:
             name: ``host:port`` or path, for errors and telemetry.
             make_client: Returns the client that owns the connections; called again to start afresh.
+            pool: How many requests may be under way at once, each on a connection of its own, and how long one waits.
             owned: Whether the client is ours to close; a user's own is left open and never replaced.
         """
         self.name = name
@@ -45,6 +50,9 @@ class Node:
         self.retired = False
         self._make_client = make_client
         self._owned = owned
+        pool = pool or PoolConfig()
+        self._free = asyncio.Semaphore(pool.max_connections)
+        self._wait_seconds = pool.wait_timeout_seconds
         self._closing: set[asyncio.Future[None]] = set()
 
     async def call(self, *commands: Sequence[Argument], on_send: Callable[[], None] | None = None) -> list[Any]:
@@ -60,6 +68,25 @@ class Node:
         Raises:
             AttemptError: No reply came, or (single command) the reply is an error; it says whether the request left.
         """
+        await self._take_turn()
+        try:
+            return await self._call(commands, on_send)
+        finally:
+            self._free.release()
+
+    async def _take_turn(self) -> None:
+        """Wait for a connection to be free: cheaper than redis-py's blocking pool, by a tenth of an append."""
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            async with timeout_at(asyncio.get_running_loop().time() + self._wait_seconds):
+                await self._free.acquire()
+        except asyncio.TimeoutError as error:
+            cause = MaxConnectionsError(f"no connection became free within {self._wait_seconds:g} s")
+            raise AttemptError(cause, node=self.name, sent=False) from error
+
+    async def _call(self, commands: Sequence[Sequence[Argument]], on_send: Callable[[], None] | None) -> list[Any]:
         pool, connection = await self._connect()
         try:
             if on_send is not None:

@@ -127,7 +127,7 @@ class SentinelLocator:
 
     async def _switch_to(self, address: Address) -> None:
         old, self._address = self._node, address
-        self._node = Node(str(address), partial(self._data_client, address))
+        self._node = Node(str(address), partial(self._data_client, address), self._config.pool)
         if old is not None:
             self.failovers += 1
             old.retire()

@@ -27,7 +27,9 @@ class StandaloneLocator:
         address = config.nodes[0] if config.nodes else None
         self._dialled = dialled(config, address) if address else None
         self._tls = config.tls
-        self._node = node or Node(str(address or config.unix_socket_path), partial(node_client, config, address))
+        self._node = node or Node(
+            str(address or config.unix_socket_path), partial(node_client, config, address), config.pool
+        )
         self._answered = False
         self._was_read_only = False
         self.failovers = 0

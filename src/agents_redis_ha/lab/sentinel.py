@@ -68,7 +68,8 @@ class SentinelLab(Lab):
         Raises:
             LabError: It did not come about in time.
         """
-        if self.primary() is node:
+        old = self.primary()
+        if old is node:
             return
         sentinel = next((sentinel for sentinel in self.sentinels if sentinel.up), None)
         if sentinel is None:
@@ -82,8 +83,13 @@ class SentinelLab(Lab):
             )
             started = f"{sentinel.name} to start a failover"
             wait_until(lambda: self._fail_over(sentinel), started, timeout)
-            named = f"the Sentinels to name {node.name}"
-            wait_until(lambda: self._agreed() is node, named, timeout)
+
+            def named() -> bool:
+                if self._named_by(sentinel) is old:
+                    self._fail_over(sentinel)  # the first one was abandoned; refused while it is under way
+                return self._agreed() is node
+
+            wait_until(named, f"the Sentinels to name {node.name}", timeout, poll_seconds=0.2)
         finally:
             with contextlib.suppress(RedisError):
                 node.ask("CONFIG", "SET", "replica-priority", _DEFAULT_PRIORITY)

@@ -10,7 +10,7 @@ if made then
   repeated(retention, ttl)
   return {REPEAT, tonumber(made)}
 end
-local s = state()
-push(5)
+local s = state(0)
+s.length = push(5) - (#ARGV - 4)  -- before it
 expire(ttl, items)
 return {APPLIED, record(s, id, retention, ttl, session_id)}

@@ -34,7 +34,8 @@ local function result_of(id, version)
 end
 
 -- Returns the session's state before a change. A session whose meta expired goes on counting where ops stands.
-local function state()
+-- The length is asked for unless it is given.
+local function state(length)
   local m = redis.call('HMGET', meta, 'version', 'generation', 'mark_version', 'mark_at', 'created_at')
   local s = {
     version = tonumber(m[1]), generation = tonumber(m[2]) or 0,
@@ -44,7 +45,7 @@ local function state()
   if not s.known then
     s.version = tonumber(redis.call('ZREVRANGE', ops, 0, 0, 'WITHSCORES')[2]) or 0
   end
-  s.length = redis.call('LLEN', items)
+  s.length = length or redis.call('LLEN', items)
   local t = redis.call('TIME')
   s.now = t[1] * 1000 + math.floor(t[2] / 1000)
   return s
@@ -95,9 +96,11 @@ local function repeated(retention, ttl)
   expire(ttl, meta)
 end
 
--- RPUSH of ARGV[first] to the end, in steps that Lua's stack holds.
+-- RPUSH of ARGV[first] to the end, in steps that Lua's stack holds. Returns the length of the list then.
 local function push(first)
+  local length
   for from = first, #ARGV, 4000 do
-    redis.call('RPUSH', items, unpack(ARGV, from, math.min(from + 3999, #ARGV)))
+    length = redis.call('RPUSH', items, unpack(ARGV, from, math.min(from + 3999, #ARGV)))
   end
+  return length
 end
