@@ -1,0 +1,115 @@
+"""What was measured, as ratios, and how it is shown."""
+
+from __future__ import annotations
+
+import operator
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal
+
+Unit = Literal["µs", "ms", "/s", "bytes"]
+
+NAMES = {
+    "ours": "this library",
+    "floor": "bare redis-py",
+    "sdk": "the SDK's `RedisSession`",
+    "other": "openai-agents-session",
+    "plain": "without OpenTelemetry",
+}
+_COLUMNS = ("ours", "floor", "sdk", "other")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How this library compares with another contender.
+
+    Attributes:
+        against: The contender.
+        value: This library's figure divided by the other's.
+        target: What it is to be, as ``(comparison, bound)``, or None if it is only reported.
+    """
+
+    against: str
+    value: float
+    target: tuple[Literal["<=", ">="], float] | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is reached, or there is none."""
+        if self.target is None:
+            return True
+        compare = operator.le if self.target[0] == "<=" else operator.ge
+        return compare(self.value, self.target[1])
+
+    def __str__(self) -> str:
+        text = f"{self.value:.2f}" if self.value < 10 else f"{self.value:.1f}"
+        if self.target is None:
+            return text
+        sign = "≤" if self.target[0] == "<=" else "≥"
+        return f"{text} ({sign} {self.target[1]:g}{'' if self.met else ', missed'})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement in one setup.
+
+    Attributes:
+        measurement: What was measured.
+        setup: Servers and client.
+        unit: Of the figures; with ``/s`` more is better.
+        figures: The median of each contender.
+        ratios: This library against others: the median of the ratios within each round.
+    """
+
+    measurement: str
+    setup: str
+    unit: Unit
+    figures: dict[str, float]
+    ratios: list[Ratio] = field(default_factory=list)
+
+    def figure(self, name: str) -> str:
+        """Return a contender's figure with its unit, or a dash."""
+        value = self.figures.get(name)
+        return "–" if value is None else f"{value:,.{1 if self.unit == 'ms' else 0}f} {self.unit}".replace(" /s", "/s")
+
+    def ratio(self, against: str) -> str:
+        """Return the ratio to a contender, or a dash."""
+        return next((str(ratio) for ratio in self.ratios if ratio.against == against), "–")
+
+
+def versions(server: str) -> str:
+    """Return what the figures were measured with."""
+    packages = ("redis", "hiredis", "openai-agents", "openai-agents-session", "opentelemetry-sdk")
+    installed = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"Python {platform.python_version()}, Redis {server}, {installed}"
+
+
+def as_json(rows: Sequence[Row], header: str) -> dict[str, Any]:
+    """Return the results as JSON values."""
+    return {"versions": header, "rows": [asdict(row) for row in rows]}
+
+
+def as_markdown(rows: Sequence[Row], header: str) -> str:
+    """Return the results as a table of Markdown."""
+    titles = ["Measured", "Setup", *(NAMES[name] for name in _COLUMNS)]
+    titles += [f"÷ {NAMES[name]}" for name in _COLUMNS[1:3]]
+    lines = [f"| {' | '.join(titles)} |", "|---|---|" + "---:|" * (len(titles) - 2)]
+    for row in rows:
+        plain = row.ratio("plain")
+        setup = row.setup if plain == "–" else f"{row.setup}: {plain} × without"
+        cells = [row.measurement, setup, *(row.figure(name) for name in _COLUMNS)]
+        cells += [row.ratio(name) for name in _COLUMNS[1:3]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return f"{header}.\n\n" + "\n".join(lines) + "\n"
+
+
+def as_text(rows: Sequence[Row], header: str) -> str:
+    """Return the results for a terminal: a line for each ratio."""
+    lines = [header]
+    for row in rows:
+        lines.append(f"\n{row.measurement}; {row.setup}")
+        lines.append("  " + ", ".join(f"{NAMES.get(n, n).replace('`', '')} {row.figure(n)}" for n in row.figures))
+        lines += [f"  ÷ {NAMES.get(ratio.against, ratio.against).replace('`', '')}: {ratio}" for ratio in row.ratios]
+    return "\n".join(lines)

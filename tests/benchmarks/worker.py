@@ -1,0 +1,100 @@
+"""A process that measures on demand, and the handle by which the benchmark drives it.
+
+redis-py's parser and OpenTelemetry's providers are chosen once a process. So each such setup has a process of its own,
+all of them up at the same time, and the benchmark asks them in turn for one sample each: what slows the machine down
+for a while slows all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+
+class Worker:
+    """A child process with one setup.
+
+    Args:
+        setup: ``url``, ``floor_address``, ``floor_tag``, ``conversations``, ``python_parser``, ``telemetry``.
+    """
+
+    def __init__(self, setup: Mapping[str, Any]) -> None:
+        command = [sys.executable, "-m", __name__, json.dumps(setup)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def sample(self, load: str, contender: str) -> float:
+        """Return the seconds that one operation of a load took a contender.
+
+        Raises:
+            RuntimeError: The process failed; its traceback is on stderr.
+        """
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the worker has no pipes")
+        self._process.stdin.write(f"{load} {contender}\n")
+        self._process.stdin.flush()
+        reply = self._process.stdout.readline()
+        if not reply:
+            raise RuntimeError(f"the worker ended while it measured {load} of {contender}")
+        return float(reply)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+
+def _record_in_memory() -> None:
+    """Set OpenTelemetry up as an application does, with exporters that keep what they are given in memory."""
+    from opentelemetry import metrics, trace
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+    trace.set_tracer_provider(provider)
+    metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+
+
+async def _serve(setup: Mapping[str, Any]) -> None:
+    from .contenders import contenders
+    from .loads import LOADS, Load, real_items
+
+    found = contenders(setup["url"], setup["floor_address"], setup["floor_tag"])
+    load = Load(real_items(setup["conversations"]))
+    try:
+        # In a thread, so that connections and Sentinels are attended to between two samples.
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            task, name = line.split()
+            print(await LOADS[task](name, found[name], load), flush=True)
+    finally:
+        for contender in found.values():
+            await contender.close()
+
+
+def main() -> None:
+    """Serve one setup until stdin ends."""
+    setup = json.loads(sys.argv[1])
+    if setup["python_parser"]:
+        sys.modules["hiredis"] = None  # type: ignore[assignment]  # redis-py then uses its own parser, as without [speed]
+    if setup["telemetry"]:
+        _record_in_memory()
+    asyncio.run(_serve(setup))
+
+
+if __name__ == "__main__":
+    main()
