@@ -17,6 +17,7 @@ from redis.credentials import CredentialProvider
 from .errors import ConfigurationError
 from .keys import check_prefix
 from .settings import Address, Frozen, PoolConfig, RetryConfig, SentinelConfig, TLSConfig, refuse, to_address
+from .urls import parse_environment, parse_url
 
 __all__ = [
     "Address",
@@ -29,8 +30,6 @@ __all__ = [
 ]
 
 Topology = Literal["standalone", "sentinel", "cluster"]
-
-ENVIRONMENT_PREFIX = "AGENTS_REDIS_HA_"
 
 
 class HAConfig(Frozen):
@@ -131,8 +130,6 @@ class HAConfig(Frozen):
         Raises:
             ConfigurationError: The URL cannot be read or what it says cannot work. The message never holds the URL.
         """
-        from .urls import parse_url  # here: urls builds on this module
-
         return cls(**_merged(parse_url(url), overrides))
 
     @classmethod
@@ -149,8 +146,6 @@ class HAConfig(Frozen):
         Raises:
             ConfigurationError: The URL is missing, a variable is unknown, or what they say cannot work.
         """
-        from .urls import parse_environment  # here: urls builds on this module
-
         return cls(**_merged(parse_environment(os.environ if environ is None else environ), overrides))
 
     def connection_part(self) -> HAConfig:

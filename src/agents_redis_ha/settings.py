@@ -13,6 +13,7 @@ from .errors import ConfigurationError
 __all__ = [
     "DEFAULT_PORT",
     "DEFAULT_SENTINEL_PORT",
+    "ENVIRONMENT_PREFIX",
     "Address",
     "Frozen",
     "PoolConfig",
@@ -25,6 +26,7 @@ __all__ = [
 
 _Self = TypeVar("_Self", bound="Frozen")
 
+ENVIRONMENT_PREFIX = "AGENTS_REDIS_HA_"
 DEFAULT_PORT = 6379
 DEFAULT_SENTINEL_PORT = 26379
 

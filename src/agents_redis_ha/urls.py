@@ -16,9 +16,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from .config import ENVIRONMENT_PREFIX
 from .errors import ConfigurationError
-from .settings import DEFAULT_PORT, DEFAULT_SENTINEL_PORT, Address
+from .settings import DEFAULT_PORT, DEFAULT_SENTINEL_PORT, ENVIRONMENT_PREFIX, Address
 
 __all__ = ["OPTIONS", "parse_environment", "parse_url"]
 

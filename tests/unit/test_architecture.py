@@ -19,8 +19,8 @@ PACKAGE = "agents_redis_ha"
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "timing"),
     ("verdicts", "keys", "settings"),
-    ("config", "codec"),
-    ("urls",),
+    ("urls", "codec"),
+    ("config",),
     ("connections.node",),
     ("connections.locator",),
     ("connections.factory", "connections.handshake"),
@@ -36,8 +36,6 @@ LAYERS: list[tuple[str, ...]] = [
     ("store",),
     ("",),
 ]
-# Imports inside of a function against the order, each with its reason.
-LATE = {("config", "urls"): "HAConfig.from_url is the entrance, and what it returns is built of config's parts"}
 OUTSIDE = ("lab", "demo", "cli", "__main__")
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "common", "misc"}
@@ -104,17 +102,12 @@ def test_every_module_of_the_core_has_its_layer() -> None:
 
 @pytest.mark.parametrize("name", CORE)
 def test_imports_run_one_way(name: str) -> None:
-    for target, top in imports(name):
+    for target, _ in imports(name):
         module = own(target)
-        if module is None or (not top and (name, module) in LATE):
+        if module is None:
             continue
         assert module.split(".")[0] not in OUTSIDE, f"{name} imports {module}, which the core never does"
         assert layer(module) < layer(name), f"{name} imports {module}: that runs upwards"
-
-
-def test_every_late_import_is_still_there() -> None:
-    found = {(name, own(target)) for name in CORE for target, top in imports(name) if not top}
-    assert set(LATE) <= found
 
 
 def importers(library: str, names: list[str]) -> set[str]:
