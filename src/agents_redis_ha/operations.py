@@ -221,8 +221,8 @@ async def read(run: Run, keys: SessionKeys, newest: int) -> Reading:
         behind = (("LRANGE", keys.items, -newest if newest else 0, -1),)
         found, elements = await run(Request(script("info"), keys, (), key_count=2, behind=behind))
         return Reading(int(found[4] or 0), found[0], len(elements), separator.join(elements), separator)
-    version, length, count, joined = await run(Request(script("read"), keys, (newest, separator), key_count=2))
-    return Reading(version, length, count, joined, separator)
+    version, length, count, pieces = await run(Request(script("read"), keys, (newest, separator), key_count=2))
+    return Reading(version, length, count, separator.join(pieces), separator)
 
 
 async def pop(

@@ -19,13 +19,15 @@ from agents_redis_ha.verdicts import AttemptError, classify
 class Connection:
     """Answers +OK, and notes what was written to it."""
 
+    socket_timeout = 3.0
+
     def __init__(self) -> None:
         self.written: list[Any] = []
         self.replies: list[Any] = []
         self.closed = 0
 
-    async def send_packed_command(self, packed: list[Any], check_health: bool) -> None:
-        self.written += packed
+    async def send_packed_command(self, packed: bytes, check_health: bool) -> None:
+        self.written.append(packed)
 
     async def read_response(self, disable_decoding: bool) -> Any:
         reply = self.replies.pop(0) if self.replies else b"OK"
@@ -84,7 +86,7 @@ async def test_replies_come_in_order_and_the_connection_goes_back() -> None:
     error = redis_errors.AskError("7 h:1")
     pool.connection.replies = [1, error, 3]
     assert await node(pool).call(("A",), ("B", 1), ("C",)) == [1, error, 3]
-    assert pool.connection.written == [b"*1\r\n$1\r\nA\r\n", b"*2\r\n$1\r\nB\r\n$1\r\n1\r\n", b"*1\r\n$1\r\nC\r\n"]
+    assert pool.connection.written == [b"*1\r\n$1\r\nA\r\n*2\r\n$1\r\nB\r\n$1\r\n1\r\n*1\r\n$1\r\nC\r\n"]
     assert (pool.in_use, pool.connection.closed) == (0, 0)
 
 

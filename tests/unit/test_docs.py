@@ -19,7 +19,7 @@ from openai.types.responses import ResponseOutputMessage
 
 from agents_redis_ha import HAConfig, PoolConfig, RetryConfig, SentinelConfig, TLSConfig, telemetry
 from agents_redis_ha.cli import build_parser
-from agents_redis_ha.config import ENVIRONMENT_PREFIX
+from agents_redis_ha.settings import ENVIRONMENT_PREFIX
 from agents_redis_ha.urls import OPTIONS
 
 ROOT = Path(__file__).parents[2]

@@ -25,7 +25,7 @@ from agents_redis_ha.sharing import shared_executor
 from .conftest import FakeLocator
 
 CONFIG = HAConfig(nodes=["h"], password="p")
-EMPTY_READ = [0, 0, 0, b""]
+EMPTY_READ = [0, 0, 0, []]
 
 
 class Locators:

@@ -186,7 +186,7 @@ async def test_a_span_is_the_parent_of_what_happens_within_and_of_nothing_after(
 
     async def attempt(request: Any) -> Any:
         current.append(trace.get_current_span())
-        return [7, 0, 0, b""]
+        return [7, 0, 0, []]
 
     before = context.get_current()
     await session(FakeLocator(attempt)).get_items()

@@ -20,7 +20,10 @@ from ..settings import PoolConfig
 from ..timing import timeout_at
 from ..verdicts import AttemptError, tls_error
 
-__all__ = ["Argument", "Node"]
+__all__ = ["Argument", "Node", "take_notice"]
+
+# asyncio's transports take 64 KiB before they make a writer wait.
+_NEVER_WAITS_BYTES = 32 * 1024
 
 Argument: TypeAlias = "bytes | str | int"
 
@@ -186,7 +189,7 @@ def take_notice(task: asyncio.Future[Any]) -> None:
 
 
 async def _exchange(connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-    await connection.send_packed_command([_packed(command) for command in commands], check_health=False)
+    await _send(connection, b"".join([_packed(command) for command in commands]))
     if len(commands) == 1:
         return [await connection.read_response(disable_decoding=True)]
     replies = []
@@ -196,6 +199,18 @@ async def _exchange(connection: AbstractConnection, commands: Sequence[Sequence[
         except ResponseError as error:
             replies.append(error)
     return replies
+
+
+async def _send(connection: AbstractConnection, request: bytes) -> None:
+    """Write a request; a small one without the timeout, which costs a task and is for nothing: it never waits."""
+    if len(request) > _NEVER_WAITS_BYTES:
+        await connection.send_packed_command(request, check_health=False)
+        return
+    timeout, connection.socket_timeout = connection.socket_timeout, None
+    try:
+        await connection.send_packed_command(request, check_health=False)
+    finally:
+        connection.socket_timeout = timeout
 
 
 def _packed(command: Sequence[Argument]) -> bytes:

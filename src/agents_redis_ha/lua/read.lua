@@ -1,8 +1,8 @@
 -- Reads the newest items.
 --
 -- ARGV[1] how many, 0 = all; ARGV[2] what to put between two of them in the reply.
--- Returns {version, length of the list, number of elements read, these joined}. Changes nothing; a replica refuses it
--- (READONLY), so that nobody reads from a server that has been replaced.
+-- Returns {version, length of the list, number of elements read, these joined to pieces}. Changes nothing; a replica
+-- refuses it (READONLY), so that nobody reads from a server that has been replaced.
 local guard = redis.pcall('HDEL', meta, '')
 if type(guard) == 'table' and guard.err and string.find(guard.err, 'READONLY', 1, true) then
   return redis.error_reply('READONLY a replica may not know the latest state')
@@ -10,4 +10,14 @@ end
 local version = redis.call('HGET', meta, 'version')
 local newest = tonumber(ARGV[1])
 local elements = redis.call('LRANGE', items, newest > 0 and -newest or 0, -1)
-return {tonumber(version) or 0, redis.call('LLEN', items), #elements, table.concat(elements, ARGV[2])}
+local length = redis.call('LLEN', items)
+-- Joined in pieces of about 4 kB: one join of 1.4 MB holds the server up for three times as long.
+local pieces, first, bytes = {}, 1, 0
+for i = 1, #elements do
+  bytes = bytes + #elements[i]
+  if bytes > 4000 or i == #elements then
+    pieces[#pieces + 1] = table.concat(elements, ARGV[2], first, i)
+    first, bytes = i + 1, 0
+  end
+end
+return {tonumber(version) or 0, length, #elements, pieces}
