@@ -211,7 +211,7 @@ async def everything(telemetry: Telemetry) -> None:
     locator = FakeLocator(failed(redis_errors.BusyLoadingError("x")), [0, 5])
     locator.failovers = 2
     await session(locator).add_items([{"a": 1}])
-    await session(FakeLocator([5, 2, 2, b"{},1,x"])).get_items()
+    await session(FakeLocator([5, 2, 2, [b"{},1,x"]])).get_items()
     with pytest.raises(PermissionDeniedError):
         await session(FakeLocator(failed(redis_errors.NoPermissionError("x")))).clear_session()
 
