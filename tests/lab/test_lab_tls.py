@@ -108,5 +108,5 @@ def test_a_proxy_in_front_of_tls_sees_the_requests_in_plain_text() -> None:
 
 def test_a_lab_without_trustme_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trustme", None)
-    with pytest.raises(lab.LabError, match=r"trustme.*pip install 'agents-redis-ha\[lab\]'"):
+    with pytest.raises(lab.LabError, match=r"trustme.*pip install 'openai-agents-redis-ha\[lab\]'"):
         lab.start("standalone", tls=True)
