@@ -6,7 +6,7 @@ import operator
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 Unit = Literal["µs", "ms", "/s", "bytes"]
@@ -82,7 +82,10 @@ class Row:
 def versions(server: str) -> str:
     """Return what the figures were measured with."""
     packages = ("redis", "hiredis", "openai-agents", "openai-agents-session", "opentelemetry-sdk")
-    installed = ", ".join(f"{name} {version(name)}" for name in packages)
+    try:
+        installed = ", ".join(f"{name} {version(name)}" for name in packages)
+    except PackageNotFoundError as error:
+        raise SystemExit(f"the comparison needs {error.name}: pip install '.[test,speed]'") from None
     return f"Python {platform.python_version()}, Redis {server}, {installed}"
 
 
