@@ -140,6 +140,10 @@ class Policy:
     ttl_ms: int
     retention_ms: int
 
+    def head(self, operation_id: bytes) -> tuple[Argument, ...]:
+        """Return the first arguments of every script that changes and may begin a session."""
+        return operation_id, self.retention_ms, self.ttl_ms, self.session_id
+
 
 @dataclass(frozen=True)
 class Change:
@@ -204,8 +208,8 @@ class Description:
 
 async def append(run: Run, keys: SessionKeys, policy: Policy, operation_id: bytes, items: Sequence[bytes]) -> Change:
     """Add items to the end, all or none."""
-    head = (operation_id, policy.retention_ms, policy.ttl_ms, policy.session_id)
-    status, version = await run(Request(script("append"), keys, (*head, *items)))
+    arguments = (*policy.head(operation_id), *items)
+    status, version = await run(Request(script("append"), keys, arguments))
     return Change(version, repeated=status == REPEAT)
 
 
@@ -239,8 +243,8 @@ async def pop(
             stand there.
     """
     index, digest = ("", b"") if at is None else (at[0], _sha1(at[1]))
-    head = (operation_id, policy.retention_ms, policy.ttl_ms, policy.session_id)
-    status, version, *rest = await run(Request(script("pop"), keys, (*head, index, digest)))
+    arguments = (*policy.head(operation_id), index, digest)
+    status, version, *rest = await run(Request(script("pop"), keys, arguments))
     return Popped(
         version,
         repeated=status == REPEAT,
@@ -277,9 +281,9 @@ async def replace(
         expected_version: None means any; otherwise a session with another version is left alone (conflict).
         keep: First index to keep and the first behind it, from 0; an empty range keeps nothing.
     """
-    head = (operation_id, policy.retention_ms, policy.ttl_ms, policy.session_id)
     expected = "" if expected_version is None else expected_version
-    status, version = await run(Request(script("replace"), keys, (*head, expected, *keep, *items)))
+    arguments = (*policy.head(operation_id), expected, *keep, *items)
+    status, version = await run(Request(script("replace"), keys, arguments))
     return Change(version, repeated=status == REPEAT, conflict=status == CONFLICT)
 
 

@@ -19,6 +19,14 @@ local ops = KEYS[3] or (base .. 'ops')
 
 local REPEAT, APPLIED, CONFLICT, UNSURE = 0, 1, 2, 3
 
+-- Returns the error with which a replica refuses to be read, or nil: a write of nothing is what it refuses by itself.
+local function refusal_of_a_replica()
+  local reply = redis.pcall('HDEL', meta, '')
+  if type(reply) == 'table' and reply.err and string.find(reply.err, 'READONLY', 1, true) then
+    return redis.error_reply('READONLY a replica may not know the latest state')
+  end
+end
+
 -- Returns the version that the change with this id made, or false if it is not known.
 local function version_of(id)
   return redis.call('ZSCORE', ops, id)
