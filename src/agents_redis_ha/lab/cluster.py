@@ -10,7 +10,7 @@ from .cluster_view import SLOTS, Member, parse_members
 from .errors import LabError
 from .lab import Lab
 from .node import Node
-from .ports import HOST
+from .ports import BUS_OFFSET, HOST
 from .replication import unlinked_replica
 from .server_conf import cluster_directives
 from .servers import launch, prepare_data
@@ -42,15 +42,17 @@ class ClusterLab(Lab):
     def promote(self, node: Node, timeout: float = 30.0) -> None:
         """Send CLUSTER FAILOVER to this replica and return when everybody has settled.
 
-        If its primary is down the failover is forced.
+        If its primary is down, or replication cut, the failover is forced.
 
         Raises:
             LabError: It did not come about in time.
         """
         if node.role() == "primary":
             return
-        primary_is_up = any(other.role() == "primary" for other in self._shard(node))
-        node.ask("CLUSTER", "FAILOVER", *([] if primary_is_up else ["FORCE"]))
+        in_order = any(other.role() == "primary" for other in self._shard(node))
+        if self._network and self._network.is_replication_cut(node):
+            in_order = False  # the primary would wait for a replica that never catches up
+        node.ask("CLUSTER", "FAILOVER", *([] if in_order else ["FORCE"]))
         wait_until(lambda: node.role() == "primary", f"{node.name} to become the primary", timeout)
         self.wait_ready(timeout)
 
@@ -70,8 +72,9 @@ class ClusterLab(Lab):
 
     def _build(self) -> None:
         self.nodes += prepare_data(self._settings, 2 * _SHARDS, with_bus=True)
+        self._attach(self.nodes)
         for node in self.nodes:
-            node.write_conf(cluster_directives(self._settings, node.port))
+            node.write_conf(cluster_directives(self._settings, node))
         launch(self.nodes)
         for epoch, node in enumerate(self.nodes, start=1):
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", epoch)  # else they quarrel about it for seconds
@@ -81,7 +84,7 @@ class ClusterLab(Lab):
         for node in self.nodes:
             for other in self.nodes:  # all with all, so that nobody waits for gossip
                 if other is not node:
-                    node.ask("CLUSTER", "MEET", HOST, other.port)
+                    node.ask("CLUSTER", "MEET", HOST, other.announced_port, other.announced_port + BUS_OFFSET)
         wait_until(self._all_met, "the members of the cluster to know each other")
         for shard in range(_SHARDS):
             primary, replica = self.nodes[shard], self.nodes[shard + _SHARDS]
@@ -92,9 +95,9 @@ class ClusterLab(Lab):
         return all(len(view) == len(self.nodes) and all(map(_is_well, view)) for view in views)
 
     def _unsettled(self) -> str | None:
-        up = [node for node in self.nodes if node.up]
+        up = [node for node in self.nodes if node.connected]
         for node in self.nodes[:_SHARDS]:
-            members = [member for member in (node, *self._shard(node)) if member.up]
+            members = [member for member in (node, *self._shard(node)) if member.connected]
             primaries = [member for member in members if member.role() == "primary"]
             if members and len(primaries) != 1:
                 return f"one primary among {members}"
@@ -113,7 +116,7 @@ class ClusterLab(Lab):
             return f"{node.name} to find all slots served ({found})"
         view = {member.port: member for member in self._view(node)}
         for other in up:
-            member = view.get(other.port)
+            member = view.get(other.announced_port)
             if member is None or not member.is_well or member.is_primary != (other.role() == "primary"):
                 return f"{node.name} to find {other.name} well (it sees: {member})"
         return None
@@ -123,9 +126,9 @@ class ClusterLab(Lab):
         for candidate in self._shard(old):
             if candidate.role() != "primary":
                 continue
-            others = [node for node in self.nodes if node.up and node is not old]
+            others = [node for node in self.nodes if node.connected and node is not old]
             views = [self._view(node) for node in others]
-            if all(_names_primary(view, candidate.port) for view in views):
+            if all(_names_primary(view, candidate.announced_port) for view in views):
                 state = candidate.ask("CLUSTER", "INFO")
                 return candidate if "cluster_state:ok" in state else None
         return None
@@ -137,9 +140,9 @@ class ClusterLab(Lab):
         others = [node for node in self.primaries() if node not in (target, source)]
         for node in dict.fromkeys((target, source, *others)):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", target_id)
-        up = [node for node in self.nodes if node.up]
+        up = [node for node in self.nodes if node.connected]
         wait_until(
-            lambda: all(_owner_port(self._view(node), slot) == target.port for node in up),
+            lambda: all(_owner_port(self._view(node), slot) == target.announced_port for node in up),
             f"every member to know that slot {slot} is {target.name}'s",
         )
 

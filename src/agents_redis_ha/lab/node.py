@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,10 @@ class Node:
         port: The server's own port; a proxy's is `node.proxy.port`.
         proxy: The proxy in front of it, if any.
         stalled: Whether the lab has stopped it with SIGSTOP.
+        announced_port: The port under which the other servers and clients know it: that of its relay in a lab with
+            links, else its own.
+        source: The address that it dials others from in a lab with links; else None.
+        isolated: Whether `Lab.partition` has cut it off from the others.
     """
 
     def __init__(
@@ -50,6 +55,9 @@ class Node:
         self.port = port
         self.proxy: Proxy | None = None
         self.stalled = False
+        self.announced_port = port
+        self.source: str | None = None
+        self.isolated = False
         self._directory = directory
         self._command = list(command)
         self._client_options = client_options
@@ -67,9 +75,19 @@ class Node:
         return f"{self.host}:{self.port}"
 
     @property
+    def announced_address(self) -> str:
+        """`host:port` under which the other servers and clients know it."""
+        return f"{self.host}:{self.announced_port}"
+
+    @property
     def dial_address(self) -> str:
         """`host:port` for clients: the proxy's where there is one, else the server's own."""
         return self.proxy.address if self.proxy else self.address
+
+    @property
+    def directory(self) -> Path:
+        """The server's own directory, with its configuration, data and log."""
+        return self._directory
 
     @property
     def process(self) -> Process:
@@ -96,6 +114,11 @@ class Node:
     def up(self) -> bool:
         """Whether it ought to answer: alive and not stalled."""
         return self.alive and not self.stalled
+
+    @property
+    def connected(self) -> bool:
+        """Whether it ought to answer the other servers: up and not isolated."""
+        return self.up and not self.isolated
 
     def role(self) -> Role | None:
         """Return what the server says it is now; None if it does not answer within a second."""
@@ -137,10 +160,10 @@ class Node:
             return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
         return ""
 
-    def launch(self) -> None:
-        """Start the process, without waiting for it."""
+    def launch(self, *arguments: str) -> None:
+        """Start the process, without waiting for it; the arguments hold for this start only."""
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
-        self._process = start_child(self._command, self._log)
+        self._process = start_child([*self._command, *arguments], self._log)
         self.stalled = False
 
     def wait_until_answering(self, timeout: float) -> None:
@@ -176,9 +199,50 @@ class Node:
         self.process.send_signal(signal.SIGCONT)
         self.stalled = False
 
+    def use_client_options(self, options: Mapping[str, Any]) -> None:
+        """Use other credentials for the lab's own connections from now on."""
+        self._client_options = options
+        self._close_admin()
+
     def write_conf(self, directives: Iterable[str]) -> None:
         """Write the configuration that `launch` uses."""
         (self._directory / "server.conf").write_text("\n".join([*directives, ""]), encoding="utf-8")
+
+    def edit_conf(self, directives: Mapping[str, str]) -> None:
+        """Set directives, each of which has one line, in the configuration that `launch` uses."""
+        path = self._directory / "server.conf"
+        kept = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if line.split(" ", 1)[0] not in directives
+        ]
+        self.write_conf([*kept, *(f"{name} {value}" for name, value in directives.items())])
+
+    def move_to(self, port: int) -> None:
+        """Take another port from the next start on; the configuration is still to be changed."""
+        self.port = self.announced_port = port
+        self._close_admin()
+        if self.proxy:
+            self.proxy.forward_to(self.host, port)
+
+    def extend_aof(self, commands: bytes) -> None:
+        """Append commands, in the protocol's form, to the append-only file of a server that is down.
+
+        Raises:
+            LabError: It has no such file.
+        """
+        # From 7.0 on there are several, numbered, in a directory of their own.
+        files = [*self._directory.glob("*.aof"), *self._directory.glob("*/*.incr.aof")]
+        if not files:
+            raise LabError(f"{self.name} has no append-only file; start the lab with persist=True")
+        with max(files, key=lambda path: path.stat().st_mtime).open("ab") as newest:
+            newest.write(commands)
+
+    def remove_data(self) -> None:
+        """Remove the files that hold data (RDB, AOF) of a server that is down; not nodes.conf."""
+        for path in self._directory.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.suffix in (".rdb", ".aof"):
+                path.unlink()
 
     def close(self) -> None:
         """Close the lab's own connection and the proxy; the process is not touched."""
@@ -200,6 +264,9 @@ class Node:
 
     def _ended(self) -> None:
         self.stalled = False
+        self._close_admin()
+
+    def _close_admin(self) -> None:
         if self._admin is not None:
             self._admin.close()
             self._admin = None

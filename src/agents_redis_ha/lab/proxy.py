@@ -7,22 +7,16 @@ not running.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 from .errors import LabError
 from .faults import Faults, Flow, Matcher, Traffic
+from .loop_thread import LoopThread
 from .ports import HOST, release_port, reserve_port
 from .relay import Relay, reset
-
-T = TypeVar("T")
-
-_CONTROL_SECONDS = 10.0
 
 
 class Proxy:
@@ -64,12 +58,10 @@ class Proxy:
         self._relays: set[Relay] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         self._listener: asyncio.AbstractServer | None = None
-        self._loop = asyncio.new_event_loop()
         self._healed = asyncio.Event()
-        self._thread = threading.Thread(target=self._serve, name=f"agents-redis-ha-lab-proxy-{self.port}", daemon=True)
-        self._thread.start()
+        self._loop = LoopThread(f"proxy {self.address}")
         try:
-            self._await(self._listen())
+            self._loop.run(self._listen())
         except OSError as error:
             self.close()
             raise LabError(f"the proxy cannot listen on {self.address}: {error}") from error
@@ -165,7 +157,7 @@ class Proxy:
     def refuse(self) -> None:
         """Reset all connections and refuse new ones, until `heal`."""
         self._faults.flow = Flow.REFUSED
-        self._await(self._stop_listening())
+        self._loop.run(self._stop_listening())
 
     def blackhole(self) -> None:
         """Accept connections and read from both sides, but pass nothing on, until `heal`.
@@ -177,33 +169,25 @@ class Proxy:
     def heal(self) -> None:
         """Switch off every fault; held traffic is let through at once."""
         self._faults.clear()
-        self._await(self._recover())
+        self._loop.run(self._recover())
+
+    def forward_to(self, host: str, port: int) -> None:
+        """Lead the connections from now on to another address; those that are open stay."""
+        self._upstream = (host, port)
+
+    def use_tls(self, tls: ssl.SSLContext | None, upstream_tls: ssl.SSLContext | None) -> None:
+        """Use other contexts for the connections from now on; those that are open stay."""
+        self._tls, self._upstream_tls = tls, upstream_tls
+        self._loop.run(self._listen_anew())
 
     def close(self) -> None:
         """Stop listening, close every connection and end the thread; a second time does nothing."""
-        if self._loop.is_closed():
+        if self._loop.closed:
             return
         with contextlib.suppress(LabError):
-            self._await(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_CONTROL_SECONDS)
+            self._loop.run(self._end())
+        self._loop.close()
         release_port(self.port)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
-
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
-            work.close()
-            raise LabError(f"the proxy {self.address} is closed")
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result(_CONTROL_SECONDS)
-        except concurrent.futures.TimeoutError as error:
-            raise LabError(f"the proxy {self.address} does not react") from error
 
     async def _listen(self) -> None:
         if self._listener is None:
@@ -215,6 +199,12 @@ class Proxy:
             except BaseException:
                 listening.close()
                 raise
+
+    async def _listen_anew(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            await self._listen()
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:

@@ -19,9 +19,9 @@ def unlinked_replica(primary: Node, replicas: Iterable[Node]) -> str | None:
     acknowledged = {int(port): int(offset) for _, port, offset in role[2]}
     for node in replicas:
         own = node.ask("ROLE")
-        if own[0] != "slave" or int(own[2]) != primary.port or own[3] != "connected":
+        if own[0] != "slave" or int(own[2]) != primary.announced_port or own[3] != "connected":
             return f"{node.name} to replicate {primary.name} (it says: {own[:4]})"
-        if not acknowledged.get(node.port):
+        if not acknowledged.get(node.announced_port):
             # A diskless sync counts as online before its first acknowledgement, and is sent no writes until then.
             return f"{node.name} to acknowledge the stream of {primary.name}"
     return None

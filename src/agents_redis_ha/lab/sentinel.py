@@ -71,9 +71,9 @@ class SentinelLab(Lab):
         old = self.primary()
         if old is node:
             return
-        sentinel = next((sentinel for sentinel in self.sentinels if sentinel.up), None)
+        sentinel = next((sentinel for sentinel in self.sentinels if sentinel.connected), None)
         if sentinel is None:
-            raise LabError("no Sentinel is up")
+            raise LabError("no Sentinel is up and connected")
         node.ask("CONFIG", "SET", "replica-priority", 1)
         try:
             wait_until(
@@ -85,8 +85,8 @@ class SentinelLab(Lab):
             wait_until(lambda: self._fail_over(sentinel), started, timeout)
 
             def named() -> bool:
-                if self._named_by(sentinel) is old:
-                    self._fail_over(sentinel)  # the first one was abandoned; refused while it is under way
+                if self._named_by(sentinel) is not node:
+                    self._fail_over(sentinel)  # abandoned, or another won meanwhile; refused while it is under way
                 return self._agreed() is node
 
             wait_until(named, f"the Sentinels to name {node.name}", timeout, poll_seconds=0.2)
@@ -97,11 +97,12 @@ class SentinelLab(Lab):
 
     def _build(self) -> None:
         self.nodes += prepare_data(self._settings, _DATA_SERVERS)
+        self._attach(self.nodes)
         primary, *replicas = self.nodes
         for node in self.nodes:
-            directives = data_directives(self._settings, node.port)
+            directives = data_directives(self._settings, node)
             if node is not primary:
-                directives.append(f"replicaof {HOST} {primary.port}")
+                directives.append(f"replicaof {HOST} {primary.announced_port}")
             node.write_conf(directives)
         launch(self.nodes)
         self._write_sentinels(primary, replicas)
@@ -119,15 +120,16 @@ class SentinelLab(Lab):
             own_password = self._settings.sentinel_password
             sentinel = prepare(self._settings, name, "--sentinel", password=own_password)
             self.sentinels.append(sentinel)
+        self._attach(self.sentinels)
         ids = [secrets.token_hex(20) for _ in self.sentinels]
         peers = list(zip(self.sentinels, ids, strict=True))
         for sentinel, own in peers:
-            lines = sentinel_directives(self._settings, sentinel.port, primary.port)
+            lines = sentinel_directives(self._settings, sentinel, primary)
             lines.append(f"sentinel myid {own}")
             known = f"sentinel known-replica {SERVICE} {HOST}"
-            lines += [f"{known} {replica.port}" for replica in replicas]
+            lines += [f"{known} {replica.announced_port}" for replica in replicas]
             lines += [
-                f"sentinel known-sentinel {SERVICE} {HOST} {peer.port} {other}"
+                f"sentinel known-sentinel {SERVICE} {HOST} {peer.announced_port} {other}"
                 for peer, other in peers
                 if peer is not sentinel
             ]
@@ -138,15 +140,21 @@ class SentinelLab(Lab):
             pairs = [word for pair in _PERIODS_MS.items() for word in pair]
             node.ask("SENTINEL", "DEBUG", *pairs)
 
+    def _followed(self, node: Node, timeout: float) -> dict[str, str]:
+        primary = self.primary()
+        if primary is node:
+            primary = self.wait_for_new_primary(node, timeout)
+        return {"replicaof": f"{HOST} {primary.announced_port}"}
+
     def _unsettled(self) -> str | None:
         primary = self._agreed()
         if primary is None:
             return "the Sentinels to agree on a primary that is one"
-        replicas = [node for node in self.nodes if node.up and node is not primary]
+        replicas = [node for node in self.nodes if node.connected and node is not primary]
         return unlinked_replica(primary, replicas) or self._unseen(primary, replicas)
 
     def _unseen(self, primary: Node, replicas: list[Node]) -> str | None:
-        watching = [sentinel for sentinel in self.sentinels if sentinel.up]
+        watching = [sentinel for sentinel in self.sentinels if sentinel.connected]
         for sentinel in watching:
             master = _fields(sentinel.ask("SENTINEL", "MASTER", SERVICE))
             if master["flags"] != "master":
@@ -154,12 +162,12 @@ class SentinelLab(Lab):
             for node in replicas:
                 seen = self._replica(sentinel, node)
                 well = (seen.get("flags"), seen.get("master-link-status"), seen.get("master-port"))
-                if well != ("slave", "ok", str(primary.port)):
+                if well != ("slave", "ok", str(primary.announced_port)):
                     return f"{sentinel.name} to find {node.name} well (flags, link, port: {well})"
             rows = map(_fields, sentinel.ask("SENTINEL", "SENTINELS", SERVICE))
             peers = {row["port"]: row for row in rows}
             for other in watching:
-                flags = peers.get(str(other.port), {}).get("flags", "unknown")
+                flags = peers.get(str(other.announced_port), {}).get("flags", "unknown")
                 # master_down is only what the peer answered when it was last asked, and may be
                 # seconds old.
                 if other is not sentinel and flags not in ("sentinel", "sentinel,master_down"):
@@ -172,7 +180,7 @@ class SentinelLab(Lab):
 
     def _agreed(self) -> Node | None:
         """Return the primary that all running Sentinels name, if it says so itself."""
-        named = [self._named_by(sentinel) for sentinel in self.sentinels if sentinel.up]
+        named = [self._named_by(sentinel) for sentinel in self.sentinels if sentinel.connected]
         first = named[0] if len(named) >= QUORUM else None
         if first is None or any(node is not first for node in named) or first.role() != "primary":
             return None
@@ -185,11 +193,11 @@ class SentinelLab(Lab):
             answer = sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         except RedisError:
             return None
-        return next((node for node in self.nodes if answer and node.port == int(answer[1])), None)
+        return next((node for node in self.nodes if answer and node.announced_port == int(answer[1])), None)
 
     def _replica(self, sentinel: Node, node: Node) -> dict[str, str]:
         rows = map(_fields, sentinel.ask("SENTINEL", "REPLICAS", SERVICE))
-        return next((row for row in rows if row["port"] == str(node.port)), {})
+        return next((row for row in rows if row["port"] == str(node.announced_port)), {})
 
     @staticmethod
     def _fail_over(sentinel: Node) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .ports import HOST
+from .node import Node
+from .ports import BUS_OFFSET, HOST
 from .settings import Directives, Settings
 
 SERVICE = "mymaster"
@@ -12,10 +13,10 @@ QUORUM = 2
 FAILOVER_TIMEOUT_MS = 3_000
 
 
-def data_directives(settings: Settings, port: int) -> list[str]:
+def data_directives(settings: Settings, node: Node) -> list[str]:
     """Return the directives of a data server; the caller's own come last, so that they win."""
     return [
-        *_common(settings, port, settings.password),
+        *_common(settings, node, settings.password),
         'save ""',
         f"appendonly {_yes(settings.persist)}",
         "appendfsync everysec",
@@ -23,11 +24,12 @@ def data_directives(settings: Settings, port: int) -> list[str]:
         "repl-diskless-sync-delay 0",
         "repl-ping-replica-period 1",
         *([f"masterauth {_quoted(settings.password)}"] if settings.password else []),
+        *_announcing(node, "replica-announce"),
         *_lines(settings.config),
     ]
 
 
-def cluster_directives(settings: Settings, port: int) -> list[str]:
+def cluster_directives(settings: Settings, node: Node) -> list[str]:
     """Return the directives of a member of a cluster."""
     return [
         "cluster-enabled yes",
@@ -37,15 +39,29 @@ def cluster_directives(settings: Settings, port: int) -> list[str]:
         "cluster-replica-validity-factor 0",
         "cluster-migration-barrier 99",  # a replica stays with its shard
         *(["tls-cluster yes"] if settings.native_certificates else []),
-        *data_directives(settings, port),
+        *_lines(address_directives(settings, node, with_bus=True)),
+        *data_directives(settings, node),
     ]
 
 
-def sentinel_directives(settings: Settings, port: int, primary_port: int) -> list[str]:
+def address_directives(settings: Settings, node: Node, *, with_bus: bool) -> dict[str, str]:
+    """Return the directives of a data server that change when its address does."""
+    kind = "tls-port" if settings.native_certificates else "port"
+    directives = {kind: str(node.port)}
+    if node.source:
+        directives["replica-announce-port"] = str(node.announced_port)
+        if with_bus:
+            directives[f"cluster-announce-{kind}"] = str(node.announced_port)
+            directives["cluster-announce-bus-port"] = str(node.announced_port + BUS_OFFSET)
+    return directives
+
+
+def sentinel_directives(settings: Settings, node: Node, primary: Node) -> list[str]:
     """Return the directives of a Sentinel, without what it is told about its peers."""
     lines = [
-        *_common(settings, port, settings.sentinel_password),
-        f"sentinel monitor {SERVICE} {HOST} {primary_port} {QUORUM}",
+        *_common(settings, node, settings.sentinel_password),
+        *_announcing(node, "sentinel announce"),
+        f"sentinel monitor {SERVICE} {HOST} {primary.announced_port} {QUORUM}",
         f"sentinel down-after-milliseconds {SERVICE} {_down_after_ms(settings)}",
         f"sentinel failover-timeout {SERVICE} {FAILOVER_TIMEOUT_MS}",
         f"sentinel parallel-syncs {SERVICE} 2",
@@ -64,21 +80,29 @@ def _down_after_ms(settings: Settings) -> int:
     return settings.down_after_ms if settings.server.version >= (7, 0, 0) else max(settings.down_after_ms, 2_500)
 
 
-def _common(settings: Settings, port: int, password: str | None) -> Iterator[str]:
+def _common(settings: Settings, node: Node, password: str | None) -> Iterator[str]:
     yield f"bind {HOST}"
+    if node.source:
+        yield f"bind-source-addr {node.source}"
     yield "daemonize no"
     yield 'logfile ""'
     certificates = settings.native_certificates
-    yield f"port {0 if certificates else port}"
+    yield f"port {0 if certificates else node.port}"
     if certificates:
-        yield f"tls-port {port}"
-        yield f"tls-ca-cert-file {_quoted(certificates.ca_file)}"
+        yield f"tls-port {node.port}"
+        yield f"tls-ca-cert-file {_quoted(certificates.server_ca_file)}"
         yield f"tls-cert-file {_quoted(certificates.server_cert_file)}"
         yield f"tls-key-file {_quoted(certificates.server_key_file)}"
         yield f"tls-auth-clients {'yes' if settings.mutual_tls else 'optional'}"
         yield "tls-replication yes"  # of a Sentinel: how it dials the servers
     if password:
         yield f"requirepass {_quoted(password)}"
+
+
+def _announcing(node: Node, prefix: str) -> Iterator[str]:
+    if node.announced_port != node.port:
+        yield f"{prefix}-ip {HOST}"
+        yield f"{prefix}-port {node.announced_port}"
 
 
 def _lines(config: Directives) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 
 from .node import Node
@@ -44,9 +45,14 @@ def launch(nodes: Sequence[Node]) -> None:
 
 def put_proxy(settings: Settings, node: Node, *, wanted: bool) -> None:
     """Put a proxy in front of a server if it is wanted, or if only a proxy can speak TLS for it."""
+    if wanted or (settings.certificates and not settings.native_certificates):
+        node.put_proxy(*tls_contexts(settings))
+
+
+def tls_contexts(settings: Settings) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """Return how a proxy speaks TLS to clients, and to the server; None where it does not."""
     certificates, native = settings.certificates, settings.native_certificates
-    if wanted or (certificates and not native):
-        node.put_proxy(
-            certificates.server_context(mutual=settings.mutual_tls) if certificates else None,
-            native.client_context() if native else None,
-        )
+    return (
+        certificates.server_context(mutual=settings.mutual_tls) if certificates else None,
+        native.client_context() if native else None,
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .binaries import ServerBinary
-from .certificates import Certificates
+from .certificates import Certificates, Issuer
 
 Topology = Literal["standalone", "sentinel", "cluster"]
 Directives = Mapping[str, str | int | Sequence[str]]
@@ -22,8 +22,10 @@ class Settings:
     server: ServerBinary
     directory: tempfile.TemporaryDirectory[str]
     certificates: Certificates | None
+    issuer: Issuer | None = field(repr=False)
     mutual_tls: bool
     proxies: bool
+    links: bool
     persist: bool
     down_after_ms: int
     node_timeout_ms: int

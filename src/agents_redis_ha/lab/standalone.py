@@ -27,8 +27,9 @@ class StandaloneLab(Lab):
 
     def _build(self) -> None:
         self.nodes += prepare_data(self._settings, 1)
+        self._attach(self.nodes)
         node = self.nodes[0]
-        node.write_conf(data_directives(self._settings, node.port))
+        node.write_conf(data_directives(self._settings, node))
         launch(self.nodes)
 
     def _unsettled(self) -> str | None:

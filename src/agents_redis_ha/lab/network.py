@@ -1,0 +1,196 @@
+"""The network between the servers of a lab, in which pairs of them can be cut off from each other.
+
+Every server announces the address of a relay in front of it in place of its own, and dials from a source address of
+its own (`bind-source-addr`, from Redis 7.0 on, with 127.0.0.11, 127.0.0.12 …). So a relay knows who dials whom, and
+what is cut vanishes: bytes, the ends of connections, and new connections, which are accepted and never answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .errors import LabError, PortTakenError
+from .loop_thread import LoopThread
+from .node import Node
+from .ports import BUS_OFFSET, HOST, release_port, reserve_port
+from .relay import reset
+from .wire import Wire
+
+MINIMUM_VERSION = (7, 0, 0)  # the first with bind-source-addr
+_FIRST_SOURCE = 11
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relay:
+    """A port through which a server is reached.
+
+    Attributes:
+        target: The server behind it.
+        port: Where it listens.
+        bus: Whether it leads to the server's cluster bus.
+        beside: Whose clients dial it: those that stand beside this server. None: anybody, told apart by address.
+    """
+
+    target: Node
+    port: int
+    bus: bool = False
+    beside: Node | None = None
+
+
+class Network:
+    """The relays of a lab, and who may talk to whom.
+
+    Raises:
+        LabError: The servers are too old, or the system does not route 127.0.0.11.
+    """
+
+    def __init__(self, server_version: tuple[int, int, int]) -> None:
+        if server_version < MINIMUM_VERSION:
+            version = ".".join(map(str, server_version))
+            raise LabError(f"links=True needs servers of 7.0 or newer, which have bind-source-addr; this is {version}")
+        _check_sources()
+        self._loop = LoopThread("network")
+        self._listeners: dict[Relay, asyncio.AbstractServer] = {}
+        self._sources: dict[str, Node] = {}
+        self._ports: list[int] = []
+        self._sides: dict[Node, int] = {}
+        self._sides_made = 0
+        self._unreplicated: set[Node] = set()
+        self._wires: set[Wire] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
+
+    def attach(self, node: Node, *, with_bus: bool) -> None:
+        """Give a server, before its start, a source address and a relay, which it is to announce.
+
+        Raises:
+            PortTakenError: Somebody else took the relay's port in the meantime.
+        """
+        if node.source is None:
+            node.source = f"127.0.0.{_FIRST_SOURCE + len(self._sources)}"
+            self._sources[node.source] = node
+        else:
+            self._loop.run(
+                self._shut([relay for relay in self._listeners if relay.target is node and not relay.beside])
+            )
+        node.announced_port = reserve_port(with_bus=with_bus)
+        self._open(Relay(target=node, port=node.announced_port))
+        if with_bus:
+            self._open(Relay(target=node, port=node.announced_port + BUS_OFFSET, bus=True))
+
+    def address_beside(self, node: Node, target: Node) -> str:
+        """Return where the clients that stand beside `node` reach `target`."""
+        for relay in self._listeners:
+            if relay.beside is node and relay.target is target:
+                return f"{HOST}:{relay.port}"
+        relay = Relay(target=target, port=reserve_port(), beside=node)
+        self._open(relay)
+        return f"{HOST}:{relay.port}"
+
+    def isolate(self, nodes: Iterable[Node]) -> None:
+        """Put these servers on a side of their own."""
+        self._sides_made += 1
+        self._loop.run(self._change(sides={**self._sides, **dict.fromkeys(nodes, self._sides_made)}))
+
+    def cut_replication(self, replica: Node) -> None:
+        """Cut what this server dials on the client ports of other servers."""
+        self._loop.run(self._change(unreplicated={*self._unreplicated, replica}))
+
+    def mend_replication(self, replica: Node) -> None:
+        """Undo `cut_replication`."""
+        self._loop.run(self._change(unreplicated=self._unreplicated - {replica}))
+
+    def heal(self) -> None:
+        """Let everybody talk to everybody; connections that have lost something are reset."""
+        self._loop.run(self._change(sides={}, unreplicated=set()))
+
+    def is_replication_cut(self, replica: Node) -> bool:
+        """Return whether `cut_replication` holds."""
+        return replica in self._unreplicated
+
+    def close(self) -> None:
+        """End all relays and the thread; a second time does nothing."""
+        if not self._loop.closed:
+            with contextlib.suppress(LabError):
+                self._loop.run(self._end())
+            self._loop.close()
+            for port in self._ports:
+                release_port(port)
+
+    async def _change(self, sides: dict[Node, int] | None = None, unreplicated: set[Node] | None = None) -> None:
+        # In the relays' own thread: so no chunk is between its check and its delivery.
+        self._sides = self._sides if sides is None else sides
+        self._unreplicated = self._unreplicated if unreplicated is None else unreplicated
+        for wire in [wire for wire in self._wires if wire.mends]:
+            wire.abort()
+
+    def _passes(self, relay: Relay, source: Node | None) -> bool:
+        if source in self._unreplicated and not relay.bus and not relay.beside:
+            return False
+        side = self._sides.get(source, 0) if source else 0
+        return side == self._sides.get(relay.target, 0)
+
+    def _open(self, relay: Relay) -> None:
+        self._ports.append(relay.port)
+        try:
+            self._loop.run(self._listen(relay))
+        except OSError as error:
+            raise PortTakenError(f"no relay can listen on {HOST}:{relay.port}: {error}") from error
+
+    async def _listen(self, relay: Relay) -> None:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._accept(relay, reader, writer)
+
+        self._listeners[relay] = await asyncio.start_server(accept, HOST, relay.port, family=socket.AF_INET)
+
+    async def _accept(self, relay: Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.current_task()
+        if handler is None:
+            raise LabError("a connection is handled by a task")
+        source = relay.beside or self._sources.get(writer.get_extra_info("peername")[0])
+        wire = Wire((reader, writer), lambda: self._passes(relay, source))
+        self._handlers.add(handler)
+        self._wires.add(wire)
+        try:
+            await wire.run(*_upstream(relay, by_server=source is not None and not relay.beside))
+        except (OSError, asyncio.CancelledError):
+            reset(writer)  # the server cannot be reached, or the network is closing
+        finally:
+            self._wires.discard(wire)
+            self._handlers.discard(handler)
+
+    async def _shut(self, relays: Iterable[Relay]) -> None:
+        for relay in list(relays):
+            self._listeners.pop(relay).close()
+
+    async def _end(self) -> None:
+        await self._shut(self._listeners)
+        for handler in list(self._handlers):
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
+        await asyncio.sleep(0)  # one more turn of the loop, in which the transports are closed
+
+
+def _upstream(relay: Relay, *, by_server: bool) -> tuple[str, int]:
+    """Return where the relay leads: clients pass the server's proxy, if it has one."""
+    node = relay.target
+    if relay.bus:
+        return node.host, node.port + BUS_OFFSET
+    if by_server:
+        return node.host, node.port
+    host, _, port = node.dial_address.rpartition(":")
+    return host, int(port)
+
+
+def _check_sources() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((f"127.0.0.{_FIRST_SOURCE}", 0))
+        except OSError as error:
+            raise LabError(
+                f"links=True gives each server a source address from 127.0.0.{_FIRST_SOURCE} on, and this system has "
+                f"only 127.0.0.1 ({error}); on macOS add them with: ifconfig lo0 alias 127.0.0.{_FIRST_SOURCE}"
+            ) from error
