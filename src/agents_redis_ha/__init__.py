@@ -10,6 +10,7 @@ from .errors import (
     ConfigurationError,
     ConnectionsClosedError,
     DeadlineExceededError,
+    HistoryLostError,
     InvalidItemError,
     NotPrimaryError,
     OperationError,
@@ -18,13 +19,14 @@ from .errors import (
     PrimaryNotFoundError,
     ServerRefusedError,
     TLSError,
+    UnconfirmedError,
     WrongKeyTypeError,
     WrongTopologyError,
 )
 from .health import Health, PrimaryHealth, ReplicaHealth
 from .info import SessionInfo
 from .session import RedisHASession
-from .settings import Address, PoolConfig, RetryConfig, SentinelConfig, TLSConfig
+from .settings import Address, DurabilityConfig, PoolConfig, RepairConfig, RetryConfig, SentinelConfig, TLSConfig
 from .sharing import close_shared_connections
 from .store import SessionStore
 
@@ -36,8 +38,10 @@ __all__ = [
     "ConfigurationError",
     "ConnectionsClosedError",
     "DeadlineExceededError",
+    "DurabilityConfig",
     "HAConfig",
     "Health",
+    "HistoryLostError",
     "InvalidItemError",
     "NotPrimaryError",
     "OperationError",
@@ -47,6 +51,7 @@ __all__ = [
     "PrimaryHealth",
     "PrimaryNotFoundError",
     "RedisHASession",
+    "RepairConfig",
     "ReplicaHealth",
     "RetryConfig",
     "SentinelConfig",
@@ -55,6 +60,7 @@ __all__ = [
     "SessionStore",
     "TLSConfig",
     "TLSError",
+    "UnconfirmedError",
     "WrongKeyTypeError",
     "WrongTopologyError",
     "close_shared_connections",

@@ -16,13 +16,26 @@ from redis.credentials import CredentialProvider
 
 from .errors import ConfigurationError
 from .keys import check_prefix
-from .settings import Address, Frozen, PoolConfig, RetryConfig, SentinelConfig, TLSConfig, refuse, to_address
+from .settings import (
+    Address,
+    DurabilityConfig,
+    Frozen,
+    PoolConfig,
+    RepairConfig,
+    RetryConfig,
+    SentinelConfig,
+    TLSConfig,
+    refuse,
+    to_address,
+)
 from .urls import parse_environment, parse_url
 
 __all__ = [
     "Address",
+    "DurabilityConfig",
     "HAConfig",
     "PoolConfig",
+    "RepairConfig",
     "RetryConfig",
     "SentinelConfig",
     "TLSConfig",
@@ -49,6 +62,8 @@ class HAConfig(Frozen):
         address_map: Announced ``host:port`` → the one to dial, for NAT, containers and tunnels.
         pool: Connections to one node.
         retry: The retry loop.
+        durability: When a change counts as stored.
+        repair: What is kept to put back what the servers lose.
         key_prefix: First part of every key; no braces.
         ttl: Seconds after its last change at which a session expires; None sets no expiry and leaves one that is there.
         op_retention_seconds: How long the id of an operation is remembered, so that a repeat is recognised; at most a
@@ -72,6 +87,8 @@ class HAConfig(Frozen):
     address_map: tuple[tuple[Address, Address], ...] = ()
     pool: PoolConfig = PoolConfig()
     retry: RetryConfig = RetryConfig()
+    durability: DurabilityConfig = DurabilityConfig()
+    repair: RepairConfig = RepairConfig()
     key_prefix: str = "agents:ha"
     ttl: int | None = Field(default=None, ge=1, le=10**12)
     op_retention_seconds: int = Field(default=120, ge=1, le=31_536_000)
@@ -99,6 +116,18 @@ class HAConfig(Frozen):
         if not isinstance(pairs, Iterable):
             raise ValueError("must map addresses to addresses")
         return tuple((to_address(announced), to_address(dialled)) for announced, dialled in pairs)
+
+    @field_validator("durability", mode="before")
+    @classmethod
+    def _durability_from_text(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        level, equals, count = value.partition("=")
+        if level == "replicas" and count.isdecimal():
+            return {"replicas": int(count)}
+        if level not in ("primary", "fsync") or equals:
+            raise ValueError("must be 'primary', 'replicas=N', 'fsync' or a DurabilityConfig")
+        return {"fsync": level == "fsync"}
 
     @field_validator("protocol", mode="before")
     @classmethod
@@ -150,7 +179,7 @@ class HAConfig(Frozen):
 
     def connection_part(self) -> HAConfig:
         """Return the configuration without what only concerns the sessions: equal parts share connections."""
-        only_sessions = ("key_prefix", "ttl", "op_retention_seconds", "trace_session_id")
+        only_sessions = ("durability", "key_prefix", "ttl", "op_retention_seconds", "trace_session_id")
         defaults = {name: type(self).model_fields[name].default for name in only_sessions}
         return self.model_copy(update=defaults)
 
@@ -220,6 +249,11 @@ def _conflicts(config: HAConfig) -> Iterable[tuple[str, str]]:
     one_endpoint = config.topology == "standalone" and not config.unix_socket_path
     if config.maintenance_notifications and not (config.protocol == 3 and one_endpoint):
         yield "maintenance_notifications", "needs protocol 3 and a standalone TCP endpoint"
+    waits = config.durability.replicas > 0 or config.durability.fsync
+    if waits and config.durability.timeout_seconds >= config.pool.response_timeout_seconds:
+        yield "durability.timeout_seconds", "must be less than pool.response_timeout_seconds, or every wait is cut off"
+    if waits and config.durability.timeout_seconds >= config.retry.deadline_seconds:
+        yield "durability.timeout_seconds", "must be less than retry.deadline_seconds"
     if config.op_retention_seconds < 2 * config.retry.deadline_seconds:
         yield "op_retention_seconds", "must be at least twice retry.deadline_seconds, or a late repeat is applied again"
 

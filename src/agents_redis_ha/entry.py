@@ -12,7 +12,7 @@ from .config import HAConfig
 from .connections import Client, check_client
 from .errors import ConfigurationError
 from .session import RedisHASession
-from .sharing import shared_executor
+from .sharing import shared_keeper
 
 __all__ = ["ha_session", "resolve_config"]
 
@@ -42,7 +42,7 @@ def ha_session(
         ConfigurationError: The configuration cannot work.
     """
     resolved = resolve_config(config, client, options)
-    source = shared_executor(resolved, client)
+    source = shared_keeper(resolved, client)
     return RedisHASession(resolved, session_id, source, session_settings=session_settings)
 
 

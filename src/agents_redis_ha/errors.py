@@ -13,6 +13,8 @@
         ├── NotPrimaryError         a replica where a primary was expected
         ├── WrongTopologyError      the servers are of another topology than configured
         ├── PrimaryNotFoundError    no Sentinel knows the service
+        ├── UnconfirmedError        stored, but on fewer replicas (or disks) than asked for
+        ├── HistoryLostError        the servers lost confirmed changes that cannot be put back
         ├── WrongKeyTypeError       a key of this session holds another type
         └── ServerRefusedError      the server refused for another lasting reason
 
@@ -23,6 +25,7 @@ password, a URL, an item or a raw session id.
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 __all__ = [
     "AgentsRedisError",
@@ -31,6 +34,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionsClosedError",
     "DeadlineExceededError",
+    "HistoryLostError",
     "InvalidItemError",
     "NotPrimaryError",
     "OperationError",
@@ -39,6 +43,7 @@ __all__ = [
     "PrimaryNotFoundError",
     "ServerRefusedError",
     "TLSError",
+    "UnconfirmedError",
     "WrongKeyTypeError",
     "WrongTopologyError",
 ]
@@ -49,6 +54,8 @@ class Outcome(str, enum.Enum):
 
     NOT_APPLIED = "not_applied"
     """The change is not there and will not appear; it is safe to send it again."""
+    APPLIED = "applied"
+    """The change is there, but less safely than was asked for; do not send it again."""
     UNKNOWN = "unknown"
     """The change may be there, or may still appear; read before sending it again."""
 
@@ -97,7 +104,7 @@ class OperationError(AgentsRedisError):
     """An operation on a session failed.
 
     Attributes:
-        outcome: Whether the change is absent for certain, or may be there.
+        outcome: Whether the change is absent for certain, is there, or may be there.
         operation: The operation's name, such as ``append``.
         topology: ``standalone``, ``sentinel`` or ``cluster``.
         node: ``host:port`` of the node that was asked last, or None if none was found.
@@ -128,6 +135,7 @@ class OperationError(AgentsRedisError):
         where = f"{self.topology} node {self.node}" if self.node else self.topology
         state = {
             Outcome.NOT_APPLIED: "the data is unchanged by it",
+            Outcome.APPLIED: "its change is stored on the primary: do not send it again",
             Outcome.UNKNOWN: "its change may or may not be stored: read the session before sending it again",
         }[self.outcome]
         times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
@@ -192,6 +200,45 @@ class PrimaryNotFoundError(OperationError):
     """The Sentinels answered, but none knows the service. The data is unchanged."""
 
     hint = "Check service_name against SENTINEL MASTERS."
+
+
+class UnconfirmedError(OperationError):
+    """Fewer replicas, or disks, than ``durability`` asks for had the change before the deadline.
+
+    The change is on the primary, and on as many of them as the message says; a failover may drop it.
+    """
+
+    hint = "Check the replicas (SessionStore.health), or lower durability.replicas or set on_shortfall to degrade."
+
+
+class HistoryLostError(OperationError):
+    """The servers lost changes that had been confirmed, and nobody who is left could put all of them back.
+
+    Raised once for a loss, by the next operation of this process on the session; that operation was not applied. The
+    next call goes on from what is there.
+
+    Attributes:
+        versions: The versions of the session, counted from 1, that are gone.
+    """
+
+    hint = "Read the session, and repeat what is missing if you can; docs/guarantees.md names the causes."
+
+    def __init__(self, reason: str, *, versions: tuple[int, ...], **details: Any) -> None:
+        super().__init__(reason, **details)
+        self.versions = versions
+
+
+def lost_in_words(versions: tuple[int, ...]) -> str:
+    """Return what `HistoryLostError` says: the number of lost changes, and the first few ranges of their versions."""
+    ranges: list[list[int]] = []
+    for version in versions:
+        if ranges and version == ranges[-1][1] + 1:
+            ranges[-1][1] = version
+        else:
+            ranges.append([version, version])
+    named = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges[:8])
+    changes = "1 change" if len(versions) == 1 else f"{len(versions)} changes"
+    return f"the servers lost {changes} that had been confirmed (versions {named}{', …' if len(ranges) > 8 else ''})"
 
 
 class WrongKeyTypeError(OperationError):

@@ -14,6 +14,12 @@ from .verdicts import AttemptError
 __all__ = ["Health", "PrimaryHealth", "ReplicaHealth", "check_health"]
 
 
+_UNGUARDED = (
+    "goes on taking writes when it is cut off from its replicas: "
+    "min-replicas-to-write and min-replicas-max-lag are not both set"
+)
+
+
 @dataclass(frozen=True)
 class ReplicaHealth:
     """A replica as its primary sees it.
@@ -57,12 +63,14 @@ class Health:
         topology: ``standalone``, ``sentinel`` or ``cluster``.
         primaries: The nodes that should take writes.
         problems: What is wrong, in words; empty if ``ok``.
+        warnings: What works now but would not keep the data in a failure, in words.
     """
 
     ok: bool
     topology: Topology
     primaries: tuple[PrimaryHealth, ...]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 async def check_health(locator: Locator, timeout_seconds: float) -> Health:
@@ -79,33 +87,50 @@ async def check_health(locator: Locator, timeout_seconds: float) -> Health:
     except AttemptError as error:
         return Health(False, locator.topology, (), (str(error.cause),))
     found = await asyncio.gather(*(_look_at(node, timeout_seconds) for node in nodes))
-    problems = [problem for _, its_problems in found for problem in its_problems]
+    problems = [problem for look in found for problem in look.problems]
     problems += await locator.problems()
-    return Health(not problems, locator.topology, tuple(primary for primary, _ in found), tuple(problems))
+    warnings = tuple(warning for look in found for warning in look.warnings)
+    return Health(not problems, locator.topology, tuple(look.primary for look in found), tuple(problems), warnings)
 
 
-async def _look_at(node: Node, timeout_seconds: float) -> tuple[PrimaryHealth, list[str]]:
+@dataclass(frozen=True)
+class _Look:
+    """What was found at one node."""
+
+    primary: PrimaryHealth
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+async def _look_at(node: Node, timeout_seconds: float) -> _Look:
     since = time.perf_counter()
     try:
         (role,) = await asyncio.wait_for(node.call(("ROLE",)), timeout_seconds)
     except (AttemptError, asyncio.TimeoutError) as error:
         reason = str(error) or f"no answer within {timeout_seconds:g} s"
-        return PrimaryHealth(node.name, "unknown", None), [f"{node.name} does not answer: {reason}"]
+        return _Look(PrimaryHealth(node.name, "unknown", None), (f"{node.name} does not answer: {reason}",))
     round_trip = time.perf_counter() - since
     name = bytes(role[0]).decode()
     if name != "master":
-        return PrimaryHealth(node.name, name, round_trip), [f"{node.name} is a replica, not a primary"]
-    replicas = await _replicas(node, timeout_seconds)
-    problems = [f"replica {r.address} of {node.name} is not linked" for r in replicas if not r.online]
-    return PrimaryHealth(node.name, name, round_trip, replicas), problems
+        return _Look(PrimaryHealth(node.name, name, round_trip), (f"{node.name} is a replica, not a primary",))
+    replication = await _replication(node, timeout_seconds)
+    replicas = _replicas(replication)
+    problems = tuple(f"replica {r.address} of {node.name} is not linked" for r in replicas if not r.online)
+    # The line is there only if both settings are (replication.c, INFO's section on replication).
+    unguarded = bool(replicas) and "min_slaves_good_slaves" not in replication
+    warnings = (f"{node.name} {_UNGUARDED}",) if unguarded else ()
+    return _Look(PrimaryHealth(node.name, name, round_trip, replicas), problems, warnings)
 
 
-async def _replicas(node: Node, timeout_seconds: float) -> tuple[ReplicaHealth, ...]:
+async def _replication(node: Node, timeout_seconds: float) -> dict[str, str]:
     try:
         (info,) = await asyncio.wait_for(node.call(("INFO", "replication")), timeout_seconds)
     except (AttemptError, asyncio.TimeoutError):
-        return ()  # managed services may not permit it; the role is what counts
-    lines = dict(line.split(":", 1) for line in bytes(info).decode().splitlines() if ":" in line)
+        return {}  # managed services may not permit it; the role is what counts
+    return dict(line.split(":", 1) for line in bytes(info).decode().splitlines() if ":" in line)
+
+
+def _replicas(lines: dict[str, str]) -> tuple[ReplicaHealth, ...]:
     offset = int(lines.get("master_repl_offset", 0))
     return tuple(_replica(value, offset) for key, value in lines.items() if key[:5] == "slave" and key[5:].isdigit())
 

@@ -57,20 +57,24 @@ def session_keys(prefix: str, session_id: str) -> SessionKeys:
     return SessionKeys(base + b"items", base + b"meta", base + b"ops", key_slot(base))
 
 
-def acl_rule(prefix: str) -> tuple[str, ...]:
+def acl_rule(prefix: str, *, fsync: bool = False) -> tuple[str, ...]:
     """Return the ACL rule that a session's user on the data servers needs, as arguments of ACL SETUSER.
 
-    ROLE and INFO serve `SessionStore.health` alone; ASKING and CLUSTER are for clusters.
+    INFO tells a session that was lost from one that was deleted, and serves `SessionStore.health`; ROLE serves Sentinel
+    too; WAIT is for ``durability``; ASKING and CLUSTER are for clusters.
 
     Args:
         prefix: The key prefix.
+        fsync: Whether ``durability.fsync`` is used, which needs WAITAOF; servers before 7.2 do not know it.
     """
-    scripts = ("eval", "evalsha", "asking", "cluster|slots", "cluster|info", "role", "info", "select")
+    scripts = ("eval", "evalsha", "asking", "cluster|slots", "cluster|info", "role", "info", "select", "wait")
     lists = ("rpush", "lrange", "lindex", "llen", "lset", "lrem", "ltrim", "rpop")
-    others = ("hget", "hmget", "hset", "hdel", "zadd", "zscore", "zrevrange", "zrangebyscore", "zremrangebyscore")
+    hashes = ("hmget", "hgetall", "hkeys", "hset", "hsetnx", "hdel")
+    sorted_sets = ("zadd", "zscore", "zrevrange", "zrangebyscore", "zrevrangebyscore", "zremrangebyscore")
     keys = ("del", "exists", "pexpire", "persist", "pttl", "time")
+    names = (*scripts, *(("waitaof",) if fsync else ()), *lists, *hashes, *sorted_sets, *keys)
     literal = re.sub(r"([\\*?\[\]])", r"\\\1", prefix)
-    return (f"~{literal}:*", "-@all", *(f"+{command}" for command in (*scripts, *lists, *others, *keys)))
+    return (f"~{literal}:*", "-@all", *(f"+{command}" for command in names))
 
 
 def check_prefix(prefix: str) -> str:

@@ -1,7 +1,8 @@
 """One typed function a script: what can be done to a session, each in one round trip.
 
 A changing operation carries an id that the caller drew once; sent again under the same id it changes nothing more and
-answers as the first time. The scripts are in ``lua/``, one file each, behind a common prelude.
+answers as the first time. It also carries the latest version that the caller knows: a server that does not know it has
+lost history, and changes nothing.
 """
 
 from __future__ import annotations
@@ -9,116 +10,35 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
-from redis.exceptions import NoScriptError, ResponseError
 from redis.utils import HIREDIS_AVAILABLE
 
-from .connections.node import Argument, Node
-from .keys import SessionKeys
-from .verdicts import AttemptError
+from .connections.node import Argument, Tenure
+from .journal import OPERATION_ID_BYTES, Effect, Unit
+from .request import APPLIED, BEHIND, CONFLICT, REPEAT, UNSURE, Known, Knows, Request, Run, Subject, script
 
 __all__ = [
     "Change",
     "Description",
-    "Policy",
     "Popped",
     "Reading",
-    "Request",
     "append",
     "clear",
     "info",
+    "members_of",
     "new_operation_id",
     "pop",
     "read",
     "replace",
 ]
 
-# First element of every changing script's reply (prelude.lua).
-REPEAT, APPLIED, CONFLICT, UNSURE = 0, 1, 2, 3
+_Change = TypeVar("_Change", bound="Change")
 
-
-@dataclass(frozen=True)
-class Script:
-    """A Lua script as Redis knows it: its source and the SHA-1 that EVALSHA takes."""
-
-    name: str
-    source: bytes
-    sha: bytes
-
-
-@cache
-def script(name: str) -> Script:
-    """Return the script of ``lua/{name}.lua`` behind the prelude."""
-    folder = resources.files(__package__) / "lua"
-    source = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("prelude", name))
-    return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
-
-
-@dataclass
-class Request:
-    """One script on the keys of one session, ready to be sent to whichever node holds them.
-
-    Attributes:
-        script: What to run.
-        keys: On which session.
-        arguments: Its ARGV.
-        key_count: How many of the session's keys it touches: items, meta, ops, in this order. What a script does not
-            need must not be declared: in a slot that is being migrated, one missing key holds up the request.
-        behind: Commands on the same keys that go out behind it, in the same write.
-        sent: Whether it may have reached a server since this was last set to False.
-    """
-
-    script: Script
-    keys: SessionKeys
-    arguments: tuple[Argument, ...]
-    key_count: int = 3
-    behind: tuple[tuple[Argument, ...], ...] = ()
-    sent: bool = False
-
-    async def send(self, node: Node, *, asking: bool = False, only_first_key: bool = False) -> Any:
-        """Return the script's reply from a node, or with commands behind it the list of all replies.
-
-        EVALSHA first; a node that does not know the script (a fresh replica, after SCRIPT FLUSH) is sent the source
-        once, which also teaches it.
-
-        Args:
-            node: The node to ask.
-            asking: Send ASKING before it, on the same connection (cluster: the slot is being imported there).
-            only_first_key: Declare the first key alone; the scripts derive the others (see prelude.lua).
-
-        Raises:
-            AttemptError: No reply, or an error reply.
-        """
-        keys = (self.keys.items, self.keys.meta, self.keys.ops)[: 1 if only_first_key else self.key_count]
-        tail = (len(keys), *keys, *self.arguments)
-        try:
-            return await self._call(node, ("EVALSHA", self.script.sha, *tail), asking)
-        except AttemptError as error:
-            if not isinstance(error.cause, NoScriptError):
-                raise
-        return await self._call(node, ("EVAL", self.script.source, *tail), asking)
-
-    async def _call(self, node: Node, command: Sequence[Argument], asking: bool) -> Any:
-        commands = (command, *self.behind)
-        if asking:  # it holds for one command
-            commands = tuple(part for each in commands for part in (("ASKING",), each))
-        replies = (await node.call(*commands, on_send=self._leaves))[1 if asking else 0 :: 2 if asking else 1]
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise AttemptError(reply, node=node.name, sent=True) from reply
-        return replies if self.behind else replies[0]
-
-    def _leaves(self) -> None:
-        self.sent = True
-
-
-Run: TypeAlias = Callable[[Request], Awaitable[Any]]
-"""Sends a request to the node that holds its keys, again if need be, and returns the reply."""
+# Changes that a reading names at most: what a failover drops is a few seconds' work.
+_READ_CHANGES = 128
 
 
 def new_operation_id() -> bytes:
@@ -126,77 +46,59 @@ def new_operation_id() -> bytes:
     return base64.urlsafe_b64encode(os.urandom(12))
 
 
-@dataclass(frozen=True)
-class Policy:
-    """What every change of a session sends along.
-
-    Attributes:
-        session_id: The session's id, as stored in ``meta``.
-        ttl_ms: Milliseconds until the session expires; 0 leaves its expiry as it is.
-        retention_ms: How long the operation's id is remembered.
-    """
-
-    session_id: bytes
-    ttl_ms: int
-    retention_ms: int
-
-    def head(self, operation_id: bytes) -> tuple[Argument, ...]:
-        """Return the first arguments of every script that changes and may begin a session."""
-        return operation_id, self.retention_ms, self.ttl_ms, self.session_id
-
-
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Change:
     """What a changing operation did.
 
     Attributes:
-        version: The version that it made, or (conflict) the one that the session has.
+        version: The version that it made, or the one that the session has.
+        tenure: Who said so.
+        unit: The change as it can be made again; None if nothing was changed.
         repeated: It had been applied by an earlier attempt already.
         conflict: It was not applied, since the session is not as the caller saw it.
-        removed: Number of elements removed (clear).
+        behind: It was not applied, since the server does not know what the caller knows.
     """
 
     version: int
+    tenure: Tenure
+    unit: Unit | None = None
     repeated: bool = False
     conflict: bool = False
-    removed: int = 0
+    behind: bool = False
+
+    @property
+    def result(self) -> bytes | None:
+        """What the change returned."""
+        return self.unit.result if self.unit else None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Popped(Change):
-    """What a pop did.
+    """What a pop did; its result is the removed element, None if there was none.
 
     Attributes:
-        element: The removed element, or None if there was none.
         unsure: Nothing was removed, since the newest element does not look like an item.
     """
 
-    element: bytes | None = None
     unsure: bool = False
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The newest elements of a session.
+class Description:
+    """What a session is; times in milliseconds since 1970 by the server's clock, None where there is no session.
 
     Attributes:
-        version: The session's version, 0 if it does not exist.
-        length: Number of elements that the session has.
-        count: Number of elements that were read.
-        joined: The elements, with the separator between two of them.
-        separator: ``,<number>,`` with a number drawn at random for this reading.
+        length: Number of its elements.
+        ttl_ms: Milliseconds until it expires; -1 never, -2 there is none.
+        created_ms: When it began.
+        updated_ms: When it was changed last.
+        version: Its version, 0 if there is none.
+        generation: Its generation.
+        claim: The highest version that somebody misses; 0 if nobody does.
+        members: The newest changes, as in ``ops``, back to the version that the caller knew; empty if nothing is new.
+        tenure: Who said so.
+        knew: What the caller knew.
     """
-
-    version: int
-    length: int
-    count: int
-    joined: bytes
-    separator: bytes
-
-
-@dataclass(frozen=True)
-class Description:
-    """What `info` found; times in milliseconds since 1970 by the server's clock, None where there is no session."""
 
     length: int
     ttl_ms: int
@@ -204,67 +106,85 @@ class Description:
     updated_ms: int | None
     version: int
     generation: int
+    claim: int
+    members: tuple[tuple[int, bytes], ...]
+    tenure: Tenure
+    knew: Known
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it is not what the caller knew, or others say that something is missing."""
+        version, id_ = self.knew
+        if self.claim or self.version < version:
+            return True
+        there = [member for at, member in self.members if at == version and len(member) == OPERATION_ID_BYTES]
+        return bool(id_ and there and id_ not in there)
 
 
-async def append(run: Run, keys: SessionKeys, policy: Policy, operation_id: bytes, items: Sequence[bytes]) -> Change:
-    """Add items to the end, all or none."""
-    arguments = (*policy.head(operation_id), *items)
-    status, version = await run(Request(script("append"), keys, arguments))
-    return Change(version, repeated=status == REPEAT)
+@dataclass(frozen=True)
+class Reading:
+    """The newest elements of a session.
 
-
-async def read(run: Run, keys: SessionKeys, newest: int) -> Reading:
-    """Return the ``newest`` elements (0 means all).
-
-    With hiredis, LRANGE behind a small script is the fastest: Lua takes longer to join 1,000 elements than hiredis to
-    read them. Without it, redis-py reads one long reply several times faster than 1,000 short ones. The version is that
-    before the elements or of them, so that a replacement at this version never passes over a change.
+    Attributes:
+        session: The session that they are of.
+        count: Number of elements that were read.
+        joined: The elements, with the separator between two of them.
+        separator: ``,<number>,`` with a number drawn at random for this reading.
     """
-    separator = b",%d," % int.from_bytes(os.urandom(7), "big")
-    if HIREDIS_AVAILABLE:
-        behind = (("LRANGE", keys.items, -newest if newest else 0, -1),)
-        found, elements = await run(Request(script("info"), keys, (), key_count=2, behind=behind))
-        return Reading(int(found[4] or 0), found[0], len(elements), separator.join(elements), separator)
-    version, length, count, pieces = await run(Request(script("read"), keys, (newest, separator), key_count=2))
-    return Reading(version, length, count, separator.join(pieces), separator)
+
+    session: Description
+    count: int
+    joined: bytes
+    separator: bytes
+
+    @property
+    def version(self) -> int:
+        """The session's version, 0 if it does not exist."""
+        return self.session.version
+
+    @property
+    def length(self) -> int:
+        """Number of elements that the session has."""
+        return self.session.length
+
+
+async def append(run: Run, subject: Subject, operation_id: bytes, knows: Knows, items: Sequence[bytes]) -> Change:
+    """Add items to the end, all or none."""
+    return await _change(run, subject, operation_id, knows, "append", items, Effect(push=tuple(items)))
 
 
 async def pop(
-    run: Run, keys: SessionKeys, policy: Policy, operation_id: bytes, at: tuple[int, bytes] | None = None
+    run: Run,
+    subject: Subject,
+    operation_id: bytes,
+    knows: Knows,
+    at: tuple[int, bytes] | None = None,
 ) -> Popped:
     """Remove the newest element and return it.
 
     Args:
         run: Sends the request.
-        keys: The session's keys.
-        policy: What every change sends along.
+        subject: The session.
         operation_id: Drawn once for this operation.
+        knows: Returns the latest version that the caller knows.
         at: None for the newest element, else the index from the end (-1 is the newest) and the element that must
             stand there.
     """
-    index, digest = ("", b"") if at is None else (at[0], _sha1(at[1]))
-    arguments = (*policy.head(operation_id), index, digest)
-    status, version, *rest = await run(Request(script("pop"), keys, arguments))
-    return Popped(
-        version,
-        repeated=status == REPEAT,
-        conflict=status == CONFLICT,
-        unsure=status == UNSURE,
-        element=rest[0] if rest else None,
-    )
+    arguments = ("", b"") if at is None else (at[0], _sha1(at[1]))
+    effect = Effect(keep=(0, -1)) if at is None or at[0] == -1 else None
+    return await _change(run, subject, operation_id, knows, "pop", arguments, effect, Popped)
 
 
-async def clear(run: Run, keys: SessionKeys, policy: Policy, operation_id: bytes) -> Change:
-    """Remove all items."""
-    status, version, removed = await run(Request(script("clear"), keys, (operation_id, policy.retention_ms)))
-    return Change(version, repeated=status == REPEAT, removed=removed)
+async def clear(run: Run, subject: Subject, operation_id: bytes, knows: Knows) -> Change:
+    """Remove all items; the result is their number."""
+    return await _change(run, subject, operation_id, knows, "clear", (), Effect(keep=(0, 0)))
 
 
 async def replace(
     run: Run,
-    keys: SessionKeys,
-    policy: Policy,
+    subject: Subject,
     operation_id: bytes,
+    knows: Knows,
     items: Sequence[bytes],
     *,
     expected_version: int | None = None,
@@ -274,24 +194,91 @@ async def replace(
 
     Args:
         run: Sends the request.
-        keys: The session's keys.
-        policy: What every change sends along.
+        subject: The session.
         operation_id: Drawn once for this operation.
+        knows: Returns the latest version that the caller knows.
         items: What to put behind the kept elements.
         expected_version: None means any; otherwise a session with another version is left alone (conflict).
         keep: First index to keep and the first behind it, from 0; an empty range keeps nothing.
     """
-    expected = "" if expected_version is None else expected_version
-    arguments = (*policy.head(operation_id), expected, *keep, *items)
-    status, version = await run(Request(script("replace"), keys, arguments))
-    return Change(version, repeated=status == REPEAT, conflict=status == CONFLICT)
+    arguments = ("" if expected_version is None else expected_version, *keep, *items)
+    return await _change(run, subject, operation_id, knows, "replace", arguments, Effect(keep, tuple(items)))
 
 
-async def info(run: Run, keys: SessionKeys) -> Description:
+async def _change(
+    run: Run,
+    subject: Subject,
+    operation_id: bytes,
+    knows: Knows,
+    name: str,
+    arguments: Sequence[Argument],
+    effect: Effect | None,
+    kind: type[_Change] = Change,  # type: ignore[assignment]  # mypy cannot see that the default fits the variable
+) -> _Change:
+    head = subject.head(operation_id)
+    request = Request(script(name), subject.keys, tuple(arguments), knows, head, confirmation=subject.confirmation)
+    status, version, *rest = await run(request)
+    unit = None
+    if rest:
+        known = request.knew
+        before = rest[0] or (known[1] if status == APPLIED and known[0] == version - 1 else b"")
+        unit = Unit(version, operation_id, before, effect, rest[1] if len(rest) > 1 else None)
+    flags = {} if status != UNSURE else {"unsure": True}
+    return kind(
+        version,
+        request.tenure,
+        unit,
+        repeated=status == REPEAT,
+        conflict=status == CONFLICT,
+        behind=status == BEHIND,
+        **flags,
+    )
+
+
+async def read(run: Run, subject: Subject, knows: Knows, newest: int) -> Reading:
+    """Return the ``newest`` elements (0 means all).
+
+    With hiredis, LRANGE behind a small script is the fastest: Lua takes longer to join 1,000 elements than hiredis to
+    read them. Without it, redis-py reads one long reply several times faster than 1,000 short ones. The version is that
+    before the elements or of them, so that a replacement at this version never passes over a change.
+    """
+    separator = b",%d," % int.from_bytes(os.urandom(7), "big")
+    if HIREDIS_AVAILABLE:
+        behind = (("LRANGE", subject.keys.items, -newest if newest else 0, -1),)
+        request = Request(script("info"), subject.keys, (_READ_CHANGES,), knows, spare_key=2, behind=behind)
+        found, elements = await run(request)
+        return Reading(_described(found, request), len(elements), separator.join(elements), separator)
+    request = Request(script("read"), subject.keys, (_READ_CHANGES, newest, separator), knows, spare_key=2)
+    found, count, pieces = await run(request)
+    return Reading(_described(found, request), count, separator.join(pieces), separator)
+
+
+async def info(run: Run, subject: Subject, knows: Knows) -> Description:
     """Describe the session."""
-    length, ttl_ms, *rest = await run(Request(script("info"), keys, (), key_count=2))
-    created, updated, version, generation = (int(value) if value else None for value in rest)
-    return Description(length, ttl_ms, created, updated, version or 0, generation or 0)
+    request = Request(script("info"), subject.keys, (_READ_CHANGES,), knows, spare_key=2)
+    return _described(await run(request), request)
+
+
+def _described(found: Sequence[Any], request: Request) -> Description:
+    length, ttl_ms, *rest, members = found
+    created, updated, version, generation, claim = (int(value) if value else None for value in rest)
+    return Description(
+        length,
+        ttl_ms,
+        created,
+        updated,
+        version or 0,
+        generation or 0,
+        claim or 0,
+        members_of(members),
+        request.tenure,
+        request.knew,
+    )
+
+
+def members_of(flat: Sequence[bytes]) -> tuple[tuple[int, bytes], ...]:
+    """Return what ZREVRANGEBYSCORE … WITHSCORES replied."""
+    return tuple((int(version), member) for member, version in zip(flat[::2], flat[1::2], strict=True))
 
 
 def _sha1(element: bytes) -> bytes:

@@ -9,14 +9,13 @@ import tenacity
 
 from .config import HAConfig
 from .connections.locator import Locator, Sendable
-from .errors import ConnectionsClosedError, DeadlineExceededError, OperationError, Outcome
+from .errors import ConnectionsClosedError, OperationError, Outcome
 from .telemetry import Observation, note_failovers
 from .timing import timeout_at
-from .verdicts import AttemptError, classify
+from .verdicts import AttemptError, ShortfallError, classify
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "Operation"]
 
-# With less than this left, an attempt would be cut off before it could succeed.
 _SHORTEST_ATTEMPT_SECONDS = 0.01
 
 
@@ -39,30 +38,17 @@ class Executor:
         self.closed = True
         await self.locator.aclose()
 
-    async def run(self, request: Sendable, observation: Observation, *, changes: bool) -> Any:
-        """Return the reply to a request.
+    def begin(self, observation: Observation, *, changes: bool, degrade: bool = False) -> Operation:
+        """Begin an operation: its deadline runs from now on.
 
         Args:
-            request: What to send; sent again under the same operation id when it has to be.
             observation: Is told about every retry.
             changes: Whether it changes the session; a failed read has no outcome to worry about.
-
-        Raises:
-            OperationError: It failed for good; `outcome` says whether the change may be there.
+            degrade: Whether a change that is not on enough replicas by the deadline counts as done.
         """
-        attempt = _Attempt(self, request, observation, changes)
-        try:
-            try:
-                return await attempt.once()
-            except AttemptError as error:
-                attempt.failed = error
-            # Only now: tenacity's loop costs 15 to 20 µs, a fifth of an append, which no undisturbed operation pays.
-            return await self._loop(attempt)(attempt.again)
-        finally:
-            note_failovers(self.locator.topology, self.locator.failovers - self._failovers)
-            self._failovers = self.locator.failovers
+        return Operation(self, observation, changes, degrade)
 
-    def _loop(self, attempt: _Attempt) -> tenacity.AsyncRetrying:
+    def loop(self, attempt: Operation) -> tenacity.AsyncRetrying:
         """Return a loop that starts with the failure that the attempt has seen already."""
         wait = tenacity.wait_random_exponential(
             multiplier=self._retry.initial_backoff_seconds, max=self._retry.max_backoff_seconds
@@ -70,9 +56,10 @@ class Executor:
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(AttemptError),
             # Half of what is left at most, so that an attempt can still follow the wait.
-            wait=lambda state: min(wait(state), max(attempt.left(), 0) / 2),
-            stop=lambda _: self.closed or attempt.left() < _SHORTEST_ATTEMPT_SECONDS,
+            wait=lambda state: min(wait(state), max(attempt.left() - attempt.needs_seconds, 0) / 2),
+            stop=lambda _: self.closed or attempt.left() < attempt.needs_seconds,
             before_sleep=attempt.before_sleep,
+            sleep=lambda seconds: self.locator.watch.wait_for_change(seconds, attempt.changes_seen),
             retry_error_callback=attempt.give_up,
         )
 
@@ -83,60 +70,105 @@ class Executor:
             async with timeout_at(deadline):
                 return await self.locator.attempt(request)
         except asyncio.TimeoutError as error:
-            cause = asyncio.TimeoutError("cut off by the deadline")
+            cause = _CutOffError("cut off by the deadline")
             raise AttemptError(cause, node=None, sent=request.sent) from error
 
     def deadline(self) -> float:
         """Return the event loop's time at which an operation that starts now must be over."""
         return asyncio.get_running_loop().time() + self._retry.deadline_seconds
 
+    def note_failovers(self) -> None:
+        """Count the failovers since the last time."""
+        note_failovers(self.locator.topology, self.locator.failovers - self._failovers)
+        self._failovers = self.locator.failovers
 
-class _Attempt:
-    """One operation's attempts and what is known of them."""
 
-    def __init__(self, executor: Executor, request: Sendable, observation: Observation, changes: bool) -> None:
+class _CutOffError(asyncio.TimeoutError):
+    """The deadline came while an attempt was under way."""
+
+
+class Operation:
+    """One operation: the requests that it takes, each sent until it succeeds, and what is known of them together.
+
+    Attributes:
+        deadline: The event loop's time at which it must be over.
+        observation: Is told about every retry.
+        changes_seen: The locator's changes when the last attempt began.
+        needs_seconds: With less than this left, another attempt would be cut off before it could say anything new.
+    """
+
+    def __init__(self, executor: Executor, observation: Observation, changes: bool, degrade: bool) -> None:
+        self.observation = observation
+        self.deadline = executor.deadline()
         self._executor = executor
-        self._request = request
-        self._observation = observation
         self._changes = changes
-        self._deadline = executor.deadline()
-        self._maybe_applied = False
-        self.failed: AttemptError | None = None
+        self._degrade = degrade
+        self.needs_seconds = _SHORTEST_ATTEMPT_SECONDS
+        self.changes_seen = 0
+        self._maybe_applied = self._applied = False
+        self._request: Sendable
+        self._failed: AttemptError | None = None
+        self._last: AttemptError | None = None
+
+    async def run(self, request: Sendable) -> Any:
+        """Return the reply to a request; sent again under the same operation id when it has to be.
+
+        Raises:
+            OperationError: It failed for good; `outcome` says whether the change may be there.
+        """
+        self._request, self._failed, self._last = request, None, None
+        try:
+            try:
+                return await self._once()
+            except AttemptError as error:
+                self._failed = error
+            # Only now: tenacity's loop costs 15 to 20 µs, a fifth of an append, which no undisturbed operation pays.
+            return await self._executor.loop(self)(self._again)
+        finally:
+            self._executor.note_failovers()
 
     def left(self) -> float:
         """Return the seconds until the deadline."""
-        return self._deadline - asyncio.get_running_loop().time()
+        return self.deadline - asyncio.get_running_loop().time()
 
-    async def once(self) -> Any:
+    async def _once(self) -> Any:
         """Try once.
 
         Raises:
             AttemptError: It failed and another attempt may help.
             OperationError: It failed and none can help.
         """
+        self.changes_seen = self._executor.locator.watch.changes
         try:
-            reply, node = await self._executor.within(self._deadline, self._request)
+            reply, node = await self._executor.within(self.deadline, self._request)
         except AttemptError as error:
+            if isinstance(error.cause, _CutOffError) and self._last is not None:
+                # What came before tells more, if this one had only waited: for a node, or again for replicas.
+                error = error if error.sent and not isinstance(self._last.cause, ShortfallError) else self._last
+            self._last = error
             self._judge(error)
-            raise
-        self._observation.node = node
+            raise error
+        self.observation.node, self._applied = node, False  # the reply tells of the change, not what came before it
         return reply
 
-    async def again(self) -> Any:
+    async def _again(self) -> Any:
         """Try once, or at the first call report the failure that came before the loop."""
-        if self.failed is not None:
-            error, self.failed = self.failed, None
+        if self._failed is not None:
+            error, self._failed = self._failed, None
             raise error
-        return await self.once()
+        return await self._once()
 
     def _judge(self, error: AttemptError) -> None:
         verdict = classify(error.cause, sent=error.sent)
-        self._maybe_applied |= verdict.applied and self._changes
+        self._applied = error.applied
+        shortfall = error.cause if isinstance(error.cause, ShortfallError) else None
+        self.needs_seconds = _SHORTEST_ATTEMPT_SECONDS + (shortfall.wait_seconds if shortfall else 0)
+        self._maybe_applied |= (verdict.applied or error.applied) and self._changes
         if error.node is not None:
-            self._observation.node = error.node
+            self.observation.node = error.node
         lasting = error.lasting or (None if verdict.retry else verdict.error)
         if lasting is not None:
-            raise self._error(lasting, error) from _chained(error)
+            raise self.error(lasting, _reason(error)) from _chained(error)
         if verdict.refresh:
             self._executor.locator.suspect(error)
 
@@ -144,22 +176,35 @@ class _Attempt:
         """Tell the observation about the attempt that failed and the wait that follows."""
         error = _failure(state)
         wait_seconds = state.next_action.sleep if state.next_action else 0.0
-        self._observation.retry(classify(error.cause, sent=error.sent).reason, wait_seconds, error.node)
+        self.observation.retry(classify(error.cause, sent=error.sent).reason, wait_seconds, error.node)
 
     def give_up(self, state: tenacity.RetryCallState) -> Any:
-        """Raise the error for a deadline that is over, or for connections that were closed meanwhile."""
-        error = _failure(state)
-        kind = ConnectionsClosedError if self._executor.closed else DeadlineExceededError
-        raise self._error(kind, error) from _chained(error)
+        """Raise the error for a deadline that is over, or for connections that were closed meanwhile.
 
-    def _error(self, kind: type[OperationError], error: AttemptError) -> OperationError:
+        Returns:
+            The reply to a change that is not on enough replicas, if that is good enough.
+        """
+        error = _failure(state)
+        if isinstance(error.cause, ShortfallError):
+            self.observation.unconfirmed(str(error.cause), degraded=self._degrade)
+            if self._degrade:
+                return error.cause.reply
+        kind = classify(error.cause, sent=error.sent).error
+        if self._executor.closed:
+            kind = ConnectionsClosedError
+        raise self.error(kind, _reason(error)) from _chained(error)
+
+    def error(self, kind: type[OperationError], reason: str, **details: Any) -> OperationError:
+        """Return the error of this operation, with what is known of its change by now."""
+        outcome = Outcome.UNKNOWN if self._maybe_applied else Outcome.NOT_APPLIED
         return kind(
-            _reason(error),
-            operation=self._observation.operation,
-            topology=self._observation.topology,
-            outcome=Outcome.UNKNOWN if self._maybe_applied else Outcome.NOT_APPLIED,
-            node=self._observation.node,
-            attempts=self._observation.attempts,
+            reason,
+            operation=self.observation.operation,
+            topology=self.observation.topology,
+            outcome=Outcome.APPLIED if self._applied else outcome,
+            node=self.observation.node,
+            attempts=self.observation.attempts,
+            **details,
         )
 
 
@@ -178,6 +223,8 @@ _ECHO = ", with args beginning with"
 def _reason(error: AttemptError) -> str:
     """Return the last failure in words: the server's or the system's, without what they repeat of the request."""
     text = str(error.cause).partition("\n")[0].partition(_ECHO)[0].strip() or type(error.cause).__name__
+    if isinstance(error.cause, (ShortfallError, _CutOffError)):
+        return text
     return f"{type(error.cause).__name__}: {text[:500]}".rstrip(".")
 
 

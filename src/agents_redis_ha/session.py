@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,17 +15,21 @@ from . import operations
 from .codec import decode_item, decode_joined, encode_items
 from .compaction import Snapshot, make_snapshot
 from .config import HAConfig, Topology
-from .connections.node import take_notice
 from .errors import ClosedError, ConfigurationError, OperationError
 from .info import SessionInfo, session_info
-from .keys import session_keys
-from .operations import Change, Popped, Reading, Run
-from .sharing import ExecutorSource
+from .keeper import Keeper
+from .operations import Change, Description, Popped, Reading
+from .request import Knows, Run, Subject
+from .retry import Operation
+from .sharing import KeeperSource
 from .telemetry import Observation, note_corrupt
+from .timing import see_through
 
 __all__ = ["RedisHASession"]
 
 _Result = TypeVar("_Result")
+_Seen = TypeVar("_Seen", Reading, Description)
+_Changed = TypeVar("_Changed", bound=Change)
 
 
 class RedisHASession:
@@ -47,19 +50,14 @@ class RedisHASession:
         self,
         config: HAConfig,
         session_id: str | None,
-        source: ExecutorSource,
+        source: KeeperSource,
         *,
         session_settings: SessionSettings | Mapping[str, Any] | None = None,
     ) -> None:
         """Make a session without I/O; see `ha_session`."""
         self.session_id = uuid.uuid4().hex if session_id is None else session_id
         self.session_settings = _settings(session_settings)
-        self._keys = session_keys(config.key_prefix, self.session_id)
-        self._policy = operations.Policy(
-            session_id=self.session_id.encode("utf-8", "surrogatepass"),
-            ttl_ms=(config.ttl or 0) * 1000,
-            retention_ms=config.op_retention_seconds * 1000,
-        )
+        self._subject = Subject.of(config, self.session_id)
         self._config = config
         self._source = source
         self._closed = False
@@ -106,7 +104,9 @@ class RedisHASession:
             return
         id_ = operations.new_operation_id()
         await self._change(
-            "append", lambda run: operations.append(run, self._keys, self._policy, id_, elements), len(elements)
+            "append",
+            lambda run, knows: operations.append(run, self._subject, id_, knows, elements),
+            len(elements),
         )
 
     async def pop_item(self) -> TResponseInputItem | None:
@@ -123,9 +123,9 @@ class RedisHASession:
                 popped = await self._pop_newest_item()
             if popped is not None and popped.conflict:
                 continue  # another worker popped it between the look and the removal
-            if popped is None or popped.element is None:
+            if popped is None or popped.result is None:
                 return None
-            item = decode_item(popped.element)
+            item = decode_item(popped.result)
             if item is not None:
                 return item
             # Lua took for JSON what Python does not (such as a hexadecimal number): it is gone, look for the next one.
@@ -142,8 +142,8 @@ class RedisHASession:
     async def clear(self) -> bool:
         """Remove all items like `clear_session`; return whether there were any."""
         id_ = operations.new_operation_id()
-        change = await self._change("clear", lambda run: operations.clear(run, self._keys, self._policy, id_))
-        return change.removed > 0
+        change = await self._change("clear", lambda run, knows: operations.clear(run, self._subject, id_, knows))
+        return int(change.result or 0) > 0
 
     async def info(self) -> SessionInfo:
         """Return what Redis keeps about the session besides its items.
@@ -151,7 +151,7 @@ class RedisHASession:
         Raises:
             OperationError: It could not be read.
         """
-        found = await self._observed("info", lambda run: operations.info(run, self._keys))
+        found = await self._look("info", lambda run, knows: operations.info(run, self._subject, knows))
         return session_info(self.session_id, found)
 
     async def ping(self) -> bool:
@@ -187,7 +187,7 @@ class RedisHASession:
             return False
         elements = encode_items(items)
         id_ = operations.new_operation_id()
-        await self._change("replace", lambda run: operations.replace(run, self._keys, self._policy, id_, elements))
+        await self._change("replace", lambda run, knows: operations.replace(run, self._subject, id_, knows, elements))
         return True
 
     async def _get_compaction_snapshot(
@@ -203,15 +203,15 @@ class RedisHASession:
         id_ = operations.new_operation_id()
         change = await self._change(
             "replace",
-            lambda run: operations.replace(
-                run, self._keys, self._policy, id_, elements, expected_version=version, keep=keep
+            lambda run, knows: operations.replace(
+                run, self._subject, id_, knows, elements, expected_version=version, keep=keep
             ),
         )
         return not change.conflict
 
     async def _pop(self, at: tuple[int, bytes] | None = None) -> Popped:
         id_ = operations.new_operation_id()
-        return await self._change("pop", lambda run: operations.pop(run, self._keys, self._policy, id_, at))
+        return await self._change("pop", lambda run, knows: operations.pop(run, self._subject, id_, knows, at))
 
     async def _pop_newest_item(self) -> Popped | None:
         """Find the newest element that is an item, which the script could not tell, and remove just that one."""
@@ -229,48 +229,57 @@ class RedisHASession:
             window *= 2
 
     async def _read(self, newest: int) -> tuple[Reading, list[TResponseInputItem | None]]:
-        reading = await self._observed("read", lambda run: operations.read(run, self._keys, newest))
+        reading = await self._look("read", lambda run, knows: operations.read(run, self._subject, knows, newest))
         return reading, decode_joined(reading.joined, reading.count, reading.separator)
 
     @property
     def _topology(self) -> Topology:
-        return self._source().locator.topology
+        return self._source().executor.locator.topology
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the session was closed")
 
+    async def _look(self, name: str, make: Callable[[Run, Knows], Awaitable[_Seen]]) -> _Seen:
+        """Run an operation that reads."""
+        return await self._observed(name, lambda keeper, operation: keeper.look(operation, self._subject, make))
+
     async def _change(
-        self, name: str, operation: Callable[[Run], Awaitable[_Result]], batch_size: int | None = None
-    ) -> _Result:
+        self, name: str, make: Callable[[Run, Knows], Awaitable[_Changed]], batch_size: int | None = None
+    ) -> _Changed:
         """Run a changing operation to its end, also when the caller is cancelled on the way.
 
-        A cancelled attempt is sent again under its id, by a task that nobody cancels: whether or not it had been
-        applied, afterwards it is. So an undisturbed operation pays for no task of its own.
+        A cancelled attempt is sent again under its id, by a task that nobody cancels; no other pays for a task.
         """
-        self._check_open()
+        heard = True
+
+        def run(keeper: Keeper, operation: Operation) -> Awaitable[_Changed]:
+            return keeper.change(operation, self._subject, make, heard=heard)
+
         try:
-            return await self._observed(name, operation, changes=True, batch_size=batch_size)
+            return await self._observed(name, run, changes=True, batch_size=batch_size)
         except asyncio.CancelledError:
-            await _see_through(self._observed(name, operation, changes=True, batch_size=batch_size))
+            heard = False
+            await see_through(self._observed(name, run, changes=True, batch_size=batch_size))
             raise
 
     async def _observed(
         self,
         name: str,
-        operation: Callable[[Run], Awaitable[_Result]],
+        run: Callable[[Keeper, Operation], Awaitable[_Result]],
         *,
         changes: bool = False,
         batch_size: int | None = None,
     ) -> _Result:
         """Run an operation under a span, with retries."""
         self._check_open()
-        executor = self._source()
-        observation = Observation(
-            name, executor.locator.topology, self.session_id, self._config.trace_session_id, batch_size
-        )
+        keeper = self._source()
+        topology, show_id = keeper.executor.locator.topology, self._config.trace_session_id
+        observation = Observation(name, topology, self.session_id, show_id, batch_size)
+        degrade = self._config.durability.on_shortfall == "degrade"
+        operation = keeper.executor.begin(observation, changes=changes, degrade=degrade)
         try:
-            result = await operation(lambda request: executor.run(request, observation, changes=changes))
+            result = await run(keeper, operation)
             if isinstance(result, Change) and result.repeated:
                 observation.repeated()
         except BaseException as error:
@@ -289,12 +298,3 @@ def _settings(settings: SessionSettings | Mapping[str, Any] | None) -> SessionSe
         return SessionSettings(**settings)
     except (TypeError, ValueError) as error:
         raise ConfigurationError("session_settings", str(error).partition("\n")[0]) from None
-
-
-async def _see_through(operation: Coroutine[Any, Any, object]) -> None:
-    """Wait for an operation's end, however often the waiter is cancelled; its outcome is nobody's to handle."""
-    task = asyncio.ensure_future(operation)
-    task.add_done_callback(take_notice)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((task,))

@@ -197,6 +197,49 @@ class RetryConfig(Frozen):
         return self
 
 
+class DurabilityConfig(Frozen):
+    """When a change counts as stored: on the primary alone, on replicas too, on disk.
+
+    Attributes:
+        replicas: So many replicas must have the change before it is confirmed (WAIT). In a cluster: of its shard.
+        fsync: Whether the primary, and so many replicas, must have it in their append-only files on disk (WAITAOF:
+            Redis 7.2, Valkey 8 and newer, with ``appendonly yes``).
+        timeout_seconds: Longest wait for them in one attempt; shorter than ``pool.response_timeout_seconds``. The next
+            attempt waits again, until the deadline.
+        on_shortfall: When the deadline comes with too few of them: ``raise`` `UnconfirmedError`, or ``degrade``: return
+            with a warning, a span event and a metric.
+    """
+
+    replicas: int = Field(default=0, ge=0)
+    fsync: bool = False
+    timeout_seconds: float = Field(default=1.0, ge=0.001)
+    on_shortfall: Literal["raise", "degrade"] = "raise"
+
+
+class RepairConfig(Frozen):
+    """What a process keeps of its sessions' latest changes, to put back what the servers lose.
+
+    The age is bounded by ``op_retention_seconds``.
+
+    Attributes:
+        max_changes: Most changes of its own, of all sessions together, and most sessions. 0 keeps none: losses are not
+            noticed then.
+        max_bytes: Most bytes of items, own and read.
+        patience_seconds: Longest time for which a session takes no changes because somebody else may still put back
+            what this process cannot.
+        on_loss: When something cannot be put back: ``raise`` `HistoryLostError` once, or ``warn``: log it, count it,
+            and go on.
+        written_on: What happens to lost appends of this process when others wrote on before they were back: they are
+            lost (``report``), or put at the end, with a warning (``append``).
+    """
+
+    max_changes: int = Field(default=10_000, ge=0)
+    max_bytes: int = Field(default=32 * 1024 * 1024, ge=0)
+    patience_seconds: float = Field(default=2.0, ge=0)
+    on_loss: Literal["raise", "warn"] = "raise"
+    written_on: Literal["report", "append"] = "report"
+
+
 class SentinelConfig(Frozen):
     """How the Sentinels themselves are asked; they have their own users and their own TLS.
 

@@ -11,17 +11,23 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeAlias
 
 from .config import HAConfig
 from .connections import Client, adopt, create_locator
+from .journal import Journal
+from .keeper import Keeper
 from .retry import Executor
 
-__all__ = ["ExecutorSource", "close_shared_connections", "owned_executor", "shared_executor"]
+__all__ = ["KeeperSource", "close_shared_connections", "owned_keeper", "shared_keeper"]
 
-ExecutorSource: TypeAlias = Callable[[], Executor]
-"""Returns the executor to use in the running event loop."""
+KeeperSource: TypeAlias = Callable[[], Keeper]
+"""Returns the keeper to use in the running event loop."""
+
+# A process that makes a configuration for each tenant does not keep the histories of all of them.
+_MOST_JOURNALS = 16
 
 _Key: TypeAlias = "tuple[HAConfig, Client | None]"  # the configuration's connection part
 
@@ -69,7 +75,7 @@ class _LoopConnections:
     """The connections of one event loop, by configuration and (adopted) client."""
 
     def __init__(self, registry: _Registry) -> None:
-        self.executors: dict[_Key, Executor] = {}
+        self.keepers: dict[_Key, Keeper] = {}
         self._registry = registry
         self._guard = self._until_the_loop_ends()
 
@@ -87,22 +93,41 @@ class _LoopConnections:
 
     async def aclose(self) -> None:
         self._registry.forget(self)
-        executors, self.executors = self.executors, {}
-        await asyncio.gather(*(executor.aclose() for executor in executors.values()))
+        keepers, self.keepers = self.keepers, {}
+        await asyncio.gather(*(keeper.aclose() for keeper in keepers.values()))
+
+
+class _Journals(threading.local):
+    """What sessions know of their histories, by configuration, for all event loops that a thread runs one by one.
+
+    A job that calls `asyncio.run` for each turn still knows what it wrote in the turns before.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[_Key, Journal] = OrderedDict()
+
+    def of(self, key: _Key) -> Journal:
+        config, _ = key
+        journal = self._known.setdefault(key, Journal(config.repair.max_changes, config.repair.max_bytes))
+        self._known.move_to_end(key)
+        while len(self._known) > _MOST_JOURNALS:
+            self._known.popitem(last=False)
+        return journal
 
 
 _registry = _Registry()
+_journals = _Journals()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_registry.leave_behind)
 
 
-def shared_executor(config: HAConfig, client: Client | None = None) -> ExecutorSource:
-    """Return a source of the executor that sessions of this configuration (and client) share in the running loop."""
-    known: Executor | None = None
+def shared_keeper(config: HAConfig, client: Client | None = None) -> KeeperSource:
+    """Return a source of the keeper that sessions of this configuration (and client) share in the running loop."""
+    known: Keeper | None = None
     known_loop: asyncio.AbstractEventLoop | None = None
     generation = -1
 
-    def source() -> Executor:
+    def source() -> Keeper:
         nonlocal known, known_loop, generation
         loop = asyncio.get_running_loop()
         if known is None or known_loop is not loop or generation != _registry.generation:
@@ -112,25 +137,30 @@ def shared_executor(config: HAConfig, client: Client | None = None) -> ExecutorS
     return source
 
 
-def _find(loop: asyncio.AbstractEventLoop, config: HAConfig, client: Client | None) -> Executor:
+def _find(loop: asyncio.AbstractEventLoop, config: HAConfig, client: Client | None) -> Keeper:
     connections = _registry.of(loop) or _registry.open(loop)
     key = (config.connection_part(), client)
-    executor = connections.executors.get(key)
-    if executor is None:
-        executor = connections.executors[key] = owned_executor(config, client)
-    return executor
+    keeper = connections.keepers.get(key)
+    if keeper is None:
+        keeper = connections.keepers[key] = owned_keeper(config, client, _journals.of(key))
+    return keeper
 
 
-def owned_executor(config: HAConfig, client: Client | None = None) -> Executor:
-    """Return an executor with connections of its own, which the caller closes.
+def owned_keeper(config: HAConfig, client: Client | None = None, journal: Journal | None = None) -> Keeper:
+    """Return a keeper with connections of its own, which the caller closes.
+
+    Args:
+        config: Where the servers are.
+        client: A user's own client.
+        journal: What is known already of the sessions' histories.
 
     Raises:
         ConfigurationError: The client is none that can be used.
     """
     if client is None:
-        return Executor(config, create_locator(config))
+        return Keeper(config, Executor(config, create_locator(config)), journal)
     adopted, locator = adopt(client, config)
-    return Executor(adopted, locator)
+    return Keeper(adopted, Executor(adopted, locator), journal)
 
 
 async def close_shared_connections() -> None:

@@ -14,9 +14,9 @@ from .connections import Client
 from .entry import resolve_config
 from .errors import ClosedError
 from .health import Health, check_health
-from .retry import Executor
+from .keeper import Keeper
 from .session import RedisHASession
-from .sharing import owned_executor
+from .sharing import owned_keeper
 
 __all__ = ["SessionStore"]
 
@@ -49,7 +49,7 @@ class SessionStore:
         self._config = resolve_config(config, client, options)
         self._client = client
         self._settings = session_settings
-        self._executor: Executor | None = None
+        self._keeper: Keeper | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -81,14 +81,14 @@ class SessionStore:
         Raises:
             ClosedError: The store was closed. What is wrong with the servers is in the result instead.
         """
-        return await check_health(self._source().locator, timeout_seconds)
+        return await check_health(self._source().executor.locator, timeout_seconds)
 
     async def close(self) -> None:
         """Close the connections; later operations of the store and its sessions raise `ClosedError`."""
         self._closed = True
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            await executor.aclose()
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await keeper.aclose()
 
     async def __aenter__(self) -> SessionStore:
         """Return the store."""
@@ -100,12 +100,12 @@ class SessionStore:
         """Close the store."""
         await self.close()
 
-    def _source(self) -> Executor:
+    def _source(self) -> Keeper:
         if self._closed:
             raise ClosedError("the session store was closed")
         loop = asyncio.get_running_loop()
-        if self._executor is None:
-            self._executor, self._loop = owned_executor(self._config, self._client), loop
+        if self._keeper is None:
+            self._keeper, self._loop = owned_keeper(self._config, self._client), loop
         elif self._loop is not loop:
             raise ClosedError("this session store belongs to another event loop: make one for each loop")
-        return self._executor
+        return self._keeper

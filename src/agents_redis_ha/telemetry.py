@@ -9,6 +9,7 @@ With the API alone, or with no SDK set up, an operation pays for one span that r
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from contextvars import Token
 from typing import Final, Literal
@@ -40,10 +41,19 @@ RETRY_REASON: Final = "agents_redis_ha.retry.reason"
 RETRY_WAIT: Final = "agents_redis_ha.retry.wait"
 RETRY_NODE: Final = "agents_redis_ha.retry.node"
 
+UNCONFIRMED_EVENT: Final = "agents_redis_ha.unconfirmed"
+SHORTFALL: Final = "agents_redis_ha.shortfall"
+RESTORED_EVENT: Final = "agents_redis_ha.history_restored"
+LOST_EVENT: Final = "agents_redis_ha.history_lost"
+VERSIONS: Final = "agents_redis_ha.versions"
+
 DURATION: Final = "db.client.operation.duration"
 RETRIES: Final = "agents_redis_ha.retries"
 REPEATS: Final = "agents_redis_ha.repeats_suppressed"
 FAILOVERS: Final = "agents_redis_ha.failovers"
+UNCONFIRMED: Final = "agents_redis_ha.unconfirmed"
+RESTORED: Final = "agents_redis_ha.changes_restored"
+LOST: Final = "agents_redis_ha.changes_lost"
 CORRUPT: Final = "agents_redis_ha.corrupt_items"
 
 _tracer = trace.get_tracer(SCOPE)
@@ -61,14 +71,34 @@ _repeats = _meter.create_counter(
 _failovers = _meter.create_counter(FAILOVERS, unit="{failover}", description="Times that another node took over")
 _corrupt = _meter.create_counter(CORRUPT, unit="{item}", description="Stored elements skipped as not being items")
 
-_totals = {"retries": 0, "repeats_suppressed": 0, "failovers": 0, "corrupt_items": 0}
+_unconfirmed = _meter.create_counter(
+    UNCONFIRMED, unit="{operation}", description="Changes that too few replicas or disks had by the deadline"
+)
+_restored = _meter.create_counter(
+    RESTORED, unit="{change}", description="Changes that the servers had lost and that were put back"
+)
+_lost = _meter.create_counter(
+    LOST, unit="{change}", description="Changes that the servers had lost and that could not be put back"
+)
+
+_totals = {
+    "retries": 0,
+    "repeats_suppressed": 0,
+    "failovers": 0,
+    "corrupt_items": 0,
+    "unconfirmed": 0,
+    "changes_restored": 0,
+    "changes_lost": 0,
+}
+_log = logging.getLogger(SCOPE)
 
 
 def counters() -> dict[str, int]:
     """Return this process's totals since it started, whether or not OpenTelemetry is set up.
 
     Returns:
-        ``retries``, ``repeats_suppressed``, ``failovers`` and ``corrupt_items``.
+        ``retries``, ``repeats_suppressed``, ``failovers``, ``corrupt_items``, ``unconfirmed``, ``changes_restored`` and
+        ``changes_lost``.
     """
     return dict(_totals)
 
@@ -97,7 +127,7 @@ class Observation:
         node: ``host:port`` of the node that was asked last.
     """
 
-    __slots__ = ("_since", "_span", "_token", "attempts", "node", "operation", "topology")
+    __slots__ = ("_session_id", "_show_id", "_since", "_span", "_token", "attempts", "node", "operation", "topology")
 
     def __init__(
         self,
@@ -107,6 +137,7 @@ class Observation:
         show_id: Literal["hashed", "plain", "off"],
         batch_size: int | None = None,
     ) -> None:
+        self._session_id, self._show_id = session_id, show_id
         self.operation = operation
         self.topology: Topology = topology
         self.attempts = 1
@@ -118,9 +149,16 @@ class Observation:
             self._token = context.attach(trace.set_span_in_context(self._span))
             self._span.set_attributes({DB_SYSTEM_NAME: "redis", DB_OPERATION_NAME: operation, TOPOLOGY: topology})
             if show_id != "off":
-                self._span.set_attribute(CONVERSATION_ID, session_id if show_id == "plain" else hashed(session_id))
+                self._span.set_attribute(CONVERSATION_ID, self._session)
             if batch_size is not None:
                 self._span.set_attribute(DB_OPERATION_BATCH_SIZE, batch_size)
+
+    @property
+    def _session(self) -> str:
+        """The session's id as far as it may be shown."""
+        if self._show_id == "off":
+            return "not shown"
+        return self._session_id if self._show_id == "plain" else hashed(self._session_id)
 
     def retry(self, reason: str, wait_seconds: float, node: str | None) -> None:
         """Note that an attempt failed and the next one follows after a wait."""
@@ -138,6 +176,28 @@ class Observation:
         _totals["repeats_suppressed"] += 1
         _repeats.add(1, {DB_OPERATION_NAME: self.operation, TOPOLOGY: self.topology})
         self._span.set_attribute(REPEATED, True)
+
+    def unconfirmed(self, shortfall: str, *, degraded: bool) -> None:
+        """Note that too few replicas or disks had the change by the deadline; a warning if it counts all the same."""
+        _totals["unconfirmed"] += 1
+        _unconfirmed.add(1, {DB_OPERATION_NAME: self.operation, TOPOLOGY: self.topology})
+        self._span.add_event(UNCONFIRMED_EVENT, {SHORTFALL: shortfall})
+        if degraded:
+            _log.warning("%s on %s goes on unconfirmed: %s", self.operation, self.node, shortfall)
+
+    def restored(self, count: int) -> None:
+        """Note that so many changes that the servers had lost were put back."""
+        _totals["changes_restored"] += count
+        _restored.add(count, {TOPOLOGY: self.topology})
+        self._span.add_event(RESTORED_EVENT, {VERSIONS: count})
+        _log.warning("put %d changes back that %s had lost (session %s)", count, self.node, self._session)
+
+    def lost(self, versions: tuple[int, ...]) -> None:
+        """Note that these versions of the session are gone for good."""
+        _totals["changes_lost"] += len(versions)
+        _lost.add(len(versions), {TOPOLOGY: self.topology})
+        self._span.add_event(LOST_EVENT, {VERSIONS: len(versions)})
+        _log.error("%s lost %d changes that cannot be put back (session %s)", self.node, len(versions), self._session)
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the span and record the duration."""

@@ -6,7 +6,7 @@ import asyncio
 import re
 import ssl
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from redis import exceptions as redis_errors
 
@@ -17,10 +17,21 @@ from .errors import (
     PermissionDeniedError,
     ServerRefusedError,
     TLSError,
+    UnconfirmedError,
     WrongKeyTypeError,
 )
 
-__all__ = ["BY_FIRST_WORD", "BY_TYPE", "READ_ONLY", "AttemptError", "Verdict", "classify", "tls_error"]
+__all__ = [
+    "BY_FIRST_WORD",
+    "BY_TYPE",
+    "DEMOTED",
+    "READ_ONLY",
+    "AttemptError",
+    "ShortfallError",
+    "Verdict",
+    "classify",
+    "tls_error",
+]
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,20 @@ class Verdict:
     error: type[OperationError] = DeadlineExceededError
 
 
+class ShortfallError(Exception):
+    """The change is on the primary, but on too few others within the time for them. Internal.
+
+    Attributes:
+        reply: What the script replied.
+        wait_seconds: How long the server waited for the others.
+    """
+
+    def __init__(self, text: str, reply: Any, wait_seconds: float) -> None:
+        super().__init__(text)
+        self.reply = reply
+        self.wait_seconds = wait_seconds
+
+
 class AttemptError(Exception):
     """One attempt failed: the redis-py error, where, and whether the request had left. Internal.
 
@@ -50,6 +75,7 @@ class AttemptError(Exception):
         node: ``host:port`` of the node, or None if none could be found.
         sent: Whether any byte of the request may have reached the server.
         lasting: An error class to raise at once where the topology knows that waiting cannot help.
+        applied: Whether the change is on the node for certain; what failed came after it.
     """
 
     def __init__(
@@ -59,12 +85,14 @@ class AttemptError(Exception):
         node: str | None,
         sent: bool,
         lasting: type[OperationError] | None = None,
+        applied: bool = False,
     ) -> None:
         super().__init__(str(cause))
         self.cause = cause
         self.node = node
         self.sent = sent
         self.lasting = lasting
+        self.applied = applied
 
 
 def _refused(reason: str, *, refresh: bool = False) -> Verdict:
@@ -75,6 +103,9 @@ def _refused(reason: str, *, refresh: bool = False) -> Verdict:
 def _lasting(reason: str, error: type[OperationError]) -> Verdict:
     return Verdict(retry=False, applied=False, refresh=False, reason=reason, error=error)
 
+
+DEMOTED: Final = Verdict(retry=True, applied=True, refresh=True, reason="demoted")
+"""On a primary that became a replica while a WAIT was under way: the change was there, and may be thrown away."""
 
 READ_ONLY: Final = "read_only"
 """The reason of a verdict on a server that is a replica."""
@@ -93,6 +124,7 @@ BY_FIRST_WORD: Final[dict[str, Verdict]] = {
     "OOM": _refused("out_of_memory"),
     "READONLY": _refused(READ_ONLY, refresh=True),
     "TRYAGAIN": _refused("try_again"),
+    "UNBLOCKED": DEMOTED,
     "NOAUTH": _lasting("authentication", AuthenticationFailedError),
     "WRONGPASS": _lasting("authentication", AuthenticationFailedError),
     "NOPERM": _lasting("permission", PermissionDeniedError),
@@ -115,6 +147,7 @@ BY_TYPE: Final[tuple[tuple[type[BaseException], Verdict], ...]] = (
     (redis_errors.MasterDownError, BY_FIRST_WORD["MASTERDOWN"]),
     (redis_errors.ClusterDownError, BY_FIRST_WORD["CLUSTERDOWN"]),
     (redis_errors.OutOfMemoryError, BY_FIRST_WORD["OOM"]),
+    (ShortfallError, Verdict(True, True, True, "unconfirmed", UnconfirmedError)),
     (redis_errors.InvalidResponse, Verdict(True, True, True, "protocol")),
     (redis_errors.TimeoutError, Verdict(True, True, True, "timeout")),
     (redis_errors.ConnectionError, Verdict(True, True, True, "connection")),
@@ -163,9 +196,11 @@ def _by_message(cause: redis_errors.RedisError) -> Verdict | None:
             return BY_FIRST_WORD[inner[-1]]
         if "unauthenticated" in text:  # "Protocol error: unauthenticated multibulk length", before any NOAUTH
             return BY_FIRST_WORD["NOAUTH"]
+        if "cannot be used with replica instances" in text:  # WAIT, sent behind a script
+            return DEMOTED
         if "Script killed by user" in text:
             return _refused("script_killed")
-    if "max number of clients reached" in text:
+    if "max number of clients" in text:
         return _refused("max_clients")
     if text.startswith("No connection available"):
         return _refused("pool_exhausted")

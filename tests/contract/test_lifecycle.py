@@ -173,6 +173,21 @@ async def test_health_names_primaries_replicas_and_round_trip(topology: str, lab
     assert all(replica.online and replica.lag_bytes >= 0 for replica in replicas.values())
 
 
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+async def test_health_warns_of_a_primary_that_would_go_on_alone(labs: Any, kind: str) -> None:
+    servers = labs.get(kind)
+    await asyncio.to_thread(servers.wait_ready)
+    async with SessionStore(servers.config()) as store:
+        health = await store.health()
+        assert health.ok
+        assert len(health.warnings) == len(health.primaries)
+        assert all("min-replicas-to-write" in warning for warning in health.warnings)
+        with servers.configure(servers.primary(), min_replicas_to_write=1, min_replicas_max_lag=5):
+            guarded = await store.health()
+        assert guarded.ok
+        assert len(guarded.warnings) == len(health.warnings) - 1
+
+
 async def test_a_demoted_primary_is_not_healthy_however_well_it_answers(labs: Any) -> None:
     servers = labs.get("sentinel")
     replica = servers.replicas_of(servers.primary())[0]

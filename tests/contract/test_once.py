@@ -54,7 +54,7 @@ changes = pytest.mark.parametrize("change", AFTER, ids=lambda change: change.__n
 
 
 def proxy_of(servers: lab.Lab, session: RedisHASession) -> lab.Proxy:
-    proxy = servers.primary(session._keys.items).proxy
+    proxy = servers.primary(session._subject.keys.items).proxy
     assert proxy is not None
     return proxy
 
@@ -82,7 +82,7 @@ async def test_a_change_whose_reply_is_lost_is_there_once(
     session = await begin(proxied, session_id)
     suppressed = counters()["repeats_suppressed"]
     proxy = proxy_of(proxied, session)
-    proxy.cut_next_reply(b"\r\n$16\r\n", times=times)  # the id of a changing operation has 16 characters
+    proxy.cut_next_reply(b":ops\r\n$16\r\n", times=times)  # the id of a changing operation has 16 characters
     await change(session)
     assert not proxy.cuts_pending
     assert counters()["repeats_suppressed"] == suppressed + 1
@@ -95,10 +95,10 @@ async def test_a_change_is_there_once_when_the_scripts_are_flushed_before_the_re
 ) -> None:
     session = await begin(proxied, session_id)
     proxy = proxy_of(proxied, session)
-    admin = proxied.client(proxied.primary(session._keys.items))
+    admin = proxied.client(proxied.primary(session._subject.keys.items))
 
     def flush_after(request: bytes) -> bool:
-        hit = b"\r\n$16\r\n" in request and not flushed
+        hit = b":ops\r\n$16\r\n" in request and not flushed
         if hit:
             flushed.append(True)
         return hit
@@ -119,13 +119,13 @@ async def test_a_change_is_there_once_when_a_replica_is_promoted_before_the_repe
     proxied: lab.Lab, session_id: str, change: Any
 ) -> None:
     session = await begin(proxied, session_id)
-    old = proxied.primary(session._keys.items)
+    old = proxied.primary(session._subject.keys.items)
     assert old.proxy is not None
     replica = proxied.replicas_of(old)[0]
     cut: list[bytes] = []
 
     def cut_and_hold(request: bytes) -> bool:
-        if b"\r\n$16\r\n" in request:
+        if b":ops\r\n$16\r\n" in request:
             cut.append(request)
             return True
         return False
@@ -149,12 +149,12 @@ async def test_a_change_whose_reply_is_lost_while_its_slot_moves_is_there_once(
     session = await begin(proxied, session_id)
     others = [ha_session(proxied.config(), session_id, ttl=600) for _ in range(4)]
     await asyncio.gather(*(other.get_items() for other in others))  # several free connections
-    move = await asyncio.to_thread(proxied.begin_slot_move, session._keys.slot)
+    move = await asyncio.to_thread(proxied.begin_slot_move, session._subject.keys.slot)
     if moved:
         await asyncio.to_thread(move.migrate_keys, None)
     holder = move.target if moved else move.source
     assert holder.proxy is not None
-    holder.proxy.cut_next_reply(b"\r\n$16\r\n", times=2 if moved else 1)
+    holder.proxy.cut_next_reply(b":ops\r\n$16\r\n", times=2 if moved else 1)
     task = asyncio.create_task(change(session))
     await asyncio.to_thread(lab.wait_until, lambda: not holder.proxy.cuts_pending or task.done(), "the cuts", 10)
     if not moved:

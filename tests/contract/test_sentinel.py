@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from agents_redis_ha import HAConfig, RetryConfig, SentinelConfig, SessionStore, ha_session, lab
+from agents_redis_ha import HAConfig, RetryConfig, SentinelConfig, SessionStore, UnconfirmedError, ha_session, lab
 from agents_redis_ha.telemetry import counters
 
 ITEM: Any = {"role": "user", "content": "hello"}
@@ -112,3 +112,25 @@ def test_a_loop_can_end_at_any_moment_of_a_round_of_questions(labs: Any, session
     for n in range(60):
         asyncio.run(job(n))
     assert len(asyncio.run(ha_session(config, session_id).get_items())) == 60
+
+
+async def test_a_primary_that_the_majority_replaced_confirms_nothing_though_a_replica_is_beside_it(
+    session_id: str,
+) -> None:
+    if lab.find_server().version < (7, 0, 0):
+        pytest.skip("a partition in the lab needs Redis 7.0")
+    durability = {"replicas": 1, "timeout_seconds": 0.2}
+    with lab.start("sentinel", links=True) as servers:
+        old = servers.primary()
+        beside, _ = servers.replicas_of(old)
+        inside = servers.config_inside(old, durability=durability, retry={"deadline_seconds": 1.5})
+        async with SessionStore(inside) as store:
+            session = store.session(session_id)
+            await session.add_items([ITEM])
+            await asyncio.to_thread(servers.partition, old, beside, servers.sentinels[0])
+            await asyncio.to_thread(servers.wait_for_new_primary, old)
+            with pytest.raises(UnconfirmedError, match="majority"):
+                await session.add_items([ITEM])
+            await asyncio.to_thread(servers.heal)
+            await asyncio.to_thread(servers.wait_ready)
+            assert await session.get_items() == [ITEM]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +17,30 @@ settings.register_profile("unit", deadline=None)  # a slow machine is no counter
 settings.load_profile("unit")
 
 
+WHO_IS_THERE = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n"
+I_AM = b"# Replication\r\nrole:master\r\nmaster_replid:" + b"1f" * 20 + b"\r\n"
+
+
+def introduction(packed: bytes) -> tuple[list[bytes], bytes]:
+    """Return the reply to the question in front of a new connection's first request, if it is there, and the rest."""
+    return ([I_AM] if packed.startswith(WHO_IS_THERE) else []), packed.removeprefix(WHO_IS_THERE)
+
+
 class FakeRequest:
     """A request whose `send` nobody calls."""
 
     sent = False
+    confirmation = None
     keys: SessionKeys = session_keys("p", "u")
+
+
+class FakeChanges:
+    """Nothing ever changes."""
+
+    changes = 0
+
+    async def wait_for_change(self, seconds: float, since: int) -> None:
+        await asyncio.sleep(seconds)
 
 
 class FakeLocator:
@@ -37,10 +58,13 @@ class FakeLocator:
         self.requests: list[Any] = []
         self.failovers = 0
         self.closed = 0
+        self.watch: Any = FakeChanges()
+        self.node: Any = SimpleNamespace(name="h:1", retired=False, replication_id="1f", learn=lambda info: None)
 
     async def attempt(self, request: Any) -> tuple[Any, str]:
         self.attempts += 1
         self.requests.append(request)
+        request.node = self.node
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         if callable(reply):
             reply = await reply(request)
@@ -66,6 +90,12 @@ def locator() -> Callable[..., FakeLocator]:
 @pytest.fixture
 def request_() -> FakeRequest:
     return FakeRequest()
+
+
+def described(length: int = 0, version: int = 0) -> list[Any]:
+    """Return what a script says about a session; see `description` in prelude.lua."""
+    time = b"1700000000000" if version else b""
+    return [length, -1 if version else -2, time, time, b"%d" % version if version else b"", b"", b"", []]
 
 
 def failed(cause: BaseException, *, sent: bool = False, node: str | None = "h:1", **more: Any) -> AttemptError:

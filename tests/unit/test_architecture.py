@@ -23,12 +23,15 @@ LAYERS: list[tuple[str, ...]] = [
     ("config",),
     ("connections.node",),
     ("connections.locator",),
-    ("connections.factory", "connections.handshake"),
+    ("connections.factory", "connections.handshake", "connections.inquiry", "connections.watch"),
     ("connections.standalone", "connections.sentinel", "connections.cluster"),
     ("connections.adopted",),
     ("connections",),
-    ("telemetry",),
-    ("retry", "operations"),
+    ("telemetry", "request"),
+    ("retry", "journal"),
+    ("operations",),
+    ("restoration",),
+    ("keeper",),
     ("sharing",),
     ("compaction", "health", "info"),
     ("session",),
@@ -221,7 +224,8 @@ SCRIPTS = sorted((ROOT / "lua").glob("*.lua"))
 
 
 def test_there_is_a_script_for_each_operation() -> None:
-    assert {path.stem for path in SCRIPTS} == {"prelude", "append", "read", "pop", "clear", "replace", "info"}
+    changes, reads = {"append", "pop", "clear", "replace"}, {"read", "info"}
+    assert {path.stem for path in SCRIPTS} == {"prelude", *changes, *reads, "survey", "restore"}
 
 
 def header(path: Path) -> str:

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
 
-from agents_redis_ha import Address, ConfigurationError, HAConfig, PoolConfig, RetryConfig, SentinelConfig, TLSConfig
+from agents_redis_ha import (
+    Address,
+    ConfigurationError,
+    DurabilityConfig,
+    HAConfig,
+    PoolConfig,
+    RepairConfig,
+    RetryConfig,
+    SentinelConfig,
+    TLSConfig,
+)
 
 SECRET = "s3cr3t-passw0rd"
 PROVIDER = UsernamePasswordCredentialProvider("u", "p")
@@ -29,6 +39,8 @@ def full() -> HAConfig:
         address_map={"10.0.0.1:6379": "localhost:7000"},
         pool=PoolConfig(max_connections=3),
         retry=RetryConfig(deadline_seconds=4),
+        durability=DurabilityConfig(replicas=1),
+        repair=RepairConfig(max_changes=9),
     )
 
 
@@ -96,6 +108,19 @@ CONFLICTS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("op_retention_seconds", {"nodes": ["a"], "op_retention_seconds": 29}),
     ("op_retention_seconds", {"nodes": ["a"], "retry": RetryConfig(deadline_seconds=60.5)}),
+    ("durability.timeout_seconds", {"nodes": ["a"], "durability": {"replicas": 1, "timeout_seconds": 3}}),
+    ("durability.timeout_seconds", {"nodes": ["a"], "durability": {"fsync": True, "timeout_seconds": 3}}),
+    ("durability.timeout_seconds", {"nodes": ["a"], "durability": "fsync", "pool": {"response_timeout_seconds": 1}}),
+    ("durability.timeout_seconds", {"nodes": ["a"], "durability": "replicas=1", "retry": {"deadline_seconds": 1}}),
+    ("durability.timeout_seconds", {"nodes": ["a"], "durability": {"timeout_seconds": 0.0009}}),
+    ("durability.replicas", {"nodes": ["a"], "durability": {"replicas": -1}}),
+    ("durability.on_shortfall", {"nodes": ["a"], "durability": {"on_shortfall": "ignore"}}),
+    ("durability.level", {"nodes": ["a"], "durability": {"level": "fsync"}}),
+    ("repair.max_changes", {"nodes": ["a"], "repair": {"max_changes": -1}}),
+    ("repair.max_bytes", {"nodes": ["a"], "repair": {"max_bytes": -1}}),
+    ("repair.patience_seconds", {"nodes": ["a"], "repair": {"patience_seconds": -0.1}}),
+    ("repair.on_loss", {"nodes": ["a"], "repair": {"on_loss": "ignore"}}),
+    ("repair.written_on", {"nodes": ["a"], "repair": {"written_on": "merge"}}),
     ("key_prefix", {"nodes": ["a"], "key_prefix": "a{b"}),
     ("key_prefix", {"nodes": ["a"], "key_prefix": "a}b"}),
     ("ttl", {"nodes": ["a"], "ttl": 0}),
@@ -178,6 +203,69 @@ def test_a_ttl_that_redis_cannot_hold_is_refused() -> None:
         HAConfig(nodes=["a"], ttl=10**12 + 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "durability"),
+    [
+        ("primary", DurabilityConfig()),
+        ("replicas=0", DurabilityConfig()),
+        ("replicas=1", DurabilityConfig(replicas=1)),
+        ("replicas=12", DurabilityConfig(replicas=12)),
+        ("fsync", DurabilityConfig(fsync=True)),
+    ],
+)
+def test_a_level_of_durability_may_be_given_as_a_text(text: str, durability: DurabilityConfig) -> None:
+    assert HAConfig(nodes=["a"], durability=text).durability == durability
+    assert HAConfig.from_url("redis://a?replicas=3&fsync=1", durability=text).durability == durability
+    assert HAConfig(nodes=["a"]).replace(durability=text).durability == durability
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Primary",
+        "replicas",
+        "replicas=",
+        "replicas=two",
+        "replicas=-1",
+        "replicas=1.5",
+        "replicas= 1",
+        "replicas=\u00b2",
+        "replica=1",
+        "fsync=1",
+        "primary=",
+        "quorum",
+        "replicas=1,fsync",
+    ],
+)
+def test_another_text_is_no_level_of_durability(text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        HAConfig(nodes=["a"], durability=text)
+    assert caught.value.field == "durability"
+    assert "'primary', 'replicas=N', 'fsync'" in caught.value.reason
+
+
+def test_a_wait_that_is_not_asked_for_may_be_as_long_as_it_likes() -> None:
+    config = HAConfig(nodes=["a"], durability={"timeout_seconds": 60})
+    assert config.durability.timeout_seconds == 60
+    quick = HAConfig(nodes=["a"], retry=RetryConfig(deadline_seconds=0.5), pool={"response_timeout_seconds": 0.1})
+    assert quick.durability == DurabilityConfig()
+    with pytest.raises(ConfigurationError) as caught:
+        quick.replace(durability="fsync")
+    assert caught.value.field == "durability.timeout_seconds"
+
+
+def test_a_wait_below_both_other_limits_is_allowed() -> None:
+    parts: dict[str, Any] = {"retry": {"deadline_seconds": 2}, "pool": {"response_timeout_seconds": 1.5}}
+    assert HAConfig(nodes=["a"], durability={"replicas": 1, "timeout_seconds": 1.49}, **parts).durability.replicas == 1
+
+
+def test_sessions_of_different_durability_share_connections_and_such_of_different_repair_do_not() -> None:
+    config = HAConfig(nodes=["a"])
+    assert config.replace(durability="replicas=1").connection_part() == config.connection_part()
+    assert config.replace(repair={"max_changes": 1}).connection_part() != config.connection_part()
+
+
 def test_a_retention_of_twice_the_deadline_is_enough() -> None:
     config = HAConfig(nodes=["a"], op_retention_seconds=10, retry=RetryConfig(deadline_seconds=5))
     assert config.op_retention_seconds == 10
@@ -250,7 +338,7 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 
 def test_fields_are_given_by_keyword_only() -> None:
-    for model in (HAConfig, TLSConfig, PoolConfig, RetryConfig, SentinelConfig):
+    for model in (HAConfig, TLSConfig, PoolConfig, RetryConfig, DurabilityConfig, RepairConfig, SentinelConfig):
         with pytest.raises(TypeError):
             model("standalone")
 

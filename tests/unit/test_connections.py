@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,21 +16,35 @@ from agents_redis_ha.connections.node import Node
 from agents_redis_ha.connections.sentinel import SentinelLocator
 from agents_redis_ha.verdicts import AttemptError, classify
 
+from .conftest import I_AM, WHO_IS_THERE, introduction
+
 
 class Connection:
-    """Answers +OK, and notes what was written to it."""
+    """Answers +OK, and notes what was written to it, and how often it was asked who is there."""
 
     socket_timeout = 3.0
 
     def __init__(self) -> None:
         self.written: list[Any] = []
         self.replies: list[Any] = []
+        self.identity: Any = I_AM
+        self.introduced = 0
+        self.connected: list[Callable[[Any], None]] = []
         self.closed = 0
+        self._first: list[Any] = []
 
     async def send_packed_command(self, packed: bytes, check_health: bool) -> None:
-        self.written.append(packed)
+        question, rest = introduction(packed)
+        self._first = [self.identity] * len(question)
+        self.introduced += len(question)
+        self.written.append(rest)
+
+    def register_connect_callback(self, callback: Callable[[Any], None]) -> None:
+        self.connected.append(callback)
 
     async def read_response(self, disable_decoding: bool) -> Any:
+        if self._first:
+            return self._first.pop()
         reply = self.replies.pop(0) if self.replies else b"OK"
         if isinstance(reply, BaseException):
             raise reply
@@ -217,7 +232,7 @@ def sentinels(*answers: tuple[str, int], down: bool = False) -> SentinelLocator:
         data_client=lambda address: Client(Pool(failing=CANNOT_CLOSE)),  # type: ignore[arg-type,return-value]
         sentinel_client=lambda address: Sentinel(),  # type: ignore[arg-type,return-value]
     )
-    locator._start_watching = lambda: None  # type: ignore[method-assign]
+    locator._start_listening = lambda: None  # type: ignore[method-assign]
     return locator
 
 
@@ -355,3 +370,38 @@ async def test_who_finds_no_free_connection_in_time_has_sent_nothing() -> None:
     pool.connecting.set()
     await first
     assert await used.call(("C",))
+
+
+async def test_a_connection_is_asked_once_who_is_there_and_again_when_it_was_made_anew() -> None:
+    pool = Pool()
+    used = node(pool)
+    assert used.replication_id is None
+    for _ in range(3):
+        assert await used.call(("A",)) == [b"OK"]
+    assert (pool.connection.introduced, used.replication_id) == (1, "1f" * 20)
+    pool.connection.identity = b"master_replid:2e\r\n"
+    (reconnected,) = pool.connection.connected
+    reconnected(pool.connection)
+    await used.call(("A",))
+    assert (pool.connection.introduced, used.replication_id) == (2, "2e")
+    assert WHO_IS_THERE not in b"".join(pool.connection.written)
+
+
+@pytest.mark.parametrize("identity", [b"role:master\r\n", redis_errors.NoPermissionError("no INFO for you")])
+async def test_a_server_that_does_not_say_who_it_is_serves_all_the_same(identity: Any) -> None:
+    pool = Pool()
+    pool.connection.identity = identity
+    used = node(pool)
+    assert await used.call(("A",)) == [b"OK"]
+    assert used.replication_id is None
+
+
+async def test_an_error_reply_to_the_first_request_of_a_connection_is_raised_like_any_other() -> None:
+    pool = Pool()
+    pool.connection.replies = [redis_errors.ResponseError("no"), 1, redis_errors.ResponseError("half")]
+    used = node(pool)
+    with pytest.raises(AttemptError):
+        await used.call(("A",))
+    assert (pool.in_use, pool.connection.closed) == (0, 0)
+    found = await node(pool).call(("A",), ("B",))
+    assert (found[0], type(found[1])) == (1, redis_errors.ResponseError)

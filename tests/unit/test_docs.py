@@ -17,7 +17,17 @@ from agents import ModelResponse, Usage
 from agents.models.interface import Model
 from openai.types.responses import ResponseOutputMessage
 
-from agents_redis_ha import HAConfig, PoolConfig, RetryConfig, SentinelConfig, TLSConfig, telemetry
+from agents_redis_ha import (
+    DurabilityConfig,
+    HAConfig,
+    PoolConfig,
+    RepairConfig,
+    RetryConfig,
+    SentinelConfig,
+    TLSConfig,
+    errors,
+    telemetry,
+)
 from agents_redis_ha.cli import build_parser
 from agents_redis_ha.settings import ENVIRONMENT_PREFIX
 from agents_redis_ha.urls import OPTIONS
@@ -25,7 +35,8 @@ from agents_redis_ha.urls import OPTIONS
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*DOCS, ROOT / "README.md", ROOT / "CHANGELOG.md"]
-CONFIGS = {kind.__name__: kind for kind in (HAConfig, TLSConfig, PoolConfig, RetryConfig, SentinelConfig)}
+PARTS = (TLSConfig, PoolConfig, RetryConfig, DurabilityConfig, RepairConfig, SentinelConfig)
+CONFIGS = {kind.__name__: kind for kind in (HAConfig, *PARTS)}
 
 
 @dataclass(frozen=True)
@@ -158,17 +169,30 @@ NAMES = {
     for name, value in vars(telemetry).items()
     if name.isupper() and isinstance(value, str) and name != "SCOPE"
 }
-METRICS = {name for name in NAMES if name in ("DURATION", "RETRIES", "REPEATS", "FAILOVERS", "CORRUPT")}
-EVENT = {name for name in NAMES if name.startswith("RETRY_")}
+COUNTERS = ("RETRIES", "REPEATS", "FAILOVERS", "CORRUPT", "UNCONFIRMED", "RESTORED", "LOST")
+METRICS = {name for name in NAMES if name in ("DURATION", *COUNTERS)}
+EVENTS = {name for name in NAMES if name.endswith("_EVENT")}
 
 
 def test_the_tables_of_telemetry_list_every_name_and_unit() -> None:
     spans = {row[0] for row in rows(section("observability", "Spans"))}
-    assert spans == {NAMES[name] for name in set(NAMES) - METRICS - {"RETRY_EVENT"}}
-    assert f"`{telemetry.RETRY_EVENT}`" in section("observability", "Spans")
+    assert spans == {NAMES[name] for name in set(NAMES) - METRICS - EVENTS}
+    assert "RETRY_EVENT" in EVENTS
+    for name in EVENTS:
+        assert f"`{NAMES[name]}`" in section("observability", "Spans")
     listed = {row[0]: row[2] for row in rows(section("observability", "Metrics"))}
     instruments = (getattr(telemetry, f"_{name.lower()}") for name in METRICS)
     assert listed == {instrument._name: instrument._unit for instrument in instruments}
+    assert {f"agents_redis_ha.{name}" for name in telemetry.counters()} == {NAMES[name] for name in COUNTERS}
+
+
+def test_every_error_of_an_operation_is_in_the_table_of_failures_or_above_it() -> None:
+    told = section("guarantees", "What a failure does")
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.OperationError) and kind is not errors.OperationError:
+            assert f"`{kind.__name__}`" in told
+    for outcome in errors.Outcome:
+        assert f"`{outcome.value}`" in section("guarantees", "What is promised")
 
 
 def test_the_documented_options_of_the_demo_are_those_of_the_command() -> None:

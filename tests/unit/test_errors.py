@@ -21,6 +21,7 @@ from agents_redis_ha.errors import (
     ClosedError,
     ConfigurationError,
     DeadlineExceededError,
+    HistoryLostError,
     InvalidItemError,
     NotPrimaryError,
     OperationError,
@@ -30,7 +31,7 @@ from agents_redis_ha.errors import (
     TLSError,
     WrongKeyTypeError,
 )
-from agents_redis_ha.verdicts import BY_FIRST_WORD, BY_TYPE, classify, tls_error
+from agents_redis_ha.verdicts import BY_FIRST_WORD, BY_TYPE, DEMOTED, classify, tls_error
 
 # Classes of redis-py that need no entry in the table, each with the reason.
 NOT_ON_OUR_PATH: dict[type[BaseException], str] = {
@@ -100,6 +101,7 @@ WAITED_FOR = {
     "OOM": False,
     "READONLY": True,
     "TRYAGAIN": False,
+    "UNBLOCKED": True,
 }
 LASTING = {
     "NOAUTH": AuthenticationFailedError,
@@ -125,7 +127,8 @@ def test_the_table_of_first_words_is_the_one_expected_here() -> None:
 def test_an_error_reply_is_known_by_its_first_word(word: str, sent: bool, parsed: bool) -> None:
     text = f"{word} 7 h:1"
     verdict = classify(from_wire(text) if parsed else redis_errors.ResponseError(text), sent=sent)
-    assert not verdict.applied  # refused before it was executed
+    # Refused before it was executed; but a primary that unblocks a WAIT had executed the script in front of it.
+    assert verdict.applied is (word == "UNBLOCKED" and sent)
     if word in WAITED_FOR:
         assert (verdict.retry, verdict.refresh) == (True, WAITED_FOR[word])
     else:
@@ -147,6 +150,7 @@ IN_SCRIPTS = [
         for index, template in enumerate(IN_SCRIPTS)
         for word in BY_FIRST_WORD
         if not (word in ("ASK", "MOVED") and template.startswith("{}"))  # these say where to, and have their own test
+        if word != "UNBLOCKED"  # no script blocks
     ],
 )
 def test_an_error_inside_a_script_is_known_by_the_word_in_it(template: str, word: str) -> None:
@@ -172,6 +176,23 @@ def test_an_error_inside_a_script_is_known_by_the_word_in_it(template: str, word
 def test_a_reply_of_a_real_server_is_known(line: str, reason: str) -> None:
     verdict = classify(from_wire(line), sent=True)
     assert (verdict.reason, verdict.applied) == (reason, False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is "
+        "configured to be writable (which is not the default) writes to replicas are just local and are not "
+        "propagated.",
+        "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just local "
+        "and are not propagated.",
+    ],
+)
+def test_a_primary_that_became_a_replica_during_a_wait_is_left_for_the_new_one(line: str) -> None:
+    verdict = classify(from_wire(line), sent=True)
+    assert verdict == DEMOTED
+    assert (verdict.retry, verdict.applied, verdict.refresh, verdict.reason) == (True, True, True, "demoted")
 
 
 def test_a_refusal_is_not_applied_unless_the_script_itself_broke_off() -> None:
@@ -245,7 +266,8 @@ def test_reasons_are_few_short_words() -> None:
 
 def operation_error(kind: type[OperationError], **more: Any) -> OperationError:
     given: dict[str, Any] = {"operation": "append", "topology": "cluster", "outcome": Outcome.UNKNOWN, "node": "h:1"}
-    return kind("the reason", **{**given, "attempts": 3, **more})
+    versions = {"versions": (4, 6)} if kind is HistoryLostError else {}
+    return kind("the reason", **{**given, "attempts": 3, **versions, **more})
 
 
 @pytest.mark.parametrize("kind", OPERATION_ERRORS, ids=lambda kind: kind.__name__)
@@ -263,6 +285,9 @@ def test_a_message_names_operation_topology_node_reason_state_and_what_to_do(kin
     unchanged = str(operation_error(kind, outcome=Outcome.NOT_APPLIED, node=None, attempts=1))
     for part in ("failed on cluster after 1 attempt:", "the data is unchanged by it"):
         assert part in unchanged
+    assert "its change is stored on the primary: do not send it again" in str(
+        operation_error(kind, outcome=Outcome.APPLIED)
+    )
     assert "None" not in unchanged
     if kind not in (OperationError, ServerRefusedError):
         assert kind.hint.endswith(".")
@@ -276,6 +301,7 @@ def test_an_operation_error_survives_pickling(kind: type[OperationError]) -> Non
     assert type(copy) is kind
     assert (str(copy), copy.args, copy.__dict__) == (str(error), error.args, error.__dict__)
     assert copy.outcome is Outcome.UNKNOWN
+    assert getattr(copy, "versions", (4, 6)) == (4, 6)
 
 
 @pytest.mark.parametrize(

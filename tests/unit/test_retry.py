@@ -12,16 +12,19 @@ from redis import exceptions as redis_errors
 from agents_redis_ha import HAConfig, PoolConfig, RetryConfig
 from agents_redis_ha.errors import (
     AuthenticationFailedError,
+    ConnectionsClosedError,
     DeadlineExceededError,
     NotPrimaryError,
     OperationError,
     Outcome,
     PermissionDeniedError,
     ServerRefusedError,
+    UnconfirmedError,
     WrongTopologyError,
 )
 from agents_redis_ha.retry import Executor
 from agents_redis_ha.telemetry import Observation, counters
+from agents_redis_ha.verdicts import AttemptError, ShortfallError
 
 from .conftest import FakeLocator, FakeRequest, failed
 
@@ -43,7 +46,7 @@ def observation() -> Observation:
 
 
 async def run(locator: FakeLocator, retry: RetryConfig = PATIENT, *, changes: bool = True, seen: Any = None) -> Any:
-    return await executor(locator, retry).run(FakeRequest(), seen or observation(), changes=changes)
+    return await executor(locator, retry).begin(seen or observation(), changes=changes).run(FakeRequest())
 
 
 async def failure(locator: FakeLocator, retry: RetryConfig = QUICK, *, changes: bool = True) -> OperationError:
@@ -53,7 +56,7 @@ async def failure(locator: FakeLocator, retry: RetryConfig = QUICK, *, changes: 
 
 
 async def test_a_first_success_is_one_attempt_without_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Executor, "_loop", None)
+    monkeypatch.setattr(Executor, "loop", None)
     locator, seen = FakeLocator("reply"), observation()
     assert await run(locator, seen=seen) == "reply"
     assert (locator.attempts, seen.attempts, seen.node) == (1, 1, "h:1")
@@ -116,12 +119,12 @@ async def test_no_wait_is_longer_than_what_is_left(monkeypatch: pytest.MonkeyPat
     running = executor(locator, retry, pool=pool)
 
     # within() puts asyncio's own timer on a last attempt; that one would need the real clock.
-    async def attempt(seconds: float, request: Any) -> Any:
+    async def attempt(deadline: float, request: Any) -> Any:
         return await locator.attempt(request)
 
     monkeypatch.setattr(running, "within", attempt)
     with pytest.raises(DeadlineExceededError):
-        await running.run(FakeRequest(), observation(), changes=True)
+        await running.begin(observation(), changes=True).run(FakeRequest())
     assert all(0 <= wait <= 2 for wait in waits)
     assert 4.9 < sum(waits) <= 5.0
     assert now - 1000 < 5.1
@@ -179,7 +182,7 @@ async def test_the_deadline_holds_also_where_an_attempts_own_timeouts_do_not() -
     pool = PoolConfig(wait_timeout_seconds=0.01, connect_timeout_seconds=0.01, response_timeout_seconds=0.01)
     running = executor(FakeLocator(hang), QUICK, pool=pool)
     with pytest.raises(DeadlineExceededError):
-        await asyncio.wait_for(running.run(FakeRequest(), observation(), changes=True), 0.5)
+        await asyncio.wait_for(running.begin(observation(), changes=True).run(FakeRequest()), 0.5)
 
 
 async def test_nothing_is_sent_after_the_deadline() -> None:
@@ -277,14 +280,14 @@ async def test_failovers_are_counted_once_by_whichever_operation_comes_first() -
     locator = FakeLocator("reply")
     running = executor(locator)
     before = counters()["failovers"]
-    await running.run(FakeRequest(), observation(), changes=True)
+    await running.begin(observation(), changes=True).run(FakeRequest())
     assert counters()["failovers"] == before
     locator.failovers = 2
     locator.replies = [failed(NO_PERMISSION)]
     with pytest.raises(PermissionDeniedError):
-        await running.run(FakeRequest(), observation(), changes=True)
+        await running.begin(observation(), changes=True).run(FakeRequest())
     locator.replies = ["reply"]
-    await asyncio.gather(*(running.run(FakeRequest(), observation(), changes=False) for _ in range(5)))
+    await asyncio.gather(*(running.begin(observation(), changes=False).run(FakeRequest()) for _ in range(5)))
     assert counters()["failovers"] == before + 2
 
 
@@ -319,3 +322,120 @@ async def test_operations_at_once_keep_their_own_attempts_and_outcomes() -> None
     lost, refused = FakeLocator(failed(LOST, sent=True)), FakeLocator(failed(BUSY))
     errors = await asyncio.gather(failure(lost), failure(refused), failure(lost, changes=False))
     assert [error.outcome for error in errors] == [Outcome.UNKNOWN, Outcome.NOT_APPLIED, Outcome.NOT_APPLIED]
+
+
+SHORTFALL = "within 50 ms the change was in memory on 0 of 1 replicas"
+
+
+def short(reply: Any = "reply", wait_seconds: float = 0.05) -> AttemptError:
+    """Return the failure of a change that is on the primary alone."""
+    return failed(ShortfallError(SHORTFALL, reply, wait_seconds), sent=True, applied=True)
+
+
+async def waits_in_vain(request: Any) -> Any:
+    """Take as long as a server does that waits for its replicas."""
+    request.sent = True
+    await asyncio.sleep(0.05)
+    return short()
+
+
+async def test_too_few_replicas_are_waited_for_anew_until_there_are_enough() -> None:
+    locator, seen = FakeLocator(short(), short(), "reply"), observation()
+    before = counters()["unconfirmed"]
+    assert await run(locator, seen=seen) == "reply"
+    assert (locator.attempts, seen.attempts, counters()["unconfirmed"]) == (3, 3, before)
+    assert [error.cause.args for error in locator.suspected] == [(SHORTFALL,)] * 2  # another may be the primary by now
+
+
+async def test_too_few_replicas_until_the_deadline_are_an_error_that_says_what_is_there() -> None:
+    locator = FakeLocator(waits_in_vain)
+    before = counters()["unconfirmed"]
+    error = await failure(locator, RetryConfig(deadline_seconds=0.3, max_backoff_seconds=0.02))
+    assert type(error) is UnconfirmedError
+    assert error.outcome is Outcome.APPLIED
+    assert error.attempts == locator.attempts > 1
+    assert f": {SHORTFALL}; its change is stored on the primary: do not send it again." in str(error)
+    assert counters()["unconfirmed"] == before + 1
+
+
+async def test_a_wait_for_replicas_is_not_begun_where_the_deadline_would_cut_it_off() -> None:
+    loop, ends = asyncio.get_running_loop(), []
+
+    async def attempt(request: Any) -> Any:
+        try:
+            return await waits_in_vain(request)
+        finally:
+            ends.append(loop.time())
+
+    retry = RetryConfig(deadline_seconds=0.2, initial_backoff_seconds=0.005, max_backoff_seconds=0.005)
+    since = loop.time()
+    error = await failure(FakeLocator(attempt), retry)
+    assert type(error) is UnconfirmedError  # and no timeout, which would have known less
+    assert error.outcome is Outcome.APPLIED
+    assert ends[-1] - since < retry.deadline_seconds
+
+
+async def test_a_shortfall_may_have_to_do_at_the_deadline() -> None:
+    locator, seen = FakeLocator(short("first"), short("second"), waits_in_vain), observation()
+    before = counters()["unconfirmed"]
+    retry = RetryConfig(deadline_seconds=0.2, initial_backoff_seconds=0.001, max_backoff_seconds=0.02)
+    operation = executor(locator, retry).begin(seen, changes=True, degrade=True)
+    assert await operation.run(FakeRequest()) == "reply"  # of the last attempt
+    assert counters()["unconfirmed"] == before + 1
+
+
+async def test_only_a_shortfall_may_have_to_do() -> None:
+    for last in (failed(LOST, sent=True), failed(NO_PERMISSION, sent=True)):
+        operation = executor(FakeLocator(short(), last), QUICK).begin(observation(), changes=True, degrade=True)
+        with pytest.raises(OperationError) as caught:
+            await operation.run(FakeRequest())
+        assert caught.value.outcome is Outcome.UNKNOWN  # it was there: another may be the primary by now
+
+
+async def test_what_cannot_be_confirmed_is_there_all_the_same() -> None:
+    cause = redis_errors.ResponseError("unknown command 'WAITAOF'")
+    error = await failure(FakeLocator(failed(BUSY), failed(cause, sent=True, applied=True)), PATIENT)
+    assert (type(error), error.outcome, error.attempts) == (ServerRefusedError, Outcome.APPLIED, 2)
+
+
+async def test_an_attempt_that_the_deadline_cuts_off_after_a_shortfall_does_not_hide_it() -> None:
+    async def hang(request: Any) -> Any:
+        request.sent = True
+        await asyncio.sleep(60)
+
+    error = await failure(FakeLocator(short(wait_seconds=0.001), hang))
+    assert (type(error), error.outcome) == (UnconfirmedError, Outcome.APPLIED)
+    assert SHORTFALL in str(error)
+
+
+async def test_closing_meanwhile_is_said_of_a_change_that_is_there() -> None:
+    running = executor(FakeLocator(short()))
+    running.closed = True
+    with pytest.raises(ConnectionsClosedError) as caught:
+        await running.begin(observation(), changes=True).run(FakeRequest())
+    assert caught.value.outcome is Outcome.APPLIED
+
+
+async def test_after_a_shortfall_and_a_reply_a_change_is_no_longer_said_to_be_there() -> None:
+    operation = executor(FakeLocator(short(), "reply", failed(NO_PERMISSION))).begin(observation(), changes=True)
+    assert await operation.run(FakeRequest()) == "reply"
+    # Such as from another primary, which knows nothing of the change: the keeper says so then.
+    assert operation.error(OperationError, "lost").outcome is Outcome.UNKNOWN
+    with pytest.raises(PermissionDeniedError) as caught:
+        await operation.run(FakeRequest())
+    assert caught.value.outcome is Outcome.UNKNOWN
+
+
+async def test_an_operation_of_several_requests_has_one_deadline() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def slow(request: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return "reply"
+
+    operation = executor(FakeLocator(slow), RetryConfig(deadline_seconds=0.12)).begin(observation(), changes=True)
+    since = loop.time()
+    assert [await operation.run(FakeRequest()) for _ in range(2)] == ["reply"] * 2
+    with pytest.raises(DeadlineExceededError):
+        await operation.run(FakeRequest())
+    assert 0.1 < loop.time() - since < 0.3

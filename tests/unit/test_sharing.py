@@ -20,12 +20,12 @@ from agents_redis_ha import (
     ha_session,
     sharing,
 )
-from agents_redis_ha.sharing import shared_executor
+from agents_redis_ha.sharing import shared_keeper
 
-from .conftest import FakeLocator
+from .conftest import FakeLocator, described
 
 CONFIG = HAConfig(nodes=["h"], password="p")
-EMPTY_READ = [0, 0, 0, []]
+EMPTY_READ = [described(), 0, []]
 
 
 class Locators:
@@ -55,8 +55,8 @@ def same_config() -> HAConfig:
     return HAConfig.from_url("redis://:p@h:6379/0")
 
 
-async def test_equal_configurations_share_one_executor_within_a_loop(locators: Locators) -> None:
-    sources = [shared_executor(CONFIG), shared_executor(CONFIG), shared_executor(same_config())]
+async def test_equal_configurations_share_one_keeper_within_a_loop(locators: Locators) -> None:
+    sources = [shared_keeper(CONFIG), shared_keeper(CONFIG), shared_keeper(same_config())]
     assert same_config() == CONFIG
     assert len({id(source()) for source in sources}) == 1
     assert sources[0]() is sources[0]()
@@ -66,7 +66,7 @@ async def test_equal_configurations_share_one_executor_within_a_loop(locators: L
 
 async def test_different_configurations_share_nothing(locators: Locators) -> None:
     for change in ({"db": 1}, {"password": "other"}, {"nodes": ["i"]}):
-        shared_executor(CONFIG.replace(**change))()
+        shared_keeper(CONFIG.replace(**change))()
     assert len(locators.made) == 3
     await close_shared_connections()
     assert locators.open == 0
@@ -74,10 +74,11 @@ async def test_different_configurations_share_nothing(locators: Locators) -> Non
 
 async def test_a_users_client_is_shared_with_nobody_elses(locators: Locators) -> None:
     one, other = Redis(), Redis()
-    executors = [shared_executor(CONFIG, client)() for client in (one, one, other)]
-    assert executors[0] is executors[1]
-    assert executors[0] is not executors[2]
-    assert shared_executor(CONFIG)() not in executors
+    keepers = [shared_keeper(CONFIG, client)() for client in (one, one, other)]
+    assert keepers[0] is keepers[1]
+    assert keepers[0] is not keepers[2]
+    assert shared_keeper(CONFIG)() not in keepers
+    assert len({keeper.executor for keeper in keepers}) == 2
     await close_shared_connections()
 
 
@@ -99,18 +100,18 @@ async def test_a_thousand_sessions_share_one_locator(locators: Locators) -> None
 
 
 def test_each_loop_has_connections_of_its_own_and_closes_them_at_its_end(locators: Locators) -> None:
-    source = shared_executor(CONFIG)
-    executors = []
+    source = shared_keeper(CONFIG)
+    keepers = []
 
     async def job() -> None:
-        executors.append(source())
+        keepers.append(source())
         assert locators.open == 1
 
     for count in range(1, 6):
         asyncio.run(job())
         assert len(locators.made) == count
         assert locators.open == 0
-    assert len({id(executor) for executor in executors}) == 5
+    assert len({id(keeper) for keeper in keepers}) == len({id(keeper.executor) for keeper in keepers}) == 5
     assert all(locator.closed == 1 for locator in locators.made)
 
 
@@ -238,7 +239,7 @@ def test_a_forked_child_starts_without_connections(locators: Locators) -> None:
 
 
 async def test_a_client_that_cannot_be_used_is_said(locators: Locators) -> None:
-    source = shared_executor(CONFIG, object())  # type: ignore[arg-type]
+    source = shared_keeper(CONFIG, object())  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError) as caught:
         source()
     assert caught.value.field == "client"
@@ -266,10 +267,10 @@ async def test_one_failing_close_does_not_keep_the_others_open(locators: Locator
             await super().aclose()
             raise OSError("cannot close")
 
-    shared_executor(CONFIG)()
-    other = shared_executor(CONFIG.replace(db=1))()
-    other.locator = Stubborn(EMPTY_READ)
-    shared_executor(CONFIG.replace(db=2))()
+    shared_keeper(CONFIG)()
+    other = shared_keeper(CONFIG.replace(db=1))()
+    other.executor.locator = Stubborn(EMPTY_READ)
+    shared_keeper(CONFIG.replace(db=2))()
     with pytest.raises(OSError, match="cannot close"):
         await close_shared_connections()
     await asyncio.sleep(0)

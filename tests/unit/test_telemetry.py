@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.util
 from collections.abc import Iterator
@@ -18,13 +19,15 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from redis import exceptions as redis_errors
 
-from agents_redis_ha import HAConfig, OperationError, Outcome, PermissionDeniedError, RetryConfig
+from agents_redis_ha import DurabilityConfig, HAConfig, OperationError, Outcome, PermissionDeniedError, RetryConfig
 from agents_redis_ha import session as session_module
 from agents_redis_ha import telemetry as installed
+from agents_redis_ha.keeper import Keeper
 from agents_redis_ha.retry import Executor
 from agents_redis_ha.session import RedisHASession
+from agents_redis_ha.verdicts import ShortfallError
 
-from .conftest import FakeLocator, failed
+from .conftest import FakeLocator, described, failed
 
 ID = "s3cr3t-session-id"
 HASHED = hashlib.sha256(ID.encode()).hexdigest()[:16]
@@ -79,13 +82,13 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
 
 
 def session(locator: FakeLocator, **fields: Any) -> RedisHASession:
-    config = HAConfig(nodes=["h"], retry=RETRY, **fields)
-    executor = Executor(config, locator)
-    return RedisHASession(config, ID, lambda: executor)
+    config = HAConfig(**{"nodes": ["h"], "retry": RETRY, **fields})
+    keeper = Keeper(config, Executor(config, locator))
+    return RedisHASession(config, ID, lambda: keeper)
 
 
 async def test_a_span_says_what_was_done_where_and_how_often(telemetry: Telemetry) -> None:
-    await session(FakeLocator([1, 5])).add_items([{"a": 1}, {"a": 2}])
+    await session(FakeLocator([1, 5, b""])).add_items([{"a": 1}, {"a": 2}])
     span = telemetry.span()
     assert (span.name, span.kind, span.status.status_code) == ("append", SpanKind.CLIENT, StatusCode.UNSET)
     assert dict(span.attributes or {}) == {
@@ -104,7 +107,7 @@ async def test_a_span_says_what_was_done_where_and_how_often(telemetry: Telemetr
 
 @pytest.mark.parametrize(("show", "expected"), [("hashed", HASHED), ("plain", ID), ("off", None)])
 async def test_the_session_id_is_in_a_span_only_as_asked_for(telemetry: Telemetry, show: str, expected: Any) -> None:
-    await session(FakeLocator([1, 5]), trace_session_id=show).add_items([{"a": 1}])
+    await session(FakeLocator([1, 5, b""]), trace_session_id=show).add_items([{"a": 1}])
     span = telemetry.span()
     assert (span.attributes or {}).get("gen_ai.conversation.id") == expected
     assert (ID in span.to_json()) is (show == "plain")
@@ -121,7 +124,7 @@ async def test_each_retry_is_an_event_with_reason_wait_and_node(telemetry: Telem
         failed(redis_errors.BusyLoadingError("x"), node="a:1"),
         failed(redis_errors.TimeoutError("x"), node=None),
     ]
-    await session(FakeLocator(*failures, [1, 5])).add_items([{"a": 1}])
+    await session(FakeLocator(*failures, [1, 5, b""])).add_items([{"a": 1}])
     span = telemetry.span()
     assert (span.attributes or {})["agents_redis_ha.attempts"] == 3
     first, second = span.events
@@ -186,7 +189,7 @@ async def test_a_span_is_the_parent_of_what_happens_within_and_of_nothing_after(
 
     async def attempt(request: Any) -> Any:
         current.append(trace.get_current_span())
-        return [7, 0, 0, []]
+        return [described(0, 7), 0, []]
 
     before = context.get_current()
     await session(FakeLocator(attempt)).get_items()
@@ -198,7 +201,7 @@ async def test_a_span_is_the_parent_of_what_happens_within_and_of_nothing_after(
 
 
 async def test_a_suppressed_repeat_is_noted(telemetry: Telemetry) -> None:
-    await session(FakeLocator([0, 5])).add_items([{"a": 1}])
+    await session(FakeLocator([0, 5, b""])).add_items([{"a": 1}])
     assert (telemetry.span().attributes or {})["agents_redis_ha.repeat_suppressed"] is True
     assert telemetry.points("agents_redis_ha.repeats_suppressed") == [
         ({"db.operation.name": "append", "agents_redis_ha.topology": "sentinel"}, 1)
@@ -206,14 +209,73 @@ async def test_a_suppressed_repeat_is_noted(telemetry: Telemetry) -> None:
     assert telemetry.module.counters()["repeats_suppressed"] == 1
 
 
+async def test_a_change_that_too_few_replicas_confirmed_is_an_event_and_a_warning(
+    telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    await unconfirmed()
+    span = telemetry.span()
+    assert span.status.status_code is StatusCode.UNSET
+    (event,) = [event for event in span.events if event.name == "agents_redis_ha.unconfirmed"]
+    assert dict(event.attributes or {}) == {"agents_redis_ha.shortfall": SHORTFALL}
+    (warning,) = caplog.records
+    assert (warning.levelname, warning.name) == ("WARNING", "agents_redis_ha")
+    assert warning.getMessage() == f"append on h:1 goes on unconfirmed: {SHORTFALL}"
+
+
+def test_a_shortfall_that_is_raised_is_not_logged_too(telemetry: Telemetry, caplog: pytest.LogCaptureFixture) -> None:
+    telemetry.module.Observation("append", "sentinel", ID, "hashed").unconfirmed(SHORTFALL, degraded=False)
+    assert telemetry.module.counters()["unconfirmed"] == 1
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("show", "expected"), [("hashed", HASHED), ("plain", ID), ("off", "not shown")])
+def test_what_was_put_back_or_lost_is_an_event_and_a_line_of_the_log(
+    telemetry: Telemetry, caplog: pytest.LogCaptureFixture, show: str, expected: str
+) -> None:
+    observation = telemetry.module.Observation("read", "sentinel", ID, show)
+    observation.node = "h:1"
+    observation.restored(3)
+    observation.lost((4, 6))
+    observation.finish()
+    assert [(event.name, dict(event.attributes or {})) for event in telemetry.span().events] == [
+        ("agents_redis_ha.history_restored", {"agents_redis_ha.versions": 3}),
+        ("agents_redis_ha.history_lost", {"agents_redis_ha.versions": 2}),
+    ]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"put 3 changes back that h:1 had lost (session {expected})"),
+        ("ERROR", f"h:1 lost 2 changes that cannot be put back (session {expected})"),
+    ]
+    assert (ID in f"{caplog.text} {telemetry.span().to_json()}") is (show == "plain")
+
+
 async def everything(telemetry: Telemetry) -> None:
     """Make every instrument record."""
-    locator = FakeLocator(failed(redis_errors.BusyLoadingError("x")), [0, 5])
+    locator = FakeLocator(failed(redis_errors.BusyLoadingError("x")), [0, 5, b""])
     locator.failovers = 2
     await session(locator).add_items([{"a": 1}])
-    await session(FakeLocator([5, 2, 2, [b"{},1,x"]])).get_items()
+    await session(FakeLocator([described(2, 5), 2, [b"{},1,x"]])).get_items()
     with pytest.raises(PermissionDeniedError):
         await session(FakeLocator(failed(redis_errors.NoPermissionError("x")))).clear_session()
+    await unconfirmed()
+    observation = telemetry.module.Observation("check", "sentinel", ID, "hashed")
+    observation.restored(3)
+    observation.lost((4, 6))
+    observation.finish()
+
+
+SHORTFALL = "within 500 ms the change was in memory on 0 of 1 replicas"
+
+
+async def unconfirmed() -> None:
+    """Make a change that no replica confirms and that counts all the same."""
+    retry = RetryConfig(deadline_seconds=0.6, initial_backoff_seconds=0.0001, max_backoff_seconds=0.0002)
+    durability = DurabilityConfig(replicas=1, timeout_seconds=0.5, on_shortfall="degrade")
+
+    async def attempt(request: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return failed(ShortfallError(SHORTFALL, [1, 5, b""], 0.5), sent=True, applied=True)
+
+    await session(FakeLocator(attempt), retry=retry, durability=durability).add_items([{"a": 1}])
 
 
 async def test_metrics_have_the_documented_names_units_and_descriptions(telemetry: Telemetry) -> None:
@@ -225,6 +287,9 @@ async def test_metrics_have_the_documented_names_units_and_descriptions(telemetr
         "agents_redis_ha.repeats_suppressed": "{operation}",
         "agents_redis_ha.failovers": "{failover}",
         "agents_redis_ha.corrupt_items": "{item}",
+        "agents_redis_ha.unconfirmed": "{operation}",
+        "agents_redis_ha.changes_restored": "{change}",
+        "agents_redis_ha.changes_lost": "{change}",
     }
     assert all(metric.description for metric in found.values())
 
@@ -238,9 +303,12 @@ async def test_metrics_count_by_operation_topology_and_reason(telemetry: Telemet
     assert telemetry.points("agents_redis_ha.failovers") == [(topology, 2)]
     (corrupt,) = telemetry.points("agents_redis_ha.corrupt_items")
     assert corrupt[0] == topology
+    assert telemetry.points("agents_redis_ha.unconfirmed") == [({"db.operation.name": "append", **topology}, 1)]
+    assert telemetry.points("agents_redis_ha.changes_restored") == [(topology, 3)]
+    assert telemetry.points("agents_redis_ha.changes_lost") == [(topology, 2)]
     durations = [attributes for attributes, _ in telemetry.points("db.client.operation.duration")]
     by_operation = {a["db.operation.name"]: a for a in durations}
-    assert set(by_operation) == {"append", "read", "clear"}
+    assert set(by_operation) == {"append", "read", "clear", "check"}
     assert all(a["db.system.name"] == "redis" and a["agents_redis_ha.topology"] == "sentinel" for a in durations)
     assert by_operation["clear"]["error.type"] == "PermissionDeniedError"
     assert "error.type" not in by_operation["append"]
@@ -262,11 +330,13 @@ async def test_no_metric_attribute_holds_a_session_id_a_node_or_anything_unbound
 
 async def test_counters_are_totals_since_the_start_and_a_copy(telemetry: Telemetry) -> None:
     counters = telemetry.module.counters
-    assert counters() == {"retries": 0, "repeats_suppressed": 0, "failovers": 0, "corrupt_items": 0}
+    names = ("retries", "repeats_suppressed", "failovers", "corrupt_items")
+    assert counters() == dict.fromkeys((*names, "unconfirmed", "changes_restored", "changes_lost"), 0)
     await everything(telemetry)
     found = counters()
     assert (found["retries"], found["repeats_suppressed"], found["failovers"]) == (1, 1, 2)
     assert found["corrupt_items"] >= 1
+    assert (found["unconfirmed"], found["changes_restored"], found["changes_lost"]) == (1, 3, 2)
     found["retries"] = 99
     assert counters()["retries"] == 1
 
@@ -287,7 +357,7 @@ async def test_nothing_is_computed_for_a_span_that_is_not_recorded(monkeypatch: 
     monkeypatch.setattr(telemetry.module.Observation, "_describe", never)
     monkeypatch.setattr(telemetry.module.context, "attach", never)
     before = telemetry.module.counters()["retries"]
-    await session(FakeLocator(failed(redis_errors.BusyLoadingError("x")), [0, 5])).add_items([{"a": 1}])
+    await session(FakeLocator(failed(redis_errors.BusyLoadingError("x")), [0, 5, b""])).add_items([{"a": 1}])
     with pytest.raises(PermissionDeniedError):
         await session(FakeLocator(failed(redis_errors.NoPermissionError("x")))).get_items()
     assert telemetry.spans() == []
@@ -296,9 +366,9 @@ async def test_nothing_is_computed_for_a_span_that_is_not_recorded(monkeypatch: 
 
 async def test_without_an_sdk_operations_work_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     before = installed.counters()["retries"]
-    await session(FakeLocator(failed(redis_errors.BusyLoadingError("x")), [1, 5])).add_items([{"a": 1}])
+    await session(FakeLocator(failed(redis_errors.BusyLoadingError("x")), [1, 5, b""])).add_items([{"a": 1}])
     assert installed.counters()["retries"] == before + 1
 
 
 def test_outcomes_are_written_as_in_the_errors() -> None:
-    assert {outcome.value for outcome in Outcome} == {"not_applied", "unknown"}
+    assert {outcome.value for outcome in Outcome} == {"not_applied", "applied", "unknown"}

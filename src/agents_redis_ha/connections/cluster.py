@@ -25,6 +25,7 @@ from . import factory
 from .handshake import lasting_cause
 from .locator import Sendable, SingleFlight, ask_all, is_majority
 from .node import Node
+from .watch import TakenOverError, Watch
 
 __all__ = ["ClusterLocator"]
 
@@ -39,15 +40,24 @@ _MAP_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class _Map:
-    """What one node knows: ``ranges`` as CLUSTER SLOTS gives them, and the cluster's epoch."""
+    """What one node knows.
+
+    Attributes:
+        epoch: The cluster's.
+        own_epoch: That of the node's own shard: in the moment of a failover only the new primary's is the highest.
+        is_well: Whether the node serves requests: it finds a majority, and an owner for each slot.
+        ranges: As CLUSTER SLOTS gives them.
+    """
 
     epoch: int
+    own_epoch: int
+    is_well: bool
     ranges: list[Any]
 
     @property
-    def covered(self) -> int:
-        """Number of slots with an owner: a node that has just joined knows few."""
-        return sum(last + 1 - first for first, last, *_ in self.ranges)
+    def authority(self) -> tuple[int, int, int]:
+        """What makes one map better than another; the number of covered slots tells a node that has just joined."""
+        return self.epoch, self.own_epoch, sum(last + 1 - first for first, last, *_ in self.ranges)
 
 
 class ClusterLocator:
@@ -69,9 +79,12 @@ class ClusterLocator:
         self._nodes: dict[Address, Node] = {}
         self._owners: list[Address | None] = [None] * SLOTS
         self._stale = True
+        self._suspects: set[str] = set()
         self._known = False
         self._epoch = -1
+        self._unwell: set[Address] = set()
         self._refresh = SingleFlight(self._learn)
+        self.watch = Watch(self._refresh.run)
         self.failovers = 0
 
     async def attempt(self, request: Sendable) -> tuple[Any, str]:
@@ -80,7 +93,7 @@ class ClusterLocator:
         source = node
         for _ in range(_MAX_REDIRECTS):
             try:
-                return await request.send(node, asking=asking), node.name
+                return await self.watch.send(request, node, asking=asking), node.name
             except AttemptError as error:
                 cause = error.cause
                 if isinstance(cause, redis_errors.MovedError):
@@ -105,11 +118,17 @@ class ClusterLocator:
         if not all(isinstance(answer, redis_errors.AskError) for answer in answers):
             cause = redis_errors.TryAgainError("the session is being moved to another node")
             raise AttemptError(cause, node=target.name, sent=False)
-        return await request.send(target, asking=True, only_first_key=True)
+        return await self.watch.send(request, target, asking=True, only_first_key=True)
 
     def suspect(self, error: AttemptError) -> None:
         """See `Locator.suspect`."""
-        self._stale = True
+        if isinstance(error.cause, TakenOverError):
+            return
+        if error.node is None:
+            self._stale = True
+        else:  # requests to other nodes need not wait
+            self._suspects.add(error.node)
+        self.watch.begin()
 
     async def primaries(self) -> list[Node]:
         """See `Locator.primaries`."""
@@ -122,9 +141,10 @@ class ClusterLocator:
         return [f"{missing} of {SLOTS} slots have no owner"] if missing else []
 
     async def _owner(self, slot: int) -> Node:
-        if self._stale or self._owners[slot] is None:
-            await self._refresh.run()
         address = self._owners[slot]
+        if self._stale or address is None or (self._suspects and str(address) in self._suspects):
+            await self.watch.looked()
+            address = self._owners[slot]
         if address is None:
             self._stale = True
             cause = redis_errors.ConnectionError("no node of the cluster owns the slot of this session")
@@ -153,13 +173,21 @@ class ClusterLocator:
         maps, errors = await ask_all(questions, _MAP_SECONDS)
         if not maps:
             raise await self._nobody_tells(errors)
-        told_by = max(maps, key=lambda address: (maps[address].epoch, maps[address].covered))
+        told_by = max(maps, key=lambda address: maps[address].authority)
         best = maps[told_by]
         if best.epoch < self._epoch and not is_majority(maps, known):
             reason = f"only nodes that slept through a failover answer ({', '.join(str(a) for a in maps)})"
             raise AttemptError(redis_errors.ConnectionError(reason), node=None, sent=False)
         self._epoch = best.epoch
-        await self._adopt(best.ranges, told_by)
+        self._adopt(best.ranges, told_by)
+        self._note_health({address for address in known if address not in maps or not maps[address].is_well})
+
+    def _note_health(self, unwell: set[Address]) -> None:
+        """Wake those who wait when a primary serves again, although none took over: it came back, or found the rest."""
+        recovered = self._unwell - unwell
+        self._unwell = unwell
+        if recovered and recovered & set(self._owners):
+            self.watch.changed()
 
     async def _ask(self, node: Node) -> _Map:
         """Return a node's slot map and the epoch that it knows."""
@@ -168,9 +196,10 @@ class ClusterLocator:
             if isinstance(reply, redis_errors.ResponseError):
                 raise AttemptError(reply, node=node.name, sent=True)
         fields = dict(line.split(":", 1) for line in bytes(state).decode().split() if ":" in line)
-        return _Map(int(fields.get("cluster_current_epoch", 0)), ranges)
+        epoch, own_epoch = (int(fields.get(f"cluster_{name}_epoch", 0)) for name in ("current", "my"))
+        return _Map(epoch, own_epoch, fields.get("cluster_state", "ok") == "ok", ranges)
 
-    async def _adopt(self, ranges: list[Any], told_by: Address) -> None:
+    def _adopt(self, ranges: list[Any], told_by: Address) -> None:
         owners: list[Address | None] = [None] * SLOTS
         members: dict[Address, None] = {}
         for first, last, *nodes in ranges:
@@ -178,13 +207,22 @@ class ClusterLocator:
             members.update(dict.fromkeys(addresses))
             owners[first : last + 1] = [addresses[0]] * (last + 1 - first)
         deposed = {a for a in self._owners if a is not None} - {a for a in owners if a is not None}
-        self._owners, self._members, self._stale, self._known = owners, list(members), False, True
+        self._owners, self._members, self._known = owners, list(members), True
+        self._stale = False
+        self._suspects.clear()
         for address in deposed & set(self._nodes):
             # Cut what waits for it: a node that lost its slots cannot answer for them.
             self.failovers += 1
-            self._nodes.pop(address).retire()
+            self._retire(address)
         for address in set(self._nodes) - set(members) - set(self._seeds):
-            self._nodes.pop(address).retire()
+            self._retire(address)
+        if deposed:
+            self.watch.changed()
+
+    def _retire(self, address: Address) -> None:
+        node = self._nodes.pop(address)
+        node.retire()
+        self.watch.cut(node)
 
     async def _nobody_tells(self, errors: dict[Address, Exception]) -> AttemptError:
         text = "; ".join(f"{address}: {error}" for address, error in errors.items())
@@ -207,6 +245,7 @@ class ClusterLocator:
 
     async def aclose(self) -> None:
         """See `Locator.aclose`."""
+        await self.watch.aclose()
         await self._refresh.aclose()
         await asyncio.gather(*(node.aclose() for node in self._nodes.values()))
 

@@ -10,10 +10,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ..config import Address, Topology
 from ..keys import SessionKeys
+from ..timing import take_notice
 from ..verdicts import AttemptError
-from .node import Node, take_notice
+from .node import Node
 
-__all__ = ["Locator", "Sendable", "SingleFlight", "ask_all", "is_majority"]
+__all__ = ["Changes", "Locator", "Sendable", "SingleFlight", "ask_all", "is_majority"]
 
 _Answer = TypeVar("_Answer")
 # After a majority answered: how long the others may still take, since one of them may know a newer epoch.
@@ -25,9 +26,11 @@ class Sendable(Protocol):
 
     Attributes:
         sent: Whether it may have reached a server since this was last set to False.
+        confirmation: How replicas confirm it; None if they need not.
     """
 
     sent: bool
+    confirmation: Any
 
     @property
     def keys(self) -> SessionKeys:
@@ -35,6 +38,24 @@ class Sendable(Protocol):
 
     async def send(self, node: Node, *, asking: bool = False, only_first_key: bool = False) -> Any:
         """Return the reply of a node; see `operations.Request.send`."""
+
+
+class Changes(Protocol):
+    """What a retry loop waits for beside its own clock.
+
+    Attributes:
+        changes: How often there was a reason to try again at once: another node took over, or one answers again.
+    """
+
+    changes: int
+
+    async def wait_for_change(self, seconds: float, since: int) -> None:
+        """Return after some seconds, or as soon as there is a reason to try again.
+
+        Args:
+            seconds: The longest wait.
+            since: What `changes` was when the attempt that failed began.
+        """
 
 
 class Locator(Protocol):
@@ -47,6 +68,10 @@ class Locator(Protocol):
 
     topology: Topology
     failovers: int
+
+    @property
+    def watch(self) -> Changes:
+        """What wakes the operations that wait for a node."""
 
     async def attempt(self, request: Sendable) -> tuple[Any, str]:
         """Send a request to the node that holds its keys now; return its reply and the node's name.

@@ -8,6 +8,7 @@ happened) or after (it may have), and only so do ASKING and the script that it i
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
@@ -17,10 +18,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MaxConnectionsError, ResponseError
 
 from ..settings import PoolConfig
-from ..timing import timeout_at
+from ..timing import take_notice, timeout_at
 from ..verdicts import AttemptError, tls_error
 
-__all__ = ["Argument", "Node", "take_notice"]
+__all__ = ["Argument", "Node", "Tenure"]
 
 # asyncio's transports take 64 KiB before they make a writer wait.
 _NEVER_WAITS_BYTES = 32 * 1024
@@ -35,6 +36,8 @@ class Node:
         name: ``host:port`` as the topology announces it, or the Unix socket's path.
         client: The plain redis-py client that owns the connections.
         retired: Whether another node took over; nothing is sent to this one any more.
+        replication_id: The server's replication id as of the newest connection, None where it is not told. It changes
+            whenever the server is started or becomes a primary: data that vanishes under the same one was deleted.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Node:
         self.name = name
         self.client = make_client()
         self.retired = False
+        self.replication_id: str | None = None
+        self._introduced: set[AbstractConnection] = set()
         self._make_client = make_client
         self._owned = owned
         pool = pool or PoolConfig()
@@ -94,6 +99,8 @@ class Node:
         try:
             if on_send is not None:
                 on_send()
+            if connection not in self._introduced:
+                return await self._introduce(connection, commands)
             return await _exchange(connection, commands)
         except ResponseError as error:
             raise AttemptError(error, node=self.name, sent=True) from error
@@ -108,6 +115,23 @@ class Node:
             if pool is not self.client.connection_pool:
                 await connection.disconnect(nowait=True)
             await pool.release(connection)
+
+    async def _introduce(self, connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send the first request of a new connection, with the question in front of it who the server is."""
+        (info, *replies) = await _exchange(connection, (("INFO", "replication"), *commands))
+        self.learn(info)
+        connection.register_connect_callback(self._reconnected)  # type: ignore[no-untyped-call]  # redis-py
+        self._introduced.add(connection)
+        if len(replies) == 1 and isinstance(replies[0], ResponseError):
+            raise replies[0]
+        return replies
+
+    def learn(self, info: Any) -> None:
+        """Take the server's replication id from the reply to INFO replication, if it is in there."""
+        self.replication_id = _replication_id(info)
+
+    def _reconnected(self, connection: AbstractConnection) -> None:
+        self._introduced.discard(connection)
 
     async def _connect(self) -> tuple[ConnectionPool, AbstractConnection]:
         pool: ConnectionPool = self.client.connection_pool
@@ -160,6 +184,7 @@ class Node:
         if not self._owned or self.retired or (failed is not None and failed is not old.connection_pool):
             return False
         self.client = self._make_client()
+        self._introduced.clear()
         self._close(old.connection_pool.disconnect(inuse_connections=False))
         return True
 
@@ -182,10 +207,14 @@ class Node:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
 
-def take_notice(task: asyncio.Future[Any]) -> None:
-    """Fetch the error of a task that nobody waits for, so that asyncio does not complain about it."""
-    if not task.cancelled():
-        task.exception()
+Tenure: TypeAlias = "tuple[str, str | None]"
+"""A node's name and its replication id when it replied; the same one later means that it lost nothing in between."""
+
+
+def _replication_id(info: Any) -> str | None:
+    """Find the replication id in INFO's reply; some managed services leave it out, some users may not ask."""
+    found = re.search(rb"^master_replid:(\w+)", info, re.MULTILINE) if isinstance(info, bytes) else None
+    return found[1].decode() if found else None
 
 
 async def _exchange(connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> list[Any]:

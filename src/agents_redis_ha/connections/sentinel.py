@@ -5,14 +5,18 @@ Here the Sentinels are asked at the first use, after every error, every ``poll_i
 them announces a failover. Of their answers the one with the highest configuration epoch counts
 (https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/#configuration-epochs): a Sentinel that was cut
 off may name the deposed primary for as long as it likes.
+
+A Sentinel promotes a replica by a command and then waits for its own next INFO, up to a second later, to learn that it
+took effect; only then does it announce the new primary. Here the replica itself is asked: what the leading Sentinel has
+chosen, and what says itself that it is a primary, is the one that all of them are about to name.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,27 +25,21 @@ from redis.asyncio import Redis
 
 from ..config import Address, HAConfig, SentinelConfig, Topology
 from ..errors import OperationError, PrimaryNotFoundError, WrongTopologyError
-from ..verdicts import AttemptError, classify
+from ..timing import timeout_at
+from ..verdicts import AttemptError, ShortfallError, classify
 from . import factory
 from .handshake import lasting_cause
+from .inquiry import Answer, ask
 from .locator import Sendable, SingleFlight, ask_all, is_majority
 from .node import Node
+from .watch import TakenOverError, Watch
 
 __all__ = ["SentinelLocator"]
 
 # Announced in this order during a failover; each is a reason to ask.
-_EVENTS = ("+promoted-slave", "+failover-state-reconf-slaves", "+switch-master")
+_EVENTS = ("+failover-state-wait-promotion", "+promoted-slave", "+failover-state-reconf-slaves", "+switch-master")
 # A Sentinel tells the others of a new epoch every 2 s; a majority that names an older one for longer has been reset.
 _FORGET_EPOCH_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What one Sentinel says about the service."""
-
-    address: Address
-    epoch: int
-    down: bool
 
 
 class SentinelLocator:
@@ -70,25 +68,43 @@ class SentinelLocator:
         self._sentinels = {address: self._sentinel_client(address) for address in config.nodes}
         self._node: Node | None = None
         self._address: Address | None = None
+        self._heir: Node | None = None
+        self._promoted_by: Address | None = None
         self._epoch = -1
         self._epoch_seen_at = 0.0
+        self._holds_until = 0.0
         self._stale = True
         self._refresh = SingleFlight(self._find_primary)
-        self._watchers: list[asyncio.Task[None]] = []
+        self._listeners: list[asyncio.Task[None]] = []
+        self.watch = Watch(self._refresh.run)
         self.failovers = 0
 
     async def attempt(self, request: Sendable) -> tuple[Any, str]:
         """See `Locator.attempt`."""
         if self._stale or self._node is None:
-            await self._refresh.run()
+            await self.watch.looked()
         node = self._node
         if node is None:
             raise _no_primary("the Sentinels named none")
-        return await request.send(node), node.name
+        reply = await self.watch.send(request, node)
+        if request.confirmation is not None:
+            await self._vouch_for(node, reply)
+        return reply, node.name
+
+    async def _vouch_for(self, node: Node, reply: Any) -> None:
+        """Confirm nothing for a primary that may have been replaced: the replica that has it may be on its side."""
+        if time.monotonic() >= self._holds_until:
+            with contextlib.suppress(AttemptError):
+                await self._refresh.run()
+        if node is not self._node or time.monotonic() >= self._holds_until:
+            cause = ShortfallError("no majority of the Sentinels vouches for the primary", reply, 0.0)
+            raise AttemptError(cause, node=node.name, sent=True, applied=True)
 
     def suspect(self, error: AttemptError) -> None:
         """See `Locator.suspect`."""
-        self._stale = True
+        if not isinstance(error.cause, TakenOverError):
+            self._stale = True
+            self.watch.begin()
 
     async def primaries(self) -> list[Node]:
         """See `Locator.primaries`."""
@@ -97,52 +113,100 @@ class SentinelLocator:
 
     async def problems(self) -> list[str]:
         """See `Locator.problems`."""
-        questions = {address: self._ask(client) for address, client in self._sentinels.items()}
+        questions = {address: ask(client, self._service) for address, client in self._sentinels.items()}
         answers = await asyncio.gather(*questions.values(), return_exceptions=True)
         named = zip(questions, answers, strict=True)
-        return [f"Sentinel {address} does not answer" for address, answer in named if not isinstance(answer, _Answer)]
+        return [f"Sentinel {address} does not answer" for address, answer in named if not isinstance(answer, Answer)]
 
     async def _find_primary(self) -> None:
-        questions = {address: self._ask(client) for address, client in self._sentinels.items()}
+        questions = {address: ask(client, self._service) for address, client in self._sentinels.items()}
         named, errors = await ask_all(questions, self._settings.timeout_seconds)
         answers = list(named.values())
         if not answers:
             raise await self._nobody_knows(errors)
-        if not self._watchers:
-            self._start_watching()
+        if not self._listeners:
+            self._start_listening()
         best = max(answers, key=lambda a: (a.epoch, not a.down))
+        if await self._is_promoted(named, best.epoch):
+            self._stale = False
+            return
         if best.down:
             raise _no_primary(f"the Sentinels see the primary {best.address} as down")
         if best.epoch < self._epoch and not self._was_reset(answers):
             raise _no_primary(f"only Sentinels that still name the deposed primary {best.address} answer")
         self._epoch, self._epoch_seen_at = best.epoch, time.monotonic()
         self._stale = False
+        self._holds_until = self._reign([answer for answer in answers if answer.address == best.address])
         if best.address != self._address:
-            await self._switch_to(best.address)
+            self._switch_to(best.address)
 
-    def _was_reset(self, answers: list[_Answer]) -> bool:
+    def _reign(self, answers: list[Answer]) -> float:
+        """Return until when no other primary can be elected: too few of all Sentinels can hold this one to be down."""
+        promises = sorted((answer.holds_until for answer in answers), reverse=True)
+        # All but the quorum, and one more; if only a few Sentinels are configured, the one that promises most.
+        needed = max(len(self._sentinels) - max((answer.quorum for answer in answers), default=0) + 1, 1)
+        return promises[needed - 1] if needed <= len(promises) else 0.0
+
+    def _was_reset(self, answers: list[Answer]) -> bool:
         """Whether the Sentinels forgot their epochs (rebuilt, SENTINEL RESET): a majority, and for some time."""
-        settled = time.monotonic() - self._epoch_seen_at > _FORGET_EPOCH_SECONDS
-        return settled and is_majority(answers, self._sentinels)
+        return self._is_settled() and is_majority(answers, self._sentinels)
 
-    async def _switch_to(self, address: Address) -> None:
-        old, self._address = self._node, address
-        self._node = Node(str(address), partial(self._data_client, address), self._config.pool)
+    def _is_settled(self) -> bool:
+        return time.monotonic() - self._epoch_seen_at > _FORGET_EPOCH_SECONDS
+
+    async def _is_promoted(self, named: dict[Address, Answer], epoch: int) -> bool:
+        """Whether the node in use, maybe as of now, is a promoted replica that is still to be announced."""
+        leader = next((a for a, answer in named.items() if answer.heir and answer.epoch == epoch >= self._epoch), None)
+        if leader is None:
+            # It was announced or the promotion given up, unless the Sentinel that would know is not among those.
+            if self._promoted_by in named or epoch != self._epoch or self._is_settled():
+                self._promoted_by = None
+            return self._promoted_by is not None
+        heir = named[leader].heir
+        role = await self._role_of(heir) if heir else None
+        if heir is None or role is None:
+            return False
+        if role != b"master":
+            # In a failover by hand the old primary still takes writes, of which the new one will know nothing.
+            raise _no_primary(f"the replica {heir} is just being promoted")
+        if self._promoted_by is None:
+            self._epoch, self._epoch_seen_at = epoch, time.monotonic()
+        self._promoted_by = leader
+        if heir != self._address:
+            self._switch_to(heir)
+        return True
+
+    async def _role_of(self, address: Address) -> bytes | None:
+        """Return what a replica that was told to become the primary says that it is; None without an answer."""
+        node = self._node
+        if node is None or address != self._address:
+            node = self._heir = self._prepared(address)
+        try:
+            async with timeout_at(asyncio.get_running_loop().time() + self._settings.timeout_seconds):
+                (role,) = await node.call(("ROLE",))
+        except (AttemptError, asyncio.TimeoutError):
+            if node is self._node:  # never back to the one that it took over from
+                raise _no_primary(f"the promoted replica {address} does not answer") from None
+            return None
+        return bytes(role[0])
+
+    def _prepared(self, address: Address) -> Node:
+        """Return a node for this address: the heir, if it is the one."""
+        heir = self._heir
+        if heir is not None and heir.name == str(address):
+            return heir
+        if heir is not None:
+            heir.retire()
+        return Node(str(address), partial(self._data_client, address), self._config.pool)
+
+    def _switch_to(self, address: Address) -> None:
+        old, self._node, self._address = self._node, self._prepared(address), address
+        self._heir = None
         if old is not None:
             self.failovers += 1
             old.retire()
-
-    async def _ask(self, sentinel: Redis) -> _Answer:
-        """Return one Sentinel's answer; the state of the failover counts, as in SENTINEL GET-MASTER-ADDR-BY-NAME."""
-        # Any: redis-py types both replies as unions with what their other options return.
-        reply: Any = await sentinel.sentinel_master(self._service)
-        named_now: Any = await sentinel.sentinel_get_master_addr_by_name(self._service)
-        host, port = named_now or (reply["ip"], reply["port"])
-        address = Address(host.decode() if isinstance(host, bytes) else host, int(port))
-        # Once a promoted replica is named, the epoch is that of the failover, but the flags are the old primary's.
-        before = (reply["ip"], int(reply["port"])) != tuple(address)
-        down = not before and bool(reply["is_sdown"] or reply["is_odown"])
-        return _Answer(address, int(reply["config-epoch"]), down)
+            self.watch.cut(old)
+        self.watch.changed()
 
     async def _nobody_knows(self, errors: dict[Address, Exception]) -> AttemptError:
         """Return the error for a round in which no Sentinel named a primary: at once and clear where it will last."""
@@ -169,10 +233,10 @@ class SentinelLocator:
         attempt = AttemptError(error, node=str(address), sent=True)
         return await lasting_cause(attempt, factory.dialled(self._config, address), self._settings.tls)
 
-    def _start_watching(self) -> None:
+    def _start_listening(self) -> None:
         jobs: list[Coroutine[Any, Any, None]] = [self._poll()]
         jobs += [self._listen(address) for address in self._sentinels]
-        self._watchers = [asyncio.ensure_future(job) for job in jobs]
+        self._listeners = [asyncio.ensure_future(job) for job in jobs]
 
     async def _poll(self) -> None:
         while True:
@@ -206,18 +270,20 @@ class SentinelLocator:
             await self._look_again()  # what was announced before
             async for message in subscription.listen():
                 if self._service in bytes(message["data"]).decode(errors="replace").split():
+                    self.watch.begin()  # until it is settled
                     await self._look_again()
 
     async def aclose(self) -> None:
         """See `Locator.aclose`."""
-        for task in self._watchers:
+        for task in self._listeners:
             task.cancel()
-        if self._watchers:
-            await asyncio.wait(self._watchers)
+        if self._listeners:
+            await asyncio.wait(self._listeners)
+        await self.watch.aclose()
         await self._refresh.aclose()
         await asyncio.gather(*(client.aclose() for client in self._sentinels.values()))
-        if self._node is not None:
-            await self._node.aclose()
+        for node in filter(None, (self._node, self._heir)):
+            await node.aclose()
 
 
 def _no_primary(reason: str) -> AttemptError:

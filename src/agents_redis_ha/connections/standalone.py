@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any
 
-from redis.exceptions import MovedError
+from redis.exceptions import MovedError, ResponseError
 
 from ..config import HAConfig, Topology
 from ..errors import NotPrimaryError, OperationError, WrongTopologyError
+from ..timing import timeout_at
 from ..verdicts import READ_ONLY, AttemptError, classify
 from .factory import dialled, node_client
 from .handshake import lasting_cause
 from .locator import Sendable
 from .node import Node
+from .watch import Watch
 
 __all__ = ["StandaloneLocator"]
+
+# How long a server that failed may take to answer a look; the next one follows at once.
+_LOOK_SECONDS = 0.5
 
 
 class StandaloneLocator:
@@ -32,6 +38,7 @@ class StandaloneLocator:
         )
         self._answered = False
         self._was_read_only = False
+        self.watch = Watch(self._look)
         self.failovers = 0
 
     async def attempt(self, request: Sendable) -> tuple[Any, str]:
@@ -65,7 +72,17 @@ class StandaloneLocator:
         return None
 
     def suspect(self, error: AttemptError) -> None:
-        """See `Locator.suspect`. There is nowhere else to look."""
+        """See `Locator.suspect`. There is nowhere else to look, but it may come back."""
+        self.watch.begin()
+
+    async def _look(self) -> None:
+        """Return if the server answers, be it with a refusal, unless it says that it is not ready yet."""
+        try:
+            async with timeout_at(asyncio.get_running_loop().time() + _LOOK_SECONDS):
+                await self._node.call(("PING",))
+        except AttemptError as error:
+            if not isinstance(error.cause, ResponseError) or classify(error.cause, sent=error.sent).refresh:
+                raise
 
     async def primaries(self) -> list[Node]:
         """See `Locator.primaries`."""
@@ -77,4 +94,5 @@ class StandaloneLocator:
 
     async def aclose(self) -> None:
         """See `Locator.aclose`."""
+        await self.watch.aclose()
         await self._node.aclose()

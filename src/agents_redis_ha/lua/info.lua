@@ -1,10 +1,10 @@
--- Describes the session. Changes nothing; a replica refuses it, as in read.lua.
+-- Describes the session. Changes nothing; a replica refuses it, so that nobody reads from a server that has been
+-- replaced.
 --
--- Returns {number of elements, TTL in ms (-1 none, -2 no such session), created_at, updated_at, version, generation},
--- with '' for what is not known.
+-- KEYS[3] may be missing. ARGV[1] and ARGV[2] what the caller knows; ARGV[3] how many changes to name at most.
+-- Returns {number of elements, TTL, …}: what description() in the prelude returns.
 local refusal = refusal_of_a_replica()
 if refusal then
   return refusal
 end
-local m = redis.call('HMGET', meta, 'created_at', 'updated_at', 'version', 'generation')
-return {redis.call('LLEN', items), redis.call('PTTL', meta), m[1] or '', m[2] or '', m[3] or '', m[4] or ''}
+return description(tonumber(ARGV[1]), ARGV[2], ARGV[3])

@@ -1,15 +1,11 @@
 -- Removes the newest item and returns it.
 --
--- ARGV[1] operation id; ARGV[2] how long to remember it, ms; ARGV[3] TTL of the session, ms, 0 = leave it;
--- ARGV[4] session id; ARGV[5] '' for the newest element, else the index (from the end, -1 the newest) of the one to
--- remove, and ARGV[6] then the SHA-1 that it must have.
--- Returns {APPLIED, version, element}, {APPLIED, version} when there is none, {UNSURE, version} without a change when
--- the newest element does not look like an item (the caller looks itself and names one by its index), or
--- {CONFLICT, version} without a change when the element at the index is another one by now.
--- A repeat returns the same element again: {REPEAT, version that it made, element}.
-local id, retention, ttl, session_id = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local index = tonumber(ARGV[5])
-
+-- ARGV[7] '' for the newest element, else the index (from the end, -1 the newest) of the one to remove, and ARGV[8]
+-- then the SHA-1 that it must have.
+-- Returns {APPLIED, …} with the element as result, or without one and with the version as it is when there is none;
+-- {REPEAT, …} with the same element again; {BEHIND, …}: see the prelude. {UNSURE, version} when the newest element does
+-- not look like an item (the caller looks itself and names one by its index), {CONFLICT, version} when the element at
+-- the index is another one by now.
 -- The UTF-8 sequences of more than one byte that Python accepts: no overlong ones, no surrogates, none past U+10FFFF.
 local SEQUENCES = {
   '[\194-\223][\128-\191]',
@@ -36,23 +32,22 @@ local function is_item(text)
   return (pcall(cjson.decode, text))
 end
 
-local made = version_of(id)
-if made then
-  repeated(retention, ttl)
-  return {REPEAT, tonumber(made), result_of(id, made)}
+local s, reply = begin()
+if reply then
+  return reply
 end
-local s = state()
+local index = tonumber(ARGV[7])
 local element = redis.call('LINDEX', items, index or -1)
 if not element then
   return {index and CONFLICT or APPLIED, s.version}
 end
 if index then
-  if redis.sha1hex(element) ~= ARGV[6] then
+  if redis.sha1hex(element) ~= ARGV[8] then
     return {CONFLICT, s.version}
   end
   -- A list is cut by value only: the element becomes one that no other is, which is then removed.
-  redis.call('LSET', items, index, id)
-  redis.call('LREM', items, -1, id)
+  redis.call('LSET', items, index, ID)
+  redis.call('LREM', items, -1, ID)
 elseif is_item(element) then
   redis.call('RPOP', items)
 else
@@ -60,8 +55,6 @@ else
 end
 s.generation = s.generation + 1
 if s.length > 1 then
-  expire(ttl, items)
+  expire(TTL, items)
 end
-local version = record(s, id, retention, ttl, session_id)
-redis.call('ZADD', ops, version, id .. element)
-return {APPLIED, version, element}
+return record(s, TTL, element)

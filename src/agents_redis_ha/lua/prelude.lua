@@ -1,7 +1,9 @@
 -- Prefixed to every script: the names of a session's keys, and what all changes of a session have in common.
 --
 -- KEYS[1] items  LIST  one JSON item an element
--- KEYS[2] meta   HASH  session_id, created_at, updated_at (ms since 1970), version, generation, mark_version, mark_at
+-- KEYS[2] meta   HASH  session_id, created_at, updated_at (ms since 1970), version, generation, mark_version, mark_at;
+--                      while lost changes are being put back: claim, claim_at, parked:<version>; the version with which
+--                      some were given up: closed
 -- KEYS[3] ops    ZSET  id of each recent change, scored by the version that it made; the result of a pop or a clear
 --                      follows its id in a member of its own, under the same score
 --
@@ -17,7 +19,18 @@ local base = string.sub(items, 1, -6)
 local meta = KEYS[2] or (base .. 'meta')
 local ops = KEYS[3] or (base .. 'ops')
 
-local REPEAT, APPLIED, CONFLICT, UNSURE = 0, 1, 2, 3
+-- Every changing script takes the same first arguments: ARGV[1] operation id; ARGV[2] how long to remember it, ms;
+-- ARGV[3] TTL of the session, ms, 0 = leave it; ARGV[4] session id; ARGV[5] and ARGV[6] the latest version that the
+-- caller knows and the id that made it, 0 and '' = none. Its own begin at ARGV[7].
+--
+-- It returns {status, version, id of the change before it, result}. APPLIED: the version that it made; the id is ''
+-- where the caller knows it or nobody does. REPEAT: it was applied before, and nothing changed but the TTL; version and
+-- result are those of then. BEHIND: nothing changed, for this server does not know what the caller knows, or somebody
+-- said so before and the lost changes are being put back. CONFLICT, UNSURE: nothing changed, for the script's own
+-- reason.
+local ID, RETENTION, TTL, SESSION_ID = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local KNOWN, KNOWN_ID = tonumber(ARGV[5]), ARGV[6]
+local REPEAT, APPLIED, CONFLICT, UNSURE, BEHIND = 0, 1, 2, 3, 4
 
 -- Returns the error with which a replica refuses to be read, or nil: a write of nothing is what it refuses by itself.
 local function refusal_of_a_replica()
@@ -27,27 +40,44 @@ local function refusal_of_a_replica()
   end
 end
 
--- Returns the version that the change with this id made, or false if it is not known.
-local function version_of(id)
-  return redis.call('ZSCORE', ops, id)
+-- Returns the id of the change that made a version, '' if it is not remembered any more, and the result kept with it.
+local function change_at(version)
+  local members = redis.call('ZRANGEBYSCORE', ops, version, version)  -- an id sorts before what begins with it
+  return members[1] or '', members[2] and string.sub(members[2], #members[1] + 1)
 end
 
--- Returns the result that was kept for a change, or nil.
-local function result_of(id, version)
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', ops, version, version)) do
-    if #member > #id then
-      return string.sub(member, #id + 1)
-    end
+-- Whether changes were given up since the caller looked: it may be one who knew them, and has to look again.
+local function is_closed(known, closed)
+  return closed and known > 0 and known < tonumber(closed)
+end
+
+-- Describes the session to a caller that knows a version and the id that made it (0 and '' = none).
+-- Returns {number of elements, TTL in ms (-1 none, -2 no such session), created_at, updated_at, version, generation,
+-- claim, changes}, with '' for what is not known. The changes are at most `limit` members of ops with their versions,
+-- newest first, back to the known version; none if that is the latest, or if KEYS[3] is missing.
+local function description(known, known_id, limit)
+  local m = redis.call('HMGET', meta, 'created_at', 'updated_at', 'version', 'generation', 'claim', 'closed')
+  local changes = {}
+  if KEYS[3] and not m[3] then  -- it expired: see state()
+    m[3] = redis.call('ZREVRANGE', ops, 0, 0, 'WITHSCORES')[2]
   end
+  if KEYS[3] and not (tonumber(m[3]) == known and tonumber(redis.call('ZSCORE', ops, known_id) or 0) == known) then
+    changes = redis.call('ZREVRANGEBYSCORE', ops, '+inf', known, 'WITHSCORES', 'LIMIT', 0, limit)
+  end
+  local length, ttl = redis.call('LLEN', items), redis.call('PTTL', meta)
+  local claim = m[5] or is_closed(known, m[6]) and m[6] or ''
+  return {length, ttl, m[1] or '', m[2] or '', m[3] or '', m[4] or '', claim, changes}
 end
 
 -- Returns the session's state before a change. A session whose meta expired goes on counting where ops stands.
 -- The length is asked for unless it is given.
 local function state(length)
-  local m = redis.call('HMGET', meta, 'version', 'generation', 'mark_version', 'mark_at', 'created_at')
+  local m = redis.call(
+    'HMGET', meta, 'version', 'generation', 'mark_version', 'mark_at', 'created_at', 'claim', 'closed')
   local s = {
     version = tonumber(m[1]), generation = tonumber(m[2]) or 0,
-    mark_version = m[3], mark_at = tonumber(m[4]), created = m[5],
+    mark_version = m[3], mark_at = tonumber(m[4]), created = m[5], claim = tonumber(m[6]),
+    closed = m[7],
   }
   s.known = s.version ~= nil
   if not s.known then
@@ -65,9 +95,55 @@ local function expire(ttl, key)
   end
 end
 
+-- Notes that somebody knows a version that this server does not: nobody writes on until that is settled (restore.lua).
+local function claim(s, version, retention)
+  if version > (s.claim or 0) then
+    redis.call('HSET', meta, 'claim', version)
+  end
+  redis.call('HSETNX', meta, 'claim_at', s.now)
+  if not s.known then
+    redis.call('PEXPIRE', meta, retention)
+  end
+end
+
+-- Whether the history that the caller knows is not the one that is here.
+local function is_behind(s)
+  if s.version < KNOWN then
+    claim(s, KNOWN, RETENTION)
+    return true
+  end
+  if s.claim or is_closed(KNOWN, s.closed) then
+    return true
+  end
+  if KNOWN == 0 or KNOWN_ID == '' or tonumber(redis.call('ZSCORE', ops, KNOWN_ID) or 0) == KNOWN then
+    return false
+  end
+  return change_at(KNOWN) ~= ''  -- if it is not '', another change made the version that the caller knows
+end
+
+-- Begins a change. Returns the state before it, or nil and what to return at once. A repeat writes (the TTL), so that a
+-- WAIT behind it means something from 7.2 on.
+local function begin(length)
+  local made = redis.call('ZSCORE', ops, ID)
+  if made then
+    local _, result = change_at(made)
+    redis.call('PEXPIRE', ops, RETENTION)
+    expire(TTL, items)
+    expire(TTL, meta)
+    return nil, {REPEAT, tonumber(made), '', result}
+  end
+  local s = state(length)
+  if is_behind(s) then
+    return nil, {BEHIND, s.version}
+  end
+  s.before = (s.version == KNOWN or s.version == 0) and '' or change_at(s.version)
+  return s
+end
+
 -- Notes a change: the next version, the id that made it, and the times. Ids are dropped once they are `retention` ms
 -- old at least: a mark remembers a version and when it was reached, so that no id needs a time of its own.
-local function record(s, id, retention, ttl, session_id)
+-- Returns what the script returns.
+local function record(s, ttl, result)
   s.version = s.version + 1
   local fields = {'version', s.version, 'generation', s.generation, 'updated_at', s.now}
   local function set(name, value)
@@ -75,33 +151,29 @@ local function record(s, id, retention, ttl, session_id)
     fields[#fields + 1] = value
   end
   if not s.created then
-    set('session_id', session_id)
+    set('session_id', SESSION_ID)
     set('created_at', s.now)
   end
   if not s.mark_at then
     set('mark_version', s.version)
     set('mark_at', s.now)
-  elseif s.now - s.mark_at >= retention then
+  elseif s.now - s.mark_at >= RETENTION then
     redis.call('ZREMRANGEBYSCORE', ops, '-inf', s.mark_version)
     set('mark_version', s.version)
     set('mark_at', s.now)
   end
   redis.call('HSET', meta, unpack(fields))
-  redis.call('ZADD', ops, s.version, id)
-  redis.call('PEXPIRE', ops, retention)
+  redis.call('ZADD', ops, s.version, ID)
+  if result then
+    redis.call('ZADD', ops, s.version, ID .. result)
+  end
+  redis.call('PEXPIRE', ops, RETENTION)
   if ttl > 0 then
     redis.call('PEXPIRE', meta, ttl)
   elseif s.length == 0 then
     redis.call('PERSIST', meta)  -- it may be what a cleared session left behind
   end
-  return s.version
-end
-
--- Answers a change whose id is known. It writes (the TTL), so that a WAIT behind it means something from 7.2 on.
-local function repeated(retention, ttl)
-  redis.call('PEXPIRE', ops, retention)
-  expire(ttl, items)
-  expire(ttl, meta)
+  return {APPLIED, s.version, s.before, result}
 end
 
 -- RPUSH of ARGV[first] to the end, in steps that Lua's stack holds. Returns the length of the list then.
@@ -111,4 +183,25 @@ local function push(first)
     length = redis.call('RPUSH', items, unpack(ARGV, from, math.min(from + 3999, #ARGV)))
   end
   return length
+end
+
+-- Keeps the elements from an index (from 0) to before another and puts ARGV[first] … behind them. The list never
+-- becomes empty on the way: see the rules above.
+local function rewrite(length, from, to, first)
+  if to > from then
+    if from > 0 or to < length then
+      redis.call('LTRIM', items, from, to - 1)
+    end
+    push(first)
+  elseif #ARGV >= first then
+    push(first)
+    if length > 0 then
+      redis.call('LTRIM', items, length, -1)
+    end
+  elseif length > 0 then
+    redis.call('DEL', items)
+  end
+  if to > from or #ARGV >= first then
+    expire(TTL, items)
+  end
 end

@@ -1,0 +1,64 @@
+"""What one Sentinel says about its service: the primary, and the replica that it is just promoting."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from redis import exceptions as redis_errors
+from redis.asyncio import Redis
+
+from ..config import Address
+
+__all__ = ["Answer", "ask"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one Sentinel says.
+
+    Attributes:
+        address: Of the primary.
+        epoch: Under which that one was elected.
+        down: Whether this Sentinel holds it to be down.
+        holds_until: By `time.monotonic`: before that it does not hold the primary to be down, whatever happens.
+        quorum: How many Sentinels must hold it to be down before another one can be elected.
+        heir: The replica that it has told to become the primary and has not yet heard of. Only the Sentinel that leads
+            the failover knows.
+    """
+
+    address: Address
+    epoch: int
+    down: bool
+    holds_until: float = 0.0
+    quorum: int = 1
+    heir: Address | None = None
+
+
+async def ask(sentinel: Redis, service: str) -> Answer:
+    """Return one Sentinel's answer; the state of the failover counts, as in SENTINEL GET-MASTER-ADDR-BY-NAME."""
+    asked_at = time.monotonic()
+    # Any: redis-py types both replies as unions with what their other options return.
+    reply: Any = await sentinel.sentinel_master(service)
+    named_now: Any = await sentinel.sentinel_get_master_addr_by_name(service)
+    host, port = named_now or (reply["ip"], reply["port"])
+    address = Address(host.decode() if isinstance(host, bytes) else host, int(port))
+    # Once a promoted replica is named, the epoch is that of the failover, but the flags are the old primary's.
+    before = (reply["ip"], int(reply["port"])) != tuple(address)
+    down = not before and bool(reply["is_sdown"] or reply["is_odown"])
+    heir = await _heir(sentinel, service) if reply.get("failover-state") == "wait_promotion" else None
+    # A Sentinel holds a primary to be down when a PING is unanswered for down-after-milliseconds; last-ping-sent is
+    # the age of the PING that is open now, 0 if none is (sentinel.c, sentinelCheckSubjectivelyDown).
+    patience_ms = int(reply.get("down-after-milliseconds", 0)) - int(reply.get("last-ping-sent", 0))
+    holds_until = asked_at + patience_ms / 1000
+    return Answer(address, int(reply["config-epoch"]), down, holds_until, int(reply.get("quorum", 1)), heir)
+
+
+async def _heir(sentinel: Redis, service: str) -> Address | None:
+    try:
+        replicas: Any = await sentinel.sentinel_slaves(service)
+    except redis_errors.ResponseError:  # its user may not: then the announcement is waited for
+        return None
+    found = (Address(replica["ip"], int(replica["port"])) for replica in replicas if "promoted" in replica["flags"])
+    return next(found, None)

@@ -1,0 +1,252 @@
+"""Who repairs, who writes on and who is told, where several do it at once or one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from test_kept import History, message, texts
+
+from agents_redis_ha import HistoryLostError, Outcome, RedisHASession, SessionStore, keeper, lab, restoration
+from agents_redis_ha.keys import session_keys
+from agents_redis_ha.request import script
+
+
+@pytest.fixture
+def topology() -> str:
+    return "standalone"
+
+
+@pytest.fixture
+def history(servers: lab.Lab, session_id: str) -> History:
+    return History(servers, session_id)
+
+
+class Workers:
+    """Makes sessions of the same id that know nothing of each other, as in different processes."""
+
+    def __init__(self, servers: lab.Lab, session_id: str, stores: AsyncExitStack) -> None:
+        self._servers, self._session_id, self._stores = servers, session_id, stores
+
+    async def make(self, **settings: Any) -> RedisHASession:
+        settings.setdefault("repair", {})
+        settings["repair"].setdefault("patience_seconds", 0.3)
+        store = await self._stores.enter_async_context(SessionStore(self._servers.config(**settings)))
+        return store.session(self._session_id)
+
+
+@pytest.fixture
+async def workers(servers: lab.Lab, session_id: str) -> AsyncIterator[Workers]:
+    async with AsyncExitStack() as stores:
+        yield Workers(servers, session_id, stores)
+
+
+async def test_several_late_appends_go_to_the_end_before_the_one_that_notices(
+    workers: Workers, history: History
+) -> None:
+    ours, other = await workers.make(repair={"written_on": "append"}), await workers.make()
+    await ours.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    for text in "234":
+        await ours.add_items([message(text)])
+    await asyncio.to_thread(history.lose)
+    await other.add_items([message("other")])
+    await ours.add_items([message("5")])
+    assert await texts(other) == ["1", "other", "2", "3", "4", "5"]
+
+
+async def test_a_session_that_expired_by_the_ttl_of_another_is_empty(workers: Workers) -> None:
+    ours, other = await workers.make(), await workers.make(ttl=1)
+    await ours.add_items([message("1")])
+    await other.add_items([message("2")])
+    await asyncio.sleep(1.1)
+    began = asyncio.get_running_loop().time()
+    assert await texts(ours) == []
+    assert (await ours.info()).item_count == 0
+    await ours.add_items([message("3")])
+    assert await texts(ours) == ["3"] == await texts(other)
+    assert asyncio.get_running_loop().time() - began < 1
+
+
+async def test_who_knew_nothing_of_the_lost_changes_is_not_told(workers: Workers, history: History) -> None:
+    first, second, third = [await workers.make() for _ in range(3)]
+    await first.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    await first.add_items([message("2")])
+    await second.add_items([message("3")])
+    await asyncio.to_thread(history.lose)
+    with pytest.raises(HistoryLostError):
+        await second.add_items([message("4")])
+    await third.add_items([message("5")])
+
+
+async def test_who_knew_nothing_restores_without_an_error(workers: Workers, history: History, servers: lab.Lab) -> None:
+    first, second = await workers.make(retry={"deadline_seconds": 0.1}), await workers.make()
+    await first.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    other = await workers.make()
+    await other.add_items([message("2")])
+    await first.add_items([message("3")])
+    await asyncio.to_thread(history.lose)
+    with pytest.raises(Exception, match="putting back"):
+        await first.add_items([message("4")])
+    await second.add_items([message("5")])
+    assert await texts(second) == ["1", "3", "5"]
+
+
+async def test_the_writer_of_a_change_that_others_gave_up_is_told(workers: Workers, history: History) -> None:
+    first, second = await workers.make(), await workers.make()
+    await first.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    await first.add_items([message("2")])
+    await second.add_items([message("3")])
+    await asyncio.to_thread(history.lose)
+    with pytest.raises(HistoryLostError) as caught:
+        await second.add_items([message("4")])
+    assert caught.value.versions == (2,)
+    with pytest.raises(HistoryLostError) as caught:
+        await first.add_items([message("5")])
+    assert caught.value.versions == (2,)
+    await first.add_items([message("5")])
+    assert await texts(second) == ["1", "3", "5"] == await texts(first)
+
+
+async def test_what_was_read_is_not_put_behind_a_hole_twice(workers: Workers, history: History) -> None:
+    first, second, third = [await workers.make() for _ in range(3)]
+    await first.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    await first.add_items([message("2")])
+    await second.add_items([message("3")])
+    await third.add_items([message("4")])
+    assert await texts(third) == ["1", "2", "3", "4"]
+    await asyncio.to_thread(history.lose)
+    with pytest.raises(HistoryLostError):
+        await second.info()
+    with pytest.raises(HistoryLostError):
+        await third.get_items()
+    assert await texts(third) == ["1", "3"]
+
+
+async def test_too_few_replicas_for_a_repair_say_nothing_of_the_change(workers: Workers, history: History) -> None:
+    durability = {"replicas": 1, "timeout_seconds": 0.1, "on_shortfall": "degrade"}  # this server has none
+    patience = {"patience_seconds": 0.1}
+    ours = await workers.make(durability=durability, repair=patience, retry={"deadline_seconds": 0.4})
+    other = await workers.make()
+    await ours.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    await other.add_items([message("2")])
+    await ours.add_items([message("3")])
+    await asyncio.to_thread(history.lose)
+    with pytest.raises(HistoryLostError) as caught:
+        await ours.add_items([message("4")])
+    assert caught.value.outcome is Outcome.NOT_APPLIED
+    assert await texts(ours) == ["1", "3"]
+
+
+@pytest.mark.parametrize("operation", ["read", "append"])
+async def test_who_read_what_others_gave_up_is_told_although_the_latest_change_is_there(
+    workers: Workers, history: History, operation: str
+) -> None:
+    first, second, third = [await workers.make() for _ in range(3)]
+    await first.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    await first.add_items([message("2")])
+    await second.add_items([message("3")])
+    assert await texts(third) == ["1", "2", "3"]
+    await asyncio.to_thread(history.lose)
+    with pytest.raises(HistoryLostError):
+        await second.info()
+    with pytest.raises(HistoryLostError) as caught:
+        await (third.get_items() if operation == "read" else third.add_items([message("4")]))
+    assert caught.value.versions == (2,)
+    assert await texts(third) == ["1", "3"]
+
+
+async def test_what_was_given_up_is_said_once_although_that_is_lost_too(workers: Workers, history: History) -> None:
+    first, second, third = [await workers.make() for _ in range(3)]
+    await first.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    await first.add_items([message("2")])
+    await second.add_items([message("3")])
+    await asyncio.to_thread(history.lose)
+    with pytest.raises(HistoryLostError):
+        await second.info()
+    await asyncio.to_thread(history.lose)
+    await second.add_items([message("4")])
+    assert await texts(third) == ["1", "3", "4"]
+
+
+async def test_a_loss_that_a_cancelled_change_finds_is_said_by_the_next(workers: Workers, history: History) -> None:
+    first, second = await workers.make(), await workers.make()
+    await first.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    await first.add_items([message("2")])
+    await second.add_items([message("3")])
+    await asyncio.to_thread(history.lose)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(second.add_items([message("4")]), 0.1)  # while it waits for the first
+    with pytest.raises(HistoryLostError) as caught:
+        await second.get_items()
+    assert caught.value.versions == (2,)
+    assert await texts(second) == ["1", "3", "4"]  # a cancelled change is seen through
+
+
+async def test_a_repair_leaves_the_expiry_to_those_who_set_one(
+    workers: Workers, history: History, servers: lab.Lab, session_id: str
+) -> None:
+    ours, other = await workers.make(), await workers.make(ttl=100)
+    await other.add_items([message("1")])
+    await asyncio.to_thread(history.save)
+    await ours.add_items([message("2")])
+    await asyncio.to_thread(history.lose)
+    keys = session_keys("agents:ha", session_id)
+    with servers.client(servers.primary(keys.items)) as client:
+        client.expire(keys.items, 100)
+        client.expire(keys.meta, 100)
+        assert await texts(ours) == ["1", "2"]
+        assert client.ttl(keys.items) > 90
+        assert client.ttl(keys.meta) > 90
+
+
+async def test_who_waits_for_others_hands_over_what_it_knows_once(
+    workers: Workers, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_over: list[int] = []
+
+    def survey(run: Any, subject: Any, known: Any, parts: Any) -> Any:
+        handed_over.append(len(parts))
+        return restoration.survey(run, subject, known, parts)
+
+    monkeypatch.setattr(keeper, "survey", survey)
+    first, second = await workers.make(), await workers.make()
+    await asyncio.to_thread(history.save)
+    await first.add_items([message("1")])
+    await second.add_items([message("2")])
+    await asyncio.to_thread(history.lose)
+    with pytest.raises(HistoryLostError):
+        await second.get_items()
+    assert len(handed_over) > 3  # it looks again and again
+    assert sum(handed_over) == 1
+
+
+@pytest.mark.parametrize("name", ["survey", "restore"])
+async def test_a_repair_whose_reply_is_lost_is_made_once(proxied: lab.Lab, session_id: str, name: str) -> None:
+    history = History(proxied, session_id)
+    async with AsyncExitStack() as stores:
+        workers = Workers(proxied, session_id, stores)
+        first, second = await workers.make(), await workers.make()
+        await first.add_items([message("1")])
+        await asyncio.to_thread(history.save)
+        await first.add_items([message("2")])
+        await second.add_items([message("3")])
+        await asyncio.to_thread(history.lose)
+        proxy = proxied.nodes[0].proxy
+        proxy.cut_next_reply(script(name).sha)
+        with pytest.raises(HistoryLostError) as caught:
+            await second.get_items()
+        assert not proxy.cuts_pending
+        assert caught.value.versions == (2,)
+        assert await texts(second) == ["1", "3"]

@@ -1,0 +1,218 @@
+"""Between a promotion and its announcement: whom the Sentinel locator follows, and when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis import exceptions as redis_errors
+
+from agents_redis_ha import Address, HAConfig
+from agents_redis_ha.connections.inquiry import Answer
+from agents_redis_ha.connections.sentinel import SentinelLocator
+from agents_redis_ha.verdicts import AttemptError
+
+from .conftest import introduction
+
+OLD, NEW, THIRD = ("old", 1), ("new", 2), ("third", 3)
+
+
+class Sentinel:
+    """One Sentinel, as the test sets it up; None as `named` means that it does not answer."""
+
+    def __init__(self) -> None:
+        self.named: tuple[str, int] | None = OLD
+        self.epoch = 7
+        self.down = False
+        self.state: str | None = None
+        self.heir: tuple[str, int] | None = None
+        self.may_list = True
+
+    async def sentinel_master(self, service: str) -> dict[str, Any]:
+        if self.named is None:
+            raise redis_errors.ConnectionError("refused")
+        before = self.named if self.state is None else OLD
+        reply = {"ip": before[0], "port": before[1], "config-epoch": self.epoch, "is_sdown": self.down}
+        return {**reply, "is_odown": self.down, **({"failover-state": self.state} if self.state else {})}
+
+    async def sentinel_get_master_addr_by_name(self, service: str) -> tuple[str, int] | None:
+        return self.named
+
+    async def sentinel_slaves(self, service: str) -> list[dict[str, Any]]:
+        if not self.may_list:
+            raise redis_errors.NoPermissionError("no")
+        flags = {address: "slave,promoted" if address == self.heir else "slave" for address in (NEW, THIRD)}
+        return [{"ip": host, "port": port, "flags": f} for (host, port), f in flags.items()]
+
+    async def aclose(self) -> None: ...
+
+    def promotes(self, heir: tuple[str, int]) -> None:
+        self.down, self.state, self.heir = True, "wait_promotion", heir
+
+    def announces(self, address: tuple[str, int], epoch: int) -> None:
+        self.named, self.epoch, self.down, self.state, self.heir = address, epoch, False, None, None
+
+
+class World:
+    """Two Sentinels, of which the first leads, and the roles that the data servers claim."""
+
+    def __init__(self) -> None:
+        self.leader, self.other = Sentinel(), Sentinel()
+        self.roles: dict[str, Any] = {"old:1": b"master", "new:2": b"slave", "third:3": b"slave"}
+        self.asked: list[str] = []
+        sentinels = [self.leader, self.other]
+        self.locator = SentinelLocator(
+            HAConfig(topology="sentinel", nodes=["s:1", "s:2"], service_name="m"),
+            data_client=lambda address: self._data(str(address)),
+            sentinel_client=lambda address: sentinels[address.port - 1],  # type: ignore[arg-type,return-value]
+        )
+        self.locator._start_listening = lambda: None  # type: ignore[method-assign]
+
+    def _data(self, name: str) -> Any:
+        world = self
+
+        class Connection:
+            socket_timeout = 3.0
+
+            async def send_packed_command(self, packed: bytes, check_health: bool) -> None:
+                world.asked.append(name)
+                self.replies: list[Any] = [*introduction(packed)[0], None]
+
+            async def read_response(self, disable_decoding: bool) -> Any:
+                identity, role = self.replies.pop(0), world.roles[name]
+                if isinstance(role, Exception):
+                    raise role
+                return identity or [role, 0, []]
+
+            async def disconnect(self, nowait: bool = False) -> None: ...
+
+            def register_connect_callback(self, callback: Any) -> None: ...
+
+        class Pool:
+            async def get_connection(self) -> Connection:
+                return Connection()
+
+            async def release(self, connection: Connection) -> None: ...
+
+            async def disconnect(self, inuse_connections: bool = True) -> None: ...
+
+        class Client:
+            connection_pool = Pool()
+
+        return Client()
+
+    def promotes(self, heir: tuple[str, int]) -> None:
+        self.other.down = True
+        self.leader.promotes(heir)
+
+    async def primary(self) -> str | None:
+        """Return the primary's name, or None while there is none to be had."""
+        try:
+            (found,) = await self.locator.primaries()
+        except AttemptError:
+            return None
+        return found.name
+
+
+@pytest.fixture
+async def world() -> World:
+    world = World()
+    assert await world.primary() == "old:1"
+    return world
+
+
+async def test_a_chosen_replica_that_says_it_is_the_primary_is_followed_before_it_is_announced(world: World) -> None:
+    world.promotes(NEW)
+    assert await world.primary() is None
+    world.roles["new:2"] = b"master"
+    assert await world.primary() == "new:2"
+    assert (world.locator.failovers, world.locator._stale) == (1, False)
+    world.leader.announces(NEW, 8)
+    assert await world.primary() == "new:2"
+    assert world.locator.failovers == 1
+
+
+async def test_no_other_server_that_claims_to_be_the_primary_is_followed(world: World) -> None:
+    world.roles["third:3"] = b"master"  # such as one that was deposed long ago and has just come back
+    world.promotes(NEW)
+    assert await world.primary() is None
+    assert "third:3" not in world.asked
+    world.leader.state = "select_slave"
+    world.roles["new:2"] = b"master"
+    assert await world.primary() is None
+
+
+async def test_a_leader_that_falls_silent_after_the_promotion_does_not_lead_back(world: World) -> None:
+    world.promotes(NEW)
+    world.roles["new:2"] = b"master"
+    assert await world.primary() == "new:2"
+    world.leader.named = None
+    assert await world.primary() == "new:2"  # the other one still names the old primary, under the same epoch
+    world.other.announces(THIRD, 9)
+    assert await world.primary() == "third:3"
+
+
+async def test_a_promotion_that_is_given_up_leads_back(world: World) -> None:
+    world.promotes(NEW)
+    world.roles["new:2"] = b"master"
+    assert await world.primary() == "new:2"
+    world.leader.announces(OLD, 7)
+    assert await world.primary() == "old:1"
+
+
+async def test_a_promoted_replica_that_does_not_answer_is_waited_for(world: World) -> None:
+    world.promotes(NEW)
+    world.leader.down = world.other.down = False  # SENTINEL FAILOVER: the old primary is well
+    world.roles["new:2"] = redis_errors.ConnectionError("lost")
+    assert await world.primary() == "old:1"
+    world.roles["new:2"] = b"master"
+    assert await world.primary() == "new:2"
+    world.roles["new:2"] = redis_errors.ConnectionError("lost")
+    assert await world.primary() is None
+
+
+async def test_without_the_right_to_list_replicas_the_announcement_is_waited_for(world: World) -> None:
+    world.leader.may_list = False
+    world.promotes(NEW)
+    world.roles["new:2"] = b"master"
+    assert await world.primary() is None
+    world.leader.announces(NEW, 8)
+    assert await world.primary() == "new:2"
+
+
+async def test_an_older_epoch_promotes_nobody(world: World) -> None:
+    world.other.announces(THIRD, 8)
+    assert await world.primary() == "third:3"
+    world.leader.promotes(NEW)  # it slept through that failover
+    world.roles["new:2"] = b"master"
+    assert await world.primary() == "third:3"
+
+
+async def test_those_who_wait_are_woken_by_the_promotion(world: World) -> None:
+    world.promotes(NEW)
+    world.roles["new:2"] = b"master"
+    seen = world.locator.watch.changes
+    waiter = asyncio.ensure_future(world.locator.watch.wait_for_change(30, seen))
+    await asyncio.sleep(0)
+    await world.primary()
+    await asyncio.wait_for(waiter, 5)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "quorum", "promises", "until"),
+    [
+        (3, 2, (9.0, 5.0, 7.0), 7.0),  # two of three would have to agree, so two have to promise
+        (3, 2, (9.0,), 0.0),
+        (3, 1, (9.0, 5.0, 7.0), 5.0),  # any of them can begin an election
+        (3, 3, (9.0, 5.0), 9.0),
+        (1, 2, (9.0,), 9.0),  # only one of them is configured
+        (3, 2, (), 0.0),
+    ],
+)
+def test_a_primary_reigns_as_long_as_too_few_sentinels_can_hold_it_to_be_down(
+    nodes: int, quorum: int, promises: tuple[float, ...], until: float
+) -> None:
+    config = HAConfig(topology="sentinel", nodes=[f"s:{port}" for port in range(1, nodes + 1)], service_name="m")
+    answers = [Answer(Address("old", 1), 7, False, holds_until, quorum) for holds_until in promises]
+    assert SentinelLocator(config)._reign(answers) == until
