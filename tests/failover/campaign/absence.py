@@ -1,0 +1,126 @@
+"""What a view lacks although it was confirmed, or shown before, and nothing can have removed it. Pure.
+
+What can remove an item: a pop that returned it; a clear or a replacement that did not end before the item's batch
+began; a pop whose outcome is unknown, one item each. A clear takes everything, so it explains nothing if an older
+batch is still there; a pop takes the newest item, so it explains nothing if a newer batch was complete before it
+began and is still there.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from .history import Call, Status
+from .marks import Mark
+from .shape import missing_tail
+from .views import BatchId, SessionHistory, View
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Something that ought to be there.
+
+    Attributes:
+        batch: Its batch.
+        marks: The items in question.
+        whole: Whether the view shows nothing of the batch; else its end is missing.
+        shown_before: Whether the same session object had shown it.
+    """
+
+    batch: BatchId
+    marks: tuple[Mark, ...]
+    whole: bool
+    shown_before: bool
+
+
+@dataclass(frozen=True)
+class _Open:
+    """An absence that only a pop of unknown outcome can explain, begun before the deadline."""
+
+    deadline: float
+    absence: Absence
+
+
+def find_absences(history: SessionHistory, view: View, shown: Mapping[BatchId, float]) -> Iterator[Absence]:
+    """Yield what is missing without an explanation.
+
+    Args:
+        history: The session's.
+        view: The view in question.
+        shown: Batches that this session object has shown before, and when.
+    """
+    landscape = _Landscape(history, view)
+    unexplained = [*_absent(landscape, shown), *_cut(landscape)]
+    unexplained.sort(key=lambda each: each.deadline)
+    pops = sorted(pop.begin for pop in history.open_pops if pop.begin < view.end)
+    for each in unexplained:
+        needed = len(each.absence.marks)
+        usable = [begin for begin in pops if begin <= each.deadline][:needed]
+        if len(usable) < needed:
+            yield each.absence
+        else:
+            pops = pops[needed:]
+
+
+class _Landscape:
+    """What the view shows, by time."""
+
+    def __init__(self, history: SessionHistory, view: View) -> None:
+        self.history = history
+        self.view = view
+        self.present: dict[BatchId, Call] = {
+            batch: history.writes[batch] for batch in view.batches if batch in history.writes
+        }
+        self.oldest_settled = min((call.settled for call in self.present.values()), default=math.inf)
+        rows = sorted((call.begin, call.settled) for call in self.present.values())
+        self._begins = [begin for begin, _ in rows]
+        self._earliest = [math.inf] * (len(rows) + 1)  # of all from here on: when the first one was complete
+        for index in range(len(rows) - 1, -1, -1):
+            self._earliest[index] = min(rows[index][1], self._earliest[index + 1])
+
+    def pop_deadline(self, settled: float) -> float:
+        """Return until when a pop could still have taken an item that was complete at that time."""
+        return self._earliest[bisect_left(self._begins, settled)]
+
+    def left(self, marks: Iterable[Mark]) -> tuple[Mark, ...]:
+        """Return those that no pop returned before the look had ended."""
+        popped = self.history.popped
+        return tuple(mark for mark in marks if not (mark in popped and popped[mark].begin < self.view.end))
+
+    def may_be_cleared(self, call: Call) -> bool:
+        """Return whether a clear or replacement can have removed what this call wrote."""
+        if self.oldest_settled < call.begin:
+            return False
+        return any(
+            remover is not call and remover.begin < self.view.end and not remover.settled < call.begin
+            for remover in self.history.removers
+        )
+
+
+def _absent(landscape: _Landscape, shown: Mapping[BatchId, float]) -> Iterator[_Open]:
+    view, history = landscape.view, landscape.history
+    # A window shows the newest items: what is missing must be newer than something that it shows.
+    first = 0 if view.complete else bisect_left(history.begins, landscape.oldest_settled)
+    for batch, call in history.by_begin[first:]:
+        if call.begin >= view.begin:
+            break
+        # What too few replicas have may be lost; but once it was shown, the same object goes on showing it.
+        confirmed = call.end if call.status is Status.OK else math.inf
+        known = min(confirmed, shown.get(batch, math.inf))
+        if batch in landscape.present or known >= view.begin or not call.may_be_applied:
+            continue
+        marks = landscape.left(call.items)
+        if marks and not landscape.may_be_cleared(call):
+            yield _Open(landscape.pop_deadline(known), Absence(batch, marks, True, batch in shown))
+
+
+def _cut(landscape: _Landscape) -> Iterator[_Open]:
+    ends = {mark.batch: mark for mark in landscape.view.marks}
+    for batch, call in landscape.present.items():
+        if ends[batch].place + 1 < ends[batch].size:
+            marks = landscape.left(missing_tail(landscape.view, batch))
+            if marks:
+                yield _Open(landscape.pop_deadline(call.settled), Absence(batch, marks, False, False))

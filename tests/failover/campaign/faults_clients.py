@@ -1,0 +1,124 @@
+"""Faults between clients and servers: credentials, connections, limits, replies."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from agents_redis_ha.keys import acl_rule
+from agents_redis_ha.lab import Node, wait_until
+
+from .strike import Strike
+
+USER = "campaign"
+
+
+def allow_worker(node: Node, prefix: str, password: str) -> None:
+    """Make the workers' ACL user on a node, with no more than the documented rule."""
+    node.ask("ACL", "SETUSER", USER, "on", f">{password}", *acl_rule(prefix), "+client|setname")
+
+
+def password_rotated(strike: Strike) -> None:
+    """The ACL user gets a second password, the workers' source changes, the first one goes; three times."""
+    for _ in range(3):
+        old = strike.secret.read_text()
+        new = f"secret-{strike.random.randrange(10**9)}"
+        for node in strike.servers.nodes:
+            node.ask("ACL", "SETUSER", USER, f">{new}")
+        strike.secret.write_text(new)
+        for node in strike.servers.nodes:
+            node.ask("ACL", "SETUSER", USER, f"<{old}")
+            strike.drop_connections(node)
+        strike.pause(0.7)
+
+
+def certificate_rotated(strike: Strike) -> None:
+    """The servers get new certificates of the same authority, and the workers have to connect anew."""
+    for _ in range(2):
+        strike.servers.rotate_certificates()
+        for node in strike.servers.nodes:
+            strike.drop_connections(node)
+        strike.pause(0.7)
+
+
+def client_kill_storm(strike: Strike) -> None:
+    """CLIENT KILL of all the workers' connections, to every node, five times a second."""
+    dropped = 0
+    for _ in range(15):
+        dropped += sum(strike.drop_connections(node) for node in strike.servers.nodes)
+        strike.pause(0.2)
+    strike.notes.append(f"{dropped} connections dropped")
+
+
+def maxclients(strike: Strike) -> None:
+    """The primary is full: of all the workers' connections only one finds a place, and it is closed again and again."""
+    victim = strike.victim
+    before = _setting(victim, "maxclients")
+    others = int(victim.ask("INFO", "clients")["connected_clients"]) - strike.drop_connections(victim)
+    with _configured(victim, "maxclients", max(others + 1, 5), before):
+        with strike.throughout(lambda: strike.drop_connections(victim), 0.3):
+            strike.pause(3.0)
+    strike.notes.append(f"rejected: {victim.ask('INFO', 'stats')['rejected_connections']}")
+
+
+def out_of_memory(strike: Strike) -> None:
+    """OOM under noeviction: the primaries take no more data."""
+    with contextlib.ExitStack() as undo:
+        for node in strike.servers.primaries():
+            undo.enter_context(_configured(node, "maxmemory", 1, "0"))
+        strike.pause(2.5)
+
+
+def disk_full(strike: Strike) -> None:
+    """MISCONF: the primary cannot save, and refuses to write until it can."""
+    victim = strike.victim
+    obstacle = strike.servers.directory / victim.name / "dump.rdb"
+    obstacle.unlink(missing_ok=True)
+    obstacle.mkdir()
+    try:
+        with _configured(victim, "save", "3600 1", ""):
+            victim.ask("BGSAVE")
+            wait_until(lambda: _last_save(victim) == "err", "the save to fail")
+            strike.pause(2.5)
+            obstacle.rmdir()
+            victim.ask("BGSAVE")
+            wait_until(lambda: _last_save(victim) == "ok", "the save to succeed")
+    finally:
+        if obstacle.is_dir():
+            obstacle.rmdir()
+
+
+def script_flush(strike: Strike) -> None:
+    """SCRIPT FLUSH on every node, ten times a second."""
+    for _ in range(30):
+        for node in strike.servers.nodes:
+            node.ask("SCRIPT", "FLUSH")
+        strike.pause(0.1)
+
+
+def replies_cut(strike: Strike) -> None:
+    """The proxies execute one request of eight and lose its reply."""
+    proxies = [node.proxy for node in strike.servers.nodes if node.proxy]
+    for proxy in proxies:
+        proxy.cut_replies(lambda _: strike.random.random() < 1 / 8)
+    strike.pause(5.0)
+    strike.notes.append(f"{sum(proxy.replies_cut for proxy in proxies)} replies cut")
+    for proxy in proxies:
+        proxy.heal()
+
+
+@contextlib.contextmanager
+def _configured(node: Node, name: str, value: str | int, before: str | int) -> Iterator[None]:
+    node.ask("CONFIG", "SET", name, value)
+    try:
+        yield
+    finally:
+        node.ask("CONFIG", "SET", name, before)
+
+
+def _setting(node: Node, name: str) -> str:
+    return str(node.ask("CONFIG", "GET", name)[1])
+
+
+def _last_save(node: Node) -> str:
+    return str(node.ask("INFO", "persistence")["rdb_last_bgsave_status"])

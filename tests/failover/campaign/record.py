@@ -1,0 +1,128 @@
+"""The record of one worker process: JSON lines, complete up to the last begun call even if the process is killed.
+
+A call makes two lines: one before it begins and one when it has ended. Each line reaches the kernel in one write
+before the worker goes on, so SIGKILL cannot take it back.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .history import Call, Op, Status
+from .marks import Mark
+
+
+class Recorder:
+    """Writes one worker's record.
+
+    Args:
+        path: The file; appended to.
+        worker: The worker's name.
+    """
+
+    def __init__(self, path: Path, worker: str) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._worker = worker
+        self._number = 0
+
+    def begin(self, session: str, handle: str, op: Op, *, items: Iterable[Mark] = (), limit: int | None = None) -> Call:
+        """Note that a call begins now."""
+        self._number += 1
+        call = Call(
+            worker=self._worker,
+            number=self._number,
+            session=session,
+            handle=handle,
+            op=op,
+            begin=time.monotonic(),
+            items=tuple(items),
+            limit=limit,
+        )
+        self._write(begin_line(call))
+        return call
+
+    def end(self, call: Call, status: Status, **outcome: Any) -> Call:
+        """Note that a call has ended now, and how; the outcome's names are those of `Call`."""
+        ended = replace(call, end=time.monotonic(), status=status, **outcome)
+        self._write(end_line(ended))
+        return ended
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+
+def begin_line(call: Call) -> dict[str, Any]:
+    """Return what is known of a call before it begins."""
+    return {
+        "begin": call.begin,
+        "call": call.number,
+        "worker": call.worker,
+        "session": call.session,
+        "handle": call.handle,
+        "op": call.op.value,
+        "items": [str(mark) for mark in call.items],
+        "limit": call.limit,
+    }
+
+
+def end_line(call: Call) -> dict[str, Any]:
+    """Return what is known of a call after it has ended, besides its first line."""
+    line: dict[str, Any] = {"end": call.end, "call": call.number, "status": call.status.value}
+    if call.result:
+        line["result"] = [mark and str(mark) for mark in call.result]
+    if call.error:
+        line.update(error=call.error, foreign=call.foreign_error, lost_versions=call.lost_versions)
+    return line
+
+
+def load(path: Path) -> list[Call]:
+    """Return the calls of a record, in the order in which they began; one without an end line is `UNKNOWN`."""
+    calls: dict[int, Call] = {}
+    for line in _lines(path):
+        number = line["call"]
+        calls[number] = _begun(line) if "begin" in line else _ended(calls[number], line)
+    return list(calls.values())
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    for text in path.read_bytes().split(b"\n"):
+        if text.strip():
+            try:
+                line: dict[str, Any] = json.loads(text)
+            except ValueError:  # cut by a full disk: the call then has no end
+                continue
+            yield line
+
+
+def _begun(line: dict[str, Any]) -> Call:
+    return Call(
+        worker=line["worker"],
+        number=line["call"],
+        session=line["session"],
+        handle=line["handle"],
+        op=Op(line["op"]),
+        begin=line["begin"],
+        items=tuple(Mark.parse(text) for text in line["items"]),
+        limit=line["limit"],
+    )
+
+
+def _ended(call: Call, line: dict[str, Any]) -> Call:
+    return replace(
+        call,
+        end=line["end"],
+        status=Status(line["status"]),
+        result=tuple(text and Mark.parse(text) for text in line.get("result", ())),
+        error=line.get("error"),
+        foreign_error=line.get("foreign", False),
+        lost_versions=line.get("lost_versions", 0),
+    )

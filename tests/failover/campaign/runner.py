@@ -1,0 +1,204 @@
+"""Runs one scenario: servers, workers, load, fault, recovery, load, an orderly end, and the check."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import RedisError
+
+import agents_redis_ha
+from agents_redis_ha import HAConfig, lab
+from agents_redis_ha.keys import session_keys
+from agents_redis_ha.lab import Lab
+
+from .checker import check
+from .credentials import SecretFile
+from .faults_clients import allow_worker
+from .findings import Report, Violation
+from .fleet import Fleet
+from .scenarios import Durability, Scenario
+from .stored import read_stored
+from .strike import CLIENT_NAME, Strike
+from .worker import WorkerSetup
+
+SHARED = ("shared-0", "shared-1")
+_PASSWORD = "secret-0"
+_PREFIX = "agents:ha"  # the library's default
+_FEWEST = 100  # confirmed changes
+_SETTLE_SECONDS = 60.0
+_STOP_SECONDS = 45.0  # two deadlines and some: a call that had begun, and the last reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How scenarios are run.
+
+    Attributes:
+        durability: "primary", or "replicas" for one replica's confirmation of each change.
+        seconds: Load before the fault; two thirds of it after the recovery.
+        seed: Decides what workers and faults do, though not when.
+        workers: Number of processes.
+        keep: Directory for the workers' records; None throws them away.
+        conversations: A file of conversations to colour the items with; None means the packaged ones.
+    """
+
+    durability: Durability = "primary"
+    seconds: float = 4.0
+    seed: int = 1
+    workers: int = 3
+    keep: Path | None = None
+    conversations: Path | None = None
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What a scenario gave.
+
+    Attributes:
+        scenario: Its name.
+        topology: Where it ran.
+        report: What the checker found.
+        unexpected: The violations that the scenario does not allow.
+        problems: What went wrong with the run itself: a worker, or servers that did not recover.
+        notes: What the fault had to say.
+        seconds: How long the run took; `fault_seconds` from the strike until all had settled.
+    """
+
+    scenario: str
+    topology: str
+    report: Report = field(default_factory=Report)
+    unexpected: list[Violation] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    fault_seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether it ran and nothing was broken that may not break."""
+        return not (self.unexpected or self.problems)
+
+
+def run(scenario: Scenario, topology: str, options: Options) -> Result:
+    """Run a scenario on one topology; everything that it started is gone afterwards."""
+    result = Result(scenario=scenario.name, topology=topology)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="agents-redis-ha-campaign-") as directory:
+        try:
+            _run_in(Path(directory), scenario, options, result)
+        except Exception as error:  # noqa: BLE001 (the other scenarios are still to run)
+            result.problems.append(f"the run broke off: {type(error).__name__}: {error}")
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _run_in(directory: Path, scenario: Scenario, options: Options, result: Result) -> None:
+    records = _records(options, scenario, result.topology) or directory
+    secret = directory / "secret"
+    secret.write_text(_PASSWORD)
+    with lab.start(result.topology, **scenario.lab) as servers:  # type: ignore[arg-type]  # from the command line
+        configs = make_configs(servers, scenario, options, secret)
+        with Fleet(make_setups(configs, options, records)) as fleet:
+            strike = Strike(servers, fleet, random.Random(options.seed), _PREFIX, SHARED[0], secret, result.notes)
+            _load_and_strike(scenario, strike, options, result)
+        _judge(scenario, strike, options, result)
+
+
+def make_configs(servers: Lab, scenario: Scenario, options: Options, secret: Path) -> list[HAConfig]:
+    """Return each worker's configuration."""
+    fields: dict[str, Any] = {"client_name": CLIENT_NAME}
+    if options.durability == "replicas":
+        fields["durability"] = _durability()
+    if scenario.login:
+        fields.update(password=None, credential_provider=SecretFile(secret))
+        for node in servers.nodes:
+            allow_worker(node, _PREFIX, _PASSWORD)
+    if not scenario.beside_victim:
+        return [servers.config(**fields)] * options.workers
+    victim = servers.primary(session_keys(_PREFIX, SHARED[0]).items)
+    outside = options.workers - scenario.beside_victim
+    inside = [servers.config_inside(victim, **fields)] * scenario.beside_victim
+    return inside + [servers.config_outside(**fields)] * outside
+
+
+def make_setups(configs: list[HAConfig], options: Options, records: Path) -> list[WorkerSetup]:
+    """Return what each worker is told."""
+    return [
+        WorkerSetup(
+            name=f"w{number}",
+            config=config,
+            record=records / f"w{number}.jsonl",
+            seed=options.seed,
+            shared=SHARED,
+            pops_shared=options.durability == "replicas",
+            conversations=options.conversations,
+        )
+        for number, config in enumerate(configs, start=1)
+    ]
+
+
+def can_wait_for_replicas() -> bool:
+    """Return whether the installed library has the durability setting."""
+    return hasattr(agents_redis_ha, "DurabilityConfig")
+
+
+def _durability() -> Any:
+    if not can_wait_for_replicas():
+        raise SystemExit("this version of agents_redis_ha has no DurabilityConfig: run with --durability primary")
+    return getattr(agents_redis_ha, "DurabilityConfig")(replicas=1, timeout_seconds=0.5)  # noqa: B009 (not yet there)
+
+
+def _load_and_strike(scenario: Scenario, strike: Strike, options: Options, result: Result) -> None:
+    fleet = strike.fleet
+    fleet.wait_until_working()
+    time.sleep(options.seconds)
+    struck = time.monotonic()
+    try:
+        scenario.strike(strike)
+        strike.servers.wait_ready(_SETTLE_SECONDS)
+    except Exception as error:  # noqa: BLE001 (the other scenarios are still to run)
+        result.problems.append(f"the fault did not go as planned: {type(error).__name__}: {error}")
+    result.fault_seconds = time.monotonic() - struck
+    time.sleep(options.seconds * 2 / 3)
+    fleet.stop(_STOP_SECONDS)
+    result.problems += fleet.problems
+
+
+def _judge(scenario: Scenario, strike: Strike, options: Options, result: Result) -> None:
+    calls = strike.fleet.calls()
+    names = sorted({call.session for call in calls})
+    try:
+        stored = read_stored(strike.servers, strike.prefix, names)
+    except (lab.LabError, OSError, RedisError) as error:
+        result.problems.append(f"what is stored cannot be read: {error}")
+        return
+    result.report = check(calls, stored)
+    put_back = strike.fleet.put_back()
+    if put_back:
+        result.notes.append(f"{put_back} lost changes put back")
+    if result.report.counts["confirmed"] < _FEWEST:
+        result.problems.append("hardly anything was confirmed: this run proves nothing")
+    result.unexpected = scenario.unexpected(result.report, options.durability)
+
+
+def _records(options: Options, scenario: Scenario, topology: str) -> Path | None:
+    if options.keep is None:
+        return None
+    directory = options.keep / f"{topology}-{scenario.name}"
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in (*directory.glob("*.jsonl"), *directory.glob("*.put-back")):
+        old.unlink()
+    return directory
+
+
+def chosen(scenarios: Sequence[Scenario], topologies: Sequence[str]) -> list[tuple[Scenario, str]]:
+    """Return each scenario with each topology that it makes sense on."""
+    return [
+        (scenario, topology) for scenario in scenarios for topology in topologies if topology in scenario.topologies
+    ]

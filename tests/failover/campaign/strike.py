@@ -1,0 +1,97 @@
+"""What a fault is given: the servers, the workers, and which node and session it is about."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from agents_redis_ha.keys import session_keys
+from agents_redis_ha.lab import Lab, LabError, Node
+
+from .fleet import Fleet
+
+CLIENT_NAME = "campaign"
+
+
+@dataclass
+class Strike:
+    """One fault's surroundings.
+
+    Attributes:
+        servers: The lab.
+        fleet: The workers.
+        random: Seeded.
+        prefix: The sessions' key prefix.
+        session: The name of a session that all workers call: its primary is the one to strike.
+        secret: The file that the workers read their password from.
+        notes: What the fault has to say, for the report.
+    """
+
+    servers: Lab
+    fleet: Fleet
+    random: random.Random
+    prefix: str
+    session: str
+    secret: Path
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> bytes:
+        """A key of that session."""
+        return session_keys(self.prefix, self.session).items
+
+    @property
+    def victim(self) -> Node:
+        """The primary that holds the session now."""
+        return self.servers.primary(self.key)
+
+    def replica(self) -> Node:
+        """Return a replica of the victim.
+
+        Raises:
+            LabError: It has none that is up.
+        """
+        replicas = self.servers.replicas_of(self.victim)
+        if not replicas:
+            raise LabError(f"{self.victim} has no replica")
+        return replicas[0]
+
+    def pause(self, seconds: float) -> None:
+        """Let the workers go on for a while under the fault."""
+        time.sleep(seconds)
+
+    def drop_connections(self, node: Node) -> int:
+        """Close all connections of the workers to a node; return how many there were."""
+        dropped = 0
+        for line in str(node.ask("CLIENT", "LIST")).splitlines():
+            fields = dict(part.partition("=")[::2] for part in line.split())
+            if fields.get("name") == CLIENT_NAME:
+                dropped += int(node.ask("CLIENT", "KILL", "ID", fields["id"]))
+        return dropped
+
+    @contextmanager
+    def throughout(self, action: Callable[[], object], every_seconds: float) -> Iterator[None]:
+        """Repeat an action in the background; what it fails with is ignored, since its server may be down."""
+        stop = threading.Event()
+
+        def repeat() -> None:
+            while not stop.wait(every_seconds):
+                try:
+                    action()
+                except (RedisError, OSError, LabError):
+                    continue
+
+        thread = threading.Thread(target=repeat, name="strike", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()

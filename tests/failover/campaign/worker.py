@@ -1,0 +1,204 @@
+"""A worker process: calls its sessions, many at a time, until it is told to stop, and reads them all once more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any
+
+from agents_redis_ha import HAConfig, close_shared_connections, ha_session
+from agents_redis_ha.demo.conversations import load_conversations
+from agents_redis_ha.telemetry import counters
+
+from .caller import Caller
+from .history import Call, Status
+from .marks import Mark, make_batch, put_mark
+from .record import Recorder
+
+_LIMITS = (1, 4, 8, 16)
+_LONGEST = 80  # items of an owned session, before its owner clears or compacts it
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSetup:
+    """What a worker is told.
+
+    Attributes:
+        name: Its name.
+        config: The servers.
+        record: The file of its record.
+        seed: Decides what it does, though not when.
+        owned: How many sessions of its own it calls at a time.
+        shared: Names of the sessions that other workers call too.
+        pops_shared: Whether it may pop from those.
+        pause_seconds: Mean time between two calls of one session.
+        conversations: A file of conversations to colour the items with; None means the packaged ones.
+    """
+
+    name: str
+    config: HAConfig
+    record: Path
+    seed: int
+    owned: int = 3
+    shared: tuple[str, ...] = ()
+    pops_shared: bool = False
+    pause_seconds: float = 0.03
+    conversations: Path | None = None
+
+    @property
+    def put_back(self) -> Path:
+        """The file in which it says how many lost changes it has put back, once it stops in order."""
+        return self.record.with_suffix(".put-back")
+
+
+def worker_main(setup: WorkerSetup) -> None:
+    """Work until SIGTERM, or until the parent has died."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends its workers
+    logging.getLogger("agents_redis_ha").setLevel(logging.CRITICAL)
+    asyncio.run(_work(setup))
+
+
+async def _work(setup: WorkerSetup) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    desk = Desk(setup, stop)
+    _stop_with_parent(stop)
+    writers = [Writer(desk, f"{setup.name}.own{number}", None) for number in range(setup.owned)]
+    writers += [Writer(desk, f"{setup.name}.{name}", name) for name in setup.shared]
+    await asyncio.gather(*(writer.run() for writer in writers))
+    await asyncio.gather(*(caller.read() for caller in desk.callers))
+    await close_shared_connections()
+    desk.recorder.close()
+    setup.put_back.write_text(str(counters()["changes_restored"]))
+
+
+def _stop_with_parent(stop: asyncio.Event) -> None:
+    """Stop, too, when the parent has died without a word."""
+    parent, loop = parent_process(), asyncio.get_running_loop()
+
+    def died(sentinel: int) -> None:
+        loop.remove_reader(sentinel)
+        stop.set()
+
+    if parent is not None:
+        loop.add_reader(parent.sentinel, died, parent.sentinel)
+
+
+class Desk:
+    """What the writers of one process share.
+
+    Attributes:
+        setup: What the worker was told.
+        stop: Set when it is to stop.
+        recorder: Its record.
+        callers: Every session that it has opened.
+    """
+
+    def __init__(self, setup: WorkerSetup, stop: asyncio.Event) -> None:
+        self.setup = setup
+        self.stop = stop
+        self.recorder = Recorder(setup.record, setup.name)
+        self.callers: list[Caller] = []
+        told = load_conversations(setup.conversations, 8)
+        self.lines: list[dict[str, Any]] = [item for conversation in told for item in conversation.items]
+
+    def open(self, name: str) -> Caller:
+        """Open a session."""
+        caller = Caller(ha_session(self.setup.config, name), name, self.setup.name, self.recorder)
+        self.callers.append(caller)
+        return caller
+
+
+class Writer:
+    """One task: calls one session, one call after the other.
+
+    Args:
+        desk: The process's.
+        name: The writer's name, in every mark.
+        shared: The shared session that it calls; None for sessions of its own.
+    """
+
+    def __init__(self, desk: Desk, name: str, shared: str | None) -> None:
+        self._desk = desk
+        self._name = name
+        self._shared = shared
+        self._random = random.Random(f"{desk.setup.seed}/{name}")
+        self._sequence = 0
+        self._opened = 0
+        self._length = 0
+
+    async def run(self) -> None:
+        """Call until the worker is to stop."""
+        steps = self._shared_steps if self._shared else self._own_steps
+        pause = self._desk.setup.pause_seconds * (4 if self._shared else 1)
+        while not self._desk.stop.is_set():
+            caller = self._desk.open(self._shared or self._next_name())
+            async for _ in steps(caller):
+                await self._rest(self._random.uniform(0.2, 1.8) * pause)
+                if self._desk.stop.is_set():
+                    return
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._desk.stop.wait(), seconds)
+        except asyncio.TimeoutError:
+            return
+
+    async def _shared_steps(self, caller: Caller) -> AsyncIterator[Call]:
+        while True:
+            chance = self._random.random()
+            if chance < 0.6:
+                yield await caller.append(*self._batch(caller))
+            elif chance < 0.7 and self._desk.setup.pops_shared:
+                yield await caller.pop()
+            else:
+                yield await caller.read(None if chance > 0.97 else self._random.choice(_LIMITS))
+
+    async def _own_steps(self, caller: Caller) -> AsyncIterator[Call]:
+        """Yield calls until the outcome of a clear is unknown: what comes after would prove nothing."""
+        self._length = 0
+        while True:
+            if self._length > _LONGEST:
+                removal = await self._start_anew(caller)
+                yield removal
+                if removal.status is Status.UNKNOWN:
+                    return
+                continue
+            chance = self._random.random()
+            if chance < 0.5:
+                batch, items = self._batch(caller)
+                self._length += len(batch)
+                yield await caller.append(batch, items)
+            elif chance < 0.6:
+                self._length -= 1
+                yield await caller.pop()
+            else:
+                yield await caller.read(None if chance > 0.9 else self._random.choice(_LIMITS))
+
+    async def _start_anew(self, caller: Caller) -> Call:
+        kind = self._random.choice(("clear", "replace", "compact"))
+        batch, items = self._batch(caller)
+        if kind == "clear":
+            call = await caller.clear()
+        elif kind == "replace":
+            call = await caller.replace(batch, items)
+        else:
+            call = await caller.compact(batch, items)
+        if call.may_be_applied:
+            self._length = len(call.items)
+        return call
+
+    def _batch(self, caller: Caller) -> tuple[tuple[Mark, ...], list[dict[str, Any]]]:
+        self._sequence += 1
+        batch = make_batch(self._name, self._sequence, self._random.randint(1, 4))
+        return batch, [put_mark(self._random.choice(self._desk.lines), mark, caller.name) for mark in batch]
+
+    def _next_name(self) -> str:
+        self._opened += 1
+        return f"{self._name}.{self._opened}"

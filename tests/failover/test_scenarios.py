@@ -1,0 +1,128 @@
+"""What each scenario allows, how errors are recorded, and how results are told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from agents_redis_ha import InvalidItemError, OperationError, Outcome
+
+from .campaign.__main__ import main
+from .campaign.caller import outcome_of
+from .campaign.findings import Kind, Report, Violation, distinct
+from .campaign.history import Status
+from .campaign.runner import Options, Result, chosen
+from .campaign.scenarios import BY_NAME, SCENARIOS, Durability
+from .campaign.table import line, to_json, to_markdown
+
+
+def violation(kind: Kind, *, said: bool = False) -> Violation:
+    return Violation(kind=kind, session="s", what="w1.own0:1 of 2", said=said)
+
+
+def allowed(fault: str, durability: Durability, kind: Kind, *, said: bool) -> bool:
+    report = Report(violations=[violation(kind, said=said)])
+    return not BY_NAME[fault].unexpected(report, durability)
+
+
+def test_every_fault_strikes_on_some_topology_and_has_a_name_of_its_own() -> None:
+    assert len(BY_NAME) == len(SCENARIOS)
+    everywhere = chosen(SCENARIOS, ("sentinel", "cluster"))
+    assert {scenario.name for scenario, _ in everywhere} == set(BY_NAME)
+    assert ("slot-migration", "sentinel") not in [(scenario.name, topology) for scenario, topology in everywhere]
+
+
+@pytest.mark.parametrize(
+    ("fault", "durability", "said", "expected"),
+    [
+        ("kill", "primary", True, True),
+        ("kill", "primary", False, False),
+        ("kill", "replicas", True, False),
+        ("restart-empty", "replicas", True, True),
+        ("restart-empty", "replicas", False, False),
+        ("script-flush", "primary", True, False),
+    ],
+)
+def test_a_loss_has_to_be_possible_and_said(fault: str, durability: Durability, said: bool, expected: bool) -> None:
+    assert allowed(fault, durability, Kind.LOST, said=said) is expected
+
+
+@pytest.mark.parametrize("kind", [Kind.DUPLICATED, Kind.GHOST, Kind.REORDERED, Kind.FOREIGN_ERROR])
+def test_some_promises_hold_whatever_is_said(kind: Kind) -> None:
+    for fault in BY_NAME:
+        assert not allowed(fault, "primary", kind, said=True)
+
+
+class HistoryLostError(OperationError):
+    """Stands in for the library's, by its name."""
+
+    versions = (4, 5)
+
+
+class Applied(str):
+    value = "applied"
+
+
+def operation_error(kind: type[OperationError], outcome: Any) -> OperationError:
+    return kind("x", operation="append", topology="sentinel", outcome=outcome)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "foreign"),
+    [
+        (operation_error(OperationError, Outcome.NOT_APPLIED), Status.NOT_APPLIED, False),
+        (operation_error(OperationError, Outcome.UNKNOWN), Status.UNKNOWN, False),
+        (operation_error(HistoryLostError, Outcome.NOT_APPLIED), Status.HISTORY_LOST, False),
+        (InvalidItemError(0, "x"), Status.NOT_APPLIED, False),
+        (AttributeError("x"), Status.UNKNOWN, True),
+    ],
+)
+def test_an_error_is_recorded_by_what_it_says_of_the_change(error: Exception, status: Status, foreign: bool) -> None:
+    recorded = outcome_of(error)
+    assert recorded["status"] is status
+    assert recorded.get("foreign_error", False) is foreign
+    assert recorded.get("lost_versions", 0) == (2 if status is Status.HISTORY_LOST else 0)
+
+
+class UnconfirmedError(OperationError):
+    """Stands in for the library's, whose outcome this version may not know."""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def test_a_change_that_too_few_replicas_have_is_a_status_of_its_own() -> None:
+    assert outcome_of(operation_error(UnconfirmedError, Applied()))["status"] is Status.UNCONFIRMED
+
+
+def test_what_is_seen_in_many_reads_is_one_violation_and_silence_weighs_more() -> None:
+    said, silent = violation(Kind.LOST, said=True), violation(Kind.LOST)
+    assert distinct([said, silent, said]) == [silent]
+
+
+def results() -> list[Result]:
+    bad = violation(Kind.LOST)
+    report = Report(violations=[bad])
+    report.counts["confirmed"] = 7
+    return [
+        Result(scenario="calm", topology="cluster"),
+        Result(scenario="kill", topology="sentinel", report=report, unexpected=[bad], notes=["a note"]),
+    ]
+
+
+def test_results_are_told_as_a_line_a_table_and_json() -> None:
+    good, bad = results()
+    assert "passed" in line(good)
+    assert "FAILED" in line(bad)
+    assert "7 confirmed: 1 lost (a note)" in line(bad)
+    markdown = to_markdown([good, bad], Options())
+    assert "- lost: s: w1.own0:1 of 2" in markdown
+    assert [row["passed"] for row in json.loads(to_json([good, bad]))] == [True, False]
+
+
+def test_an_unknown_fault_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--fault", "earthquake"])
+    assert "earthquake" in capsys.readouterr().err
