@@ -44,15 +44,18 @@ class Contender:
 class BareCommands:
     """The floor: what the same work costs with redis-py's own commands and elements that are bytes already."""
 
-    def __init__(self, client: Redis, key: str) -> None:
+    def __init__(self, client: Redis, key: str, replicas: int) -> None:
         self._client = client
         self._key = key
+        self._replicas = replicas
 
     async def add_items(self, items: list[bytes]) -> None:
-        """RPUSH and EXPIRE, in one write."""
+        """RPUSH and EXPIRE, and WAIT where replicas have to confirm, in one write."""
         pipeline = self._client.pipeline(transaction=False)
         pipeline.rpush(self._key, *items)
         pipeline.expire(self._key, TTL_SECONDS)
+        if self._replicas:
+            pipeline.execute_command("WAIT", self._replicas, 1000)
         await pipeline.execute()
 
     async def get_items(self) -> Sequence[Any]:
@@ -70,10 +73,14 @@ def contenders(url: str, floor_address: str, floor_tag: str) -> dict[str, Conten
         floor_tag: Their hash tag.
     """
     config = HAConfig.from_url(url, ttl=TTL_SECONDS)
-    bare = _client(config, floor_address)
+    bare, replicas = _client(config, floor_address), config.durability.replicas
+
+    def floor_key(id_: str) -> str:
+        return f"floor:{{{floor_tag}}}:{id_}"
+
     found = {
         "ours": Contender(lambda id_: ha_session(config, id_), list, close_shared_connections),
-        "floor": Contender(lambda id_: BareCommands(bare, f"floor:{{{floor_tag}}}:{id_}"), encode_items, bare.aclose),
+        "floor": Contender(lambda id_: BareCommands(bare, floor_key(id_), replicas), encode_items, bare.aclose),
     }
     if config.topology == "standalone":
         for name, session, prefix in (

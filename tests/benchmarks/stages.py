@@ -19,6 +19,7 @@ Target = tuple[Literal["<=", ">="], float]
 _ALL = ("ours", "floor", "sdk", "other")
 _FLOOR_TAG = "floor"
 _SPEED, _NO_SPEED, _RECORDED = "standalone", "standalone, without hiredis", "standalone, OpenTelemetry recording"
+_CONFIRMED = ", `replicas=1`"
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,14 @@ def standalone(conversations: str | None, *, quick: bool) -> list[Row]:
 
 
 def elsewhere(conversations: str | None) -> list[Row]:
-    """Measure the append on Sentinel, on a cluster and over TLS, beside the bare commands on the same servers."""
+    """Measure the append on Sentinel, a cluster, TLS and confirmed by a replica, beside the bare commands there."""
     rows = []
-    for topology, tls in (("sentinel", False), ("cluster", False), ("standalone", True)):
-        setup = "standalone, TLS" if tls else topology
-        with lab.start(topology, tls=tls) as servers, _worker(servers, setup, conversations) as worker:
+    for setup in ("sentinel", f"sentinel{_CONFIRMED}", "cluster", f"cluster{_CONFIRMED}", "standalone, TLS"):
+        topology: Any = setup.partition(",")[0]
+        with (
+            lab.start(topology, tls=setup.endswith("TLS")) as servers,
+            _worker(servers, setup, conversations) as worker,
+        ):
             samples = _interleaved({setup: worker}, [Lane(setup, "ours"), Lane(setup, "floor")], _APPEND, quick=False)
             rows.append(_row(_APPEND, setup, samples, measured=False))
     return rows
@@ -90,7 +94,7 @@ def elsewhere(conversations: str | None) -> list[Row]:
 def _worker(servers: lab.Lab, setup: str, conversations: str | None) -> Worker:
     return Worker(
         {
-            "url": servers.url,
+            "url": f"{servers.url}{'?replicas=1' if setup.endswith(_CONFIRMED) else ''}",
             "floor_address": servers.primary(f"{{{_FLOOR_TAG}}}").address,
             "floor_tag": _FLOOR_TAG,
             "conversations": conversations,
