@@ -8,6 +8,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -149,12 +150,12 @@ class Running(ABC):
             LabError: Not in `timeout` seconds, for example because replication is cut.
         """
         offset = int(primary.ask("INFO", "replication")["master_repl_offset"])
+
+        def has_all(replica: Node) -> bool:
+            return int(replica.ask("INFO", "replication")["slave_repl_offset"]) >= offset
+
         for replica in self.replicas_of(primary):
-            wait_until(
-                lambda: int(replica.ask("INFO", "replication")["slave_repl_offset"]) >= offset,  # noqa: B023
-                f"{replica.name} to have all writes of {primary.name}",
-                timeout,
-            )
+            wait_until(partial(has_all, replica), f"{replica.name} to have all writes of {primary.name}", timeout)
 
     def wait_for_new_primary(self, old: Node, timeout: float = 30.0) -> Node:
         """Return the server that took over from `old`, as soon as the others agree on it.

@@ -2,8 +2,8 @@
 --
 -- KEYS[1] items  LIST  one JSON item an element
 -- KEYS[2] meta   HASH  session_id, created_at, updated_at (ms since 1970), version, generation, mark_version, mark_at;
---                      while lost changes are being put back: claim, claim_at, parked:<version>; the version with which
---                      some were given up: closed
+--                      while lost changes are being put back: claim, claim_at, parked:<version>:…; the version with
+--                      which some were given up: closed
 -- KEYS[3] ops    ZSET  id of each recent change, scored by the version that it made; the result of a pop or a clear
 --                      follows its id in a member of its own, under the same score
 --
