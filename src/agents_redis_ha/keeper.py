@@ -261,7 +261,7 @@ class Keeper:
 
     def _look_around(self, before: Tenure | None, now: Tenure) -> None:
         """After a failover or a restart, look at the other sessions too: nobody may use them again for long."""
-        happened = self.executor.locator.failovers
+        happened = len(self.executor.locator.failovers)
         if happened == self._failovers and (before is None or before == now):
             self._live.add(now)
             return

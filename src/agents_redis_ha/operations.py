@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from redis.utils import HIREDIS_AVAILABLE
 
-from .connections.node import Argument, Tenure
+from .connections.node import Tenure
+from .connections.wire import Argument
 from .journal import OPERATION_ID_BYTES, Effect, Unit
 from .request import APPLIED, BEHIND, CONFLICT, REPEAT, UNSURE, Known, Knows, Request, Run, Subject, script
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any, Literal, TypeAlias
 
@@ -16,7 +16,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError, TryAgainError
 
 from .config import HAConfig
-from .connections.node import Argument, Node, Tenure
+from .connections.node import Node, Tenure
+from .connections.wire import Argument
 from .keys import SessionKeys, session_keys
 from .settings import DurabilityConfig
 from .verdicts import DEMOTED, AttemptError, ShortfallError, classify
@@ -160,6 +161,7 @@ class Request:
         knew: What `knows` returned last.
         node: Who replied last.
         sent: Whether it may have reached a server since this was last set to False.
+        on_sent: Called with the node's name each time that it has left.
     """
 
     script: Script
@@ -175,6 +177,7 @@ class Request:
     knew: Known = NOTHING
     node: Node | None = None
     sent: bool = False
+    on_sent: Callable[[str], None] | None = None
 
     async def send(self, node: Node, *, asking: bool = False, only_first_key: bool = False) -> Any:
         """Return the script's reply from a node, or with commands behind it the list of all replies.
@@ -214,7 +217,10 @@ class Request:
             commands = (*commands, self.confirmation.command)
         if asking:  # it holds for one command
             commands = tuple(part for each in commands for part in (("ASKING",), each))
-        replies = (await node.call(*commands, on_send=self._leaves))[1 if asking else 0 :: 2 if asking else 1]
+        on_sent = self.on_sent and partial(self.on_sent, node.name)
+        replies = await node.call(*commands, on_send=self._leaves, on_sent=on_sent)
+        if asking:
+            replies = replies[1::2]
         if node.retired:  # while it answered: it may have been replaced before that
             raise AttemptError(RedisConnectionError("another node took over"), node=node.name, sent=True)
         self.node = node

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tenacity
 
-from .config import HAConfig
+from .config import HAConfig, Topology
 from .connections.locator import Locator, Sendable
+from .connections.node import PoolUse
 from .errors import ConnectionsClosedError, OperationError, Outcome
-from .telemetry import Observation, note_failovers
+from .telemetry import FailedAttempt, Observation, note_failovers, watch_pools
 from .timing import timeout_at
 from .verdicts import AttemptError, ShortfallError, classify
 
@@ -32,11 +34,17 @@ class Executor:
         self._retry = config.retry
         self._failovers = 0
         self.closed = False
+        watch_pools(self)
 
     async def aclose(self) -> None:
         """Close the connections; operations under way end with an error instead of waiting for their deadline."""
         self.closed = True
         await self.locator.aclose()
+
+    def pools(self) -> Mapping[Topology, Iterable[PoolUse]]:
+        """Return the use of the connections to each node; any thread may ask."""
+        nodes = [] if self.closed else self.locator.nodes()
+        return {self.locator.topology: [node.use for node in nodes]}
 
     def begin(self, observation: Observation, *, changes: bool, degrade: bool = False) -> Operation:
         """Begin an operation: its deadline runs from now on.
@@ -79,8 +87,10 @@ class Executor:
 
     def note_failovers(self) -> None:
         """Count the failovers since the last time."""
-        note_failovers(self.locator.topology, self.locator.failovers - self._failovers)
-        self._failovers = self.locator.failovers
+        happened = self.locator.failovers
+        if len(happened) != self._failovers:
+            note_failovers(self.locator.topology, happened[self._failovers :])
+            self._failovers = len(happened)
 
 
 class _CutOffError(asyncio.TimeoutError):
@@ -109,6 +119,7 @@ class Operation:
         self._request: Sendable
         self._failed: AttemptError | None = None
         self._last: AttemptError | None = None
+        self._seen: AttemptError  # as it was, even if what came before tells more
 
     async def run(self, request: Sendable) -> Any:
         """Return the reply to a request; sent again under the same operation id when it has to be.
@@ -117,6 +128,7 @@ class Operation:
             OperationError: It failed for good; `outcome` says whether the change may be there.
         """
         self._request, self._failed, self._last = request, None, None
+        request.on_sent = self.observation.request_left
         try:
             try:
                 return await self._once()
@@ -139,16 +151,19 @@ class Operation:
             OperationError: It failed and none can help.
         """
         self.changes_seen = self._executor.locator.watch.changes
+        self.observation.attempt()
         try:
             reply, node = await self._executor.within(self.deadline, self._request)
         except AttemptError as error:
+            self._seen = error
             if isinstance(error.cause, _CutOffError) and self._last is not None:
                 # What came before tells more, if this one had only waited: for a node, or again for replicas.
                 error = error if error.sent and not isinstance(self._last.cause, ShortfallError) else self._last
             self._last = error
             self._judge(error)
             raise error
-        self.observation.node, self._applied = node, False  # the reply tells of the change, not what came before it
+        self.observation.answered(node)
+        self._applied = False  # the reply tells of the change, not what came before it
         return reply
 
     async def _again(self) -> Any:
@@ -168,15 +183,15 @@ class Operation:
             self.observation.node = error.node
         lasting = error.lasting or (None if verdict.retry else verdict.error)
         if lasting is not None:
+            self._show_failed()
             raise self.error(lasting, _reason(error)) from _chained(error)
         if verdict.refresh:
             self._executor.locator.suspect(error)
 
     def before_sleep(self, state: tenacity.RetryCallState) -> None:
         """Tell the observation about the attempt that failed and the wait that follows."""
-        error = _failure(state)
         wait_seconds = state.next_action.sleep if state.next_action else 0.0
-        self.observation.retry(classify(error.cause, sent=error.sent).reason, wait_seconds, error.node)
+        self._show_failed(wait_seconds)
 
     def give_up(self, state: tenacity.RetryCallState) -> Any:
         """Raise the error for a deadline that is over, or for connections that were closed meanwhile.
@@ -185,6 +200,7 @@ class Operation:
             The reply to a change that is not on enough replicas, if that is good enough.
         """
         error = _failure(state)
+        self._show_failed()
         if isinstance(error.cause, ShortfallError):
             self.observation.unconfirmed(str(error.cause), degraded=self._degrade)
             if self._degrade:
@@ -193,6 +209,12 @@ class Operation:
         if self._executor.closed:
             kind = ConnectionsClosedError
         raise self.error(kind, _reason(error)) from _chained(error)
+
+    def _show_failed(self, wait_seconds: float | None = None) -> None:
+        error = self._seen
+        reason = classify(error.cause, sent=error.sent).reason
+        failed = FailedAttempt(type(error.cause).__name__, _reason(error), reason, error.node, wait_seconds)
+        self.observation.failed(failed)
 
     def error(self, kind: type[OperationError], reason: str, **details: Any) -> OperationError:
         """Return the error of this operation, with what is known of its change by now."""

@@ -31,6 +31,7 @@ class FakeRequest:
 
     sent = False
     confirmation = None
+    on_sent: Any = None
     keys: SessionKeys = session_keys("p", "u")
 
 
@@ -56,7 +57,7 @@ class FakeLocator:
         self.attempts = 0
         self.suspected: list[AttemptError] = []
         self.requests: list[Any] = []
-        self.failovers = 0
+        self.failovers: list[str | None] = []
         self.closed = 0
         self.watch: Any = FakeChanges()
         self.node: Any = SimpleNamespace(name="h:1", retired=False, replication_id="1f", learn=lambda info: None)
@@ -66,6 +67,8 @@ class FakeLocator:
         self.requests.append(request)
         request.node = self.node
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if request.on_sent is not None and getattr(reply, "sent", True):
+            request.on_sent(getattr(reply, "node", None) or "h:1")
         if callable(reply):
             reply = await reply(request)
         if isinstance(reply, BaseException):
@@ -74,6 +77,9 @@ class FakeLocator:
 
     def suspect(self, error: AttemptError) -> None:
         self.suspected.append(error)
+
+    def nodes(self) -> list[Any]:
+        return []
 
     async def primaries(self) -> list[Any]:
         return []

@@ -147,7 +147,7 @@ meters.shutdown()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert '"name": "append"' in done.stdout
-    assert telemetry.DURATION in done.stdout
+    assert telemetry.names.DURATION in done.stdout
     assert telemetry.hashed(session_id) in done.stdout
     assert session_id not in done.stdout
     assert "secret" not in done.stdout
@@ -166,23 +166,28 @@ def test_the_table_of_options_is_the_one_of_the_code() -> None:
 
 NAMES = {
     name: value
-    for name, value in vars(telemetry).items()
-    if name.isupper() and isinstance(value, str) and name != "SCOPE"
+    for name, value in vars(telemetry.names).items()
+    if name.isupper() and isinstance(value, str) and name not in ("SCOPE", "ATTEMPT_SPAN")
 }
 COUNTERS = ("RETRIES", "REPEATS", "FAILOVERS", "CORRUPT", "UNCONFIRMED", "RESTORED", "LOST")
-METRICS = {name for name in NAMES if name in ("DURATION", *COUNTERS)}
+METRICS = {"DURATION", "CONNECTIONS", "MOST_CONNECTIONS", "PENDING_REQUESTS", *COUNTERS}
+METRICS_ONLY = {"POOL_NAME", "CONNECTION_STATE"}
 EVENTS = {name for name in NAMES if name.endswith("_EVENT")}
 
 
 def test_the_tables_of_telemetry_list_every_name_and_unit() -> None:
     spans = {row[0] for row in rows(section("observability", "Spans"))}
-    assert spans == {NAMES[name] for name in set(NAMES) - METRICS - EVENTS}
-    assert "RETRY_EVENT" in EVENTS
+    assert spans == {NAMES[name] for name in set(NAMES) - METRICS - METRICS_ONLY - EVENTS}
+    assert "LOST_EVENT" in EVENTS
+    assert f"`{telemetry.names.ATTEMPT_SPAN}`" in section("observability", "Spans")
     for name in EVENTS:
         assert f"`{NAMES[name]}`" in section("observability", "Spans")
     listed = {row[0]: row[2] for row in rows(section("observability", "Metrics"))}
-    instruments = (getattr(telemetry, f"_{name.lower()}") for name in METRICS)
+    instruments = vars(telemetry.instruments.INSTRUMENTS).values()
     assert listed == {instrument._name: instrument._unit for instrument in instruments}
+    assert set(listed) == {NAMES[name] for name in METRICS}
+    shown = " ".join(row[-1] for row in rows(section("observability", "Metrics")))
+    assert all(f"`{NAMES[name]}`" in shown for name in METRICS_ONLY)
     assert {f"agents_redis_ha.{name}" for name in telemetry.counters()} == {NAMES[name] for name in COUNTERS}
 
 

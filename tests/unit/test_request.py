@@ -45,10 +45,16 @@ class Node:
         self.calls: list[tuple[Any, ...]] = []
         self.then: Callable[[], None] = lambda: None
 
-    async def call(self, *commands: Sequence[Any], on_send: Callable[[], None] | None = None) -> list[Any]:
+    async def call(
+        self,
+        *commands: Sequence[Any],
+        on_send: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> list[Any]:
         self.calls.append(commands)
-        if on_send is not None:
-            on_send()
+        for note in (on_send, on_sent):
+            if note is not None:
+                note()
         replies = self.replies.pop(0)
         self.then()
         assert len(replies) == len(commands)

@@ -282,7 +282,7 @@ async def test_failovers_are_counted_once_by_whichever_operation_comes_first() -
     before = counters()["failovers"]
     await running.begin(observation(), changes=True).run(FakeRequest())
     assert counters()["failovers"] == before
-    locator.failovers = 2
+    locator.failovers = ["h:1", None]
     locator.replies = [failed(NO_PERMISSION)]
     with pytest.raises(PermissionDeniedError):
         await running.begin(observation(), changes=True).run(FakeRequest())

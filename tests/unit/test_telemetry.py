@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
-import importlib.util
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
-from opentelemetry import context, metrics, trace
+from opentelemetry import context, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -20,22 +22,35 @@ from opentelemetry.trace import SpanKind, StatusCode
 from redis import exceptions as redis_errors
 
 from agents_redis_ha import DurabilityConfig, HAConfig, OperationError, Outcome, PermissionDeniedError, RetryConfig
-from agents_redis_ha import session as session_module
-from agents_redis_ha import telemetry as installed
+from agents_redis_ha.config import Topology
+from agents_redis_ha.connections.node import PoolUse
 from agents_redis_ha.keeper import Keeper
 from agents_redis_ha.retry import Executor
 from agents_redis_ha.session import RedisHASession
+from agents_redis_ha.telemetry import (
+    FailedAttempt,
+    Observation,
+    counters,
+    hashed,
+    instruments,
+    names,
+    note_corrupt,
+    note_failovers,
+    observation,
+    watch_pools,
+)
 from agents_redis_ha.verdicts import ShortfallError
 
 from .conftest import FakeLocator, described, failed
 
 ID = "s3cr3t-session-id"
+SERVER = {"server.address": "h", "server.port": 1}
 HASHED = hashlib.sha256(ID.encode()).hexdigest()[:16]
 RETRY = RetryConfig(deadline_seconds=5, initial_backoff_seconds=0.0001, max_backoff_seconds=0.0002)
 
 
 class Telemetry:
-    """A copy of the module with an SDK behind it: OpenTelemetry's global providers can be set only once a process."""
+    """An SDK behind the library's tracer and instruments: the global providers can be set only once a process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **tracing: Any) -> None:
         self.exporter = InMemorySpanExporter()
@@ -43,24 +58,23 @@ class Telemetry:
         self.tracers = TracerProvider(**tracing)
         self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.meters = MeterProvider(metric_readers=[self.reader])
-        with monkeypatch.context() as patch:
-            patch.setattr(trace, "get_tracer", self.tracers.get_tracer)
-            patch.setattr(metrics, "get_meter", self.meters.get_meter)
-            spec = importlib.util.find_spec(installed.__name__)
-            assert spec is not None
-            assert spec.loader is not None
-            self.module: Any = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(self.module)
-        monkeypatch.setattr(session_module, "Observation", self.module.Observation)
-        monkeypatch.setattr(session_module, "note_corrupt", self.module.note_corrupt)
-        monkeypatch.setattr("agents_redis_ha.retry.note_failovers", self.module.note_failovers)
+        made = instruments.Instruments(self.meters.get_meter(names.SCOPE))
+        monkeypatch.setattr(observation, "_tracer", self.tracers.get_tracer(names.SCOPE))
+        for module in (observation, instruments):
+            monkeypatch.setattr(module, "INSTRUMENTS", made)
+        monkeypatch.setattr(instruments, "_totals", dict.fromkeys(counters(), 0))
+        monkeypatch.setattr(instruments, "_owners", WeakSet())
 
     def spans(self) -> list[ReadableSpan]:
         return list(self.exporter.get_finished_spans())
 
     def span(self) -> ReadableSpan:
-        (span,) = self.spans()
+        """The only operation's."""
+        (span,) = [span for span in self.spans() if span.name != "attempt"]
         return span
+
+    def attempts(self) -> list[ReadableSpan]:
+        return [span for span in self.spans() if span.name == "attempt"]
 
     def metrics(self) -> dict[str, Any]:
         data = self.reader.get_metrics_data()
@@ -114,30 +128,87 @@ async def test_the_session_id_is_in_a_span_only_as_asked_for(telemetry: Telemetr
 
 
 def test_any_id_can_be_hashed_and_equal_ids_hash_alike() -> None:
-    assert installed.hashed("\ud800") != installed.hashed("\ud801")
-    assert installed.hashed(ID) == HASHED
-    assert len(installed.hashed("")) == 16
+    assert hashed("\ud800") != hashed("\ud801")
+    assert hashed(ID) == HASHED
+    assert len(hashed("")) == 16
 
 
-async def test_each_retry_is_an_event_with_reason_wait_and_node(telemetry: Telemetry) -> None:
+async def test_each_attempt_of_a_disturbed_operation_is_a_span_with_node_reason_and_wait(telemetry: Telemetry) -> None:
     failures = [
-        failed(redis_errors.BusyLoadingError("x"), node="a:1"),
+        failed(redis_errors.BusyLoadingError("loading the dataset"), node="a:1"),
         failed(redis_errors.TimeoutError("x"), node=None),
     ]
     await session(FakeLocator(*failures, [1, 5, b""])).add_items([{"a": 1}])
-    span = telemetry.span()
-    assert (span.attributes or {})["agents_redis_ha.attempts"] == 3
-    first, second = span.events
-    assert first.name == second.name == "agents_redis_ha.retry"
-    wait = dict(first.attributes or {}).pop("agents_redis_ha.retry.wait")
-    assert isinstance(wait, float)
-    assert 0 <= wait <= 0.0002
-    assert {k: v for k, v in (first.attributes or {}).items() if not k.endswith("wait")} == {
-        "agents_redis_ha.retry.reason": "loading",
-        "agents_redis_ha.retry.node": "a:1",
-    }
-    assert (second.attributes or {})["agents_redis_ha.retry.reason"] == "timeout"
-    assert "agents_redis_ha.retry.node" not in (second.attributes or {})
+    whole = telemetry.span()
+    assert (whole.attributes or {})["agents_redis_ha.attempts"] == 3
+    assert (whole.attributes or {})["server.address"] == "h"
+    assert whole.status.status_code is StatusCode.UNSET
+    spans = telemetry.attempts()
+    assert {span.parent.span_id for span in spans if span.parent} == {whole.context.span_id}
+    assert {span.kind for span in spans} == {SpanKind.CLIENT}
+    attributes = [dict(span.attributes or {}) for span in spans]
+    waits = [found.pop("agents_redis_ha.retry.wait", None) for found in attributes]
+    assert [wait is None or 0 <= wait <= 0.0002 for wait in waits] == [True] * 3  # type: ignore[operator]
+    assert waits[2] is None
+    assert attributes == [
+        {
+            "db.system.name": "redis",
+            "agents_redis_ha.attempt": 1,
+            "server.address": "a",
+            "server.port": 1,
+            "error.type": "BusyLoadingError",
+            "agents_redis_ha.retry.reason": "loading",
+        },
+        {
+            "db.system.name": "redis",
+            "agents_redis_ha.attempt": 2,
+            "error.type": "TimeoutError",
+            "agents_redis_ha.retry.reason": "timeout",
+        },
+        {"db.system.name": "redis", "agents_redis_ha.attempt": 3, "server.address": "h", "server.port": 1},
+    ]
+    assert [(span.status.status_code, span.status.description) for span in spans] == [
+        (StatusCode.ERROR, "BusyLoadingError: loading the dataset"),
+        (StatusCode.ERROR, "TimeoutError: x"),
+        (StatusCode.UNSET, None),
+    ]
+
+
+async def test_attempts_follow_each_other_within_the_operation(telemetry: Telemetry) -> None:
+    await session(FakeLocator(*[failed(redis_errors.BusyLoadingError("x"))] * 3, [1, 5, b""])).add_items([{"a": 1}])
+    whole, spans = telemetry.span(), telemetry.attempts()
+    times = [time for span in spans for time in (span.start_time or 0, span.end_time or 0)]
+    assert len(times) == 8
+    assert times == sorted(times)
+    assert (whole.start_time or 0) <= times[0]
+    assert times[-1] <= (whole.end_time or 0)
+
+
+async def test_an_undisturbed_operation_has_no_attempts(telemetry: Telemetry) -> None:
+    await session(FakeLocator([1, 5, b""])).add_items([{"a": 1}])
+    assert telemetry.attempts() == []
+
+
+async def test_the_attempt_that_fails_for_good_is_shown_too(telemetry: Telemetry) -> None:
+    with pytest.raises(PermissionDeniedError):
+        await session(FakeLocator(failed(redis_errors.NoPermissionError("not you")))).get_items()
+    (span,) = telemetry.attempts()
+    assert span.status.description == "NoPermissionError: not you"
+    assert "agents_redis_ha.retry.wait" not in (span.attributes or {})
+    assert (telemetry.span().attributes or {})["agents_redis_ha.attempts"] == 1
+
+
+async def test_an_attempt_that_the_deadline_cut_off_says_so(telemetry: Telemetry) -> None:
+    async def hang(request: Any) -> Any:
+        await asyncio.sleep(60)
+
+    retry = RetryConfig(deadline_seconds=0.1, initial_backoff_seconds=0.0001, max_backoff_seconds=0.0002)
+    with pytest.raises(OperationError, match="loading"):
+        await session(FakeLocator(failed(redis_errors.BusyLoadingError("loading")), hang), retry=retry).get_items()
+    assert [span.status.description for span in telemetry.attempts()] == [
+        "BusyLoadingError: loading",
+        "cut off by the deadline",
+    ]
 
 
 async def test_a_failed_span_says_so_with_the_outcome_and_without_a_secret(telemetry: Telemetry) -> None:
@@ -170,17 +241,17 @@ async def test_an_error_that_is_not_ours_shows_its_class_only(telemetry: Telemet
     [("h:1", "h", 1), ("[::1]:7", "::1", 7), ("/run/redis.sock", "/run/redis.sock", None), (None, None, None)],
 )
 def test_a_node_is_an_address_and_a_port(telemetry: Telemetry, node: Any, address: Any, port: Any) -> None:
-    observation = telemetry.module.Observation("read", "standalone", ID, "off")
-    observation.node = node
-    observation.finish()
+    read = Observation("read", "standalone", ID, "off")
+    read.node = node
+    read.finish()
     attributes = telemetry.span().attributes or {}
     assert (attributes.get("server.address"), attributes.get("server.port")) == (address, port)
 
 
 def test_a_socket_path_with_a_colon_does_not_break_a_finished_operation(telemetry: Telemetry) -> None:
-    observation = telemetry.module.Observation("append", "standalone", ID, "off")
-    observation.node = "/run/redis:main.sock"
-    observation.finish()
+    append = Observation("append", "standalone", ID, "off")
+    append.request_left("/run/redis:main.sock")
+    append.finish()
     assert (telemetry.span().attributes or {})["server.address"] == "/run/redis:main.sock"
 
 
@@ -203,10 +274,9 @@ async def test_a_span_is_the_parent_of_what_happens_within_and_of_nothing_after(
 async def test_a_suppressed_repeat_is_noted(telemetry: Telemetry) -> None:
     await session(FakeLocator([0, 5, b""])).add_items([{"a": 1}])
     assert (telemetry.span().attributes or {})["agents_redis_ha.repeat_suppressed"] is True
-    assert telemetry.points("agents_redis_ha.repeats_suppressed") == [
-        ({"db.operation.name": "append", "agents_redis_ha.topology": "sentinel"}, 1)
-    ]
-    assert telemetry.module.counters()["repeats_suppressed"] == 1
+    what = {"db.operation.name": "append", "agents_redis_ha.topology": "sentinel"}
+    assert telemetry.points("agents_redis_ha.repeats_suppressed") == [({**what, **SERVER}, 1)]
+    assert counters()["repeats_suppressed"] == 1
 
 
 async def test_a_change_that_too_few_replicas_confirmed_is_an_event_and_a_warning(
@@ -223,8 +293,8 @@ async def test_a_change_that_too_few_replicas_confirmed_is_an_event_and_a_warnin
 
 
 def test_a_shortfall_that_is_raised_is_not_logged_too(telemetry: Telemetry, caplog: pytest.LogCaptureFixture) -> None:
-    telemetry.module.Observation("append", "sentinel", ID, "hashed").unconfirmed(SHORTFALL, degraded=False)
-    assert telemetry.module.counters()["unconfirmed"] == 1
+    Observation("append", "sentinel", ID, "hashed").unconfirmed(SHORTFALL, degraded=False)
+    assert counters()["unconfirmed"] == 1
     assert caplog.records == []
 
 
@@ -232,11 +302,11 @@ def test_a_shortfall_that_is_raised_is_not_logged_too(telemetry: Telemetry, capl
 def test_what_was_put_back_or_lost_is_an_event_and_a_line_of_the_log(
     telemetry: Telemetry, caplog: pytest.LogCaptureFixture, show: str, expected: str
 ) -> None:
-    observation = telemetry.module.Observation("read", "sentinel", ID, show)
-    observation.node = "h:1"
-    observation.restored(3)
-    observation.lost((4, 6))
-    observation.finish()
+    read = Observation("read", "sentinel", ID, show)
+    read.node = "h:1"
+    read.restored(3)
+    read.lost((4, 6))
+    read.finish()
     assert [(event.name, dict(event.attributes or {})) for event in telemetry.span().events] == [
         ("agents_redis_ha.history_restored", {"agents_redis_ha.versions": 3}),
         ("agents_redis_ha.history_lost", {"agents_redis_ha.versions": 2}),
@@ -251,16 +321,16 @@ def test_what_was_put_back_or_lost_is_an_event_and_a_line_of_the_log(
 async def everything(telemetry: Telemetry) -> None:
     """Make every instrument record."""
     locator = FakeLocator(failed(redis_errors.BusyLoadingError("x")), [0, 5, b""])
-    locator.failovers = 2
+    locator.failovers = ["h:1", None]
     await session(locator).add_items([{"a": 1}])
     await session(FakeLocator([described(2, 5), 2, [b"{},1,x"]])).get_items()
     with pytest.raises(PermissionDeniedError):
         await session(FakeLocator(failed(redis_errors.NoPermissionError("x")))).clear_session()
     await unconfirmed()
-    observation = telemetry.module.Observation("check", "sentinel", ID, "hashed")
-    observation.restored(3)
-    observation.lost((4, 6))
-    observation.finish()
+    check = Observation("check", "sentinel", ID, "hashed")
+    check.restored(3)
+    check.lost((4, 6))
+    check.finish()
 
 
 SHORTFALL = "within 500 ms the change was in memory on 0 of 1 replicas"
@@ -280,6 +350,8 @@ async def unconfirmed() -> None:
 
 async def test_metrics_have_the_documented_names_units_and_descriptions(telemetry: Telemetry) -> None:
     await everything(telemetry)
+    owner = Owner(PoolUse("h:1", 0, 1, 32, 0))
+    watch_pools(owner)
     found = telemetry.metrics()
     assert {name: metric.unit for name, metric in found.items()} == {
         "db.client.operation.duration": "s",
@@ -290,6 +362,9 @@ async def test_metrics_have_the_documented_names_units_and_descriptions(telemetr
         "agents_redis_ha.unconfirmed": "{operation}",
         "agents_redis_ha.changes_restored": "{change}",
         "agents_redis_ha.changes_lost": "{change}",
+        "db.client.connection.count": "{connection}",
+        "db.client.connection.max": "{connection}",
+        "db.client.connection.pending_requests": "{request}",
     }
     assert all(metric.description for metric in found.values())
 
@@ -298,12 +373,14 @@ async def test_metrics_count_by_operation_topology_and_reason(telemetry: Telemet
     await everything(telemetry)
     topology = {"agents_redis_ha.topology": "sentinel"}
     assert telemetry.points("agents_redis_ha.retries") == [
-        ({"db.operation.name": "append", "agents_redis_ha.retry.reason": "loading", **topology}, 1)
+        ({"db.operation.name": "append", "agents_redis_ha.retry.reason": "loading", **topology, **SERVER}, 1)
     ]
-    assert telemetry.points("agents_redis_ha.failovers") == [(topology, 2)]
+    assert telemetry.points("agents_redis_ha.failovers") == [({**topology, **SERVER}, 1), (topology, 1)]
     (corrupt,) = telemetry.points("agents_redis_ha.corrupt_items")
     assert corrupt[0] == topology
-    assert telemetry.points("agents_redis_ha.unconfirmed") == [({"db.operation.name": "append", **topology}, 1)]
+    assert telemetry.points("agents_redis_ha.unconfirmed") == [
+        ({"db.operation.name": "append", **topology, **SERVER}, 1)
+    ]
     assert telemetry.points("agents_redis_ha.changes_restored") == [(topology, 3)]
     assert telemetry.points("agents_redis_ha.changes_lost") == [(topology, 2)]
     durations = [attributes for attributes, _ in telemetry.points("db.client.operation.duration")]
@@ -312,9 +389,10 @@ async def test_metrics_count_by_operation_topology_and_reason(telemetry: Telemet
     assert all(a["db.system.name"] == "redis" and a["agents_redis_ha.topology"] == "sentinel" for a in durations)
     assert by_operation["clear"]["error.type"] == "PermissionDeniedError"
     assert "error.type" not in by_operation["append"]
+    assert by_operation["append"].items() >= SERVER.items()
 
 
-async def test_no_metric_attribute_holds_a_session_id_a_node_or_anything_unbounded(telemetry: Telemetry) -> None:
+async def test_no_metric_attribute_holds_a_session_id_or_anything_unbounded(telemetry: Telemetry) -> None:
     await everything(telemetry)
     for name in telemetry.metrics():
         for attributes, _ in telemetry.points(name):
@@ -324,14 +402,24 @@ async def test_no_metric_attribute_holds_a_session_id_a_node_or_anything_unbound
                 "agents_redis_ha.topology",
                 "agents_redis_ha.retry.reason",
                 "error.type",
+                "server.address",
+                "server.port",
+                "db.client.connection.pool.name",
+                "db.client.connection.state",
             }
-            assert not {ID, HASHED, "h:1"} & set(attributes.values())
+            assert not {ID, HASHED} & set(attributes.values())
 
 
 async def test_counters_are_totals_since_the_start_and_a_copy(telemetry: Telemetry) -> None:
-    counters = telemetry.module.counters
-    names = ("retries", "repeats_suppressed", "failovers", "corrupt_items")
-    assert counters() == dict.fromkeys((*names, "unconfirmed", "changes_restored", "changes_lost"), 0)
+    assert counters() == {
+        "retries": 0,
+        "repeats_suppressed": 0,
+        "failovers": 0,
+        "corrupt_items": 0,
+        "unconfirmed": 0,
+        "changes_restored": 0,
+        "changes_lost": 0,
+    }
     await everything(telemetry)
     found = counters()
     assert (found["retries"], found["repeats_suppressed"], found["failovers"]) == (1, 1, 2)
@@ -342,8 +430,8 @@ async def test_counters_are_totals_since_the_start_and_a_copy(telemetry: Telemet
 
 
 def test_nothing_is_noted_where_nothing_happened(telemetry: Telemetry) -> None:
-    telemetry.module.note_failovers("cluster", 0)
-    telemetry.module.note_corrupt("cluster", 0)
+    note_failovers("cluster", [])
+    note_corrupt("cluster", 0)
     assert telemetry.metrics() == {}
 
 
@@ -353,22 +441,76 @@ async def test_nothing_is_computed_for_a_span_that_is_not_recorded(monkeypatch: 
     def never(*args: Any) -> Any:
         raise AssertionError("computed for nobody")
 
-    monkeypatch.setattr(telemetry.module, "hashed", never)
-    monkeypatch.setattr(telemetry.module.Observation, "_describe", never)
-    monkeypatch.setattr(telemetry.module.context, "attach", never)
-    before = telemetry.module.counters()["retries"]
+    for name in ("hashed", "_describe"):
+        monkeypatch.setattr(observation, name, never)
+    monkeypatch.setattr(context, "attach", never)
+    before = counters()["retries"]
     await session(FakeLocator(failed(redis_errors.BusyLoadingError("x")), [0, 5, b""])).add_items([{"a": 1}])
     with pytest.raises(PermissionDeniedError):
         await session(FakeLocator(failed(redis_errors.NoPermissionError("x")))).get_items()
     assert telemetry.spans() == []
-    assert telemetry.module.counters()["retries"] == before + 1
+    assert counters()["retries"] == before + 1
 
 
 async def test_without_an_sdk_operations_work_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = installed.counters()["retries"]
+    before = counters()["retries"]
     await session(FakeLocator(failed(redis_errors.BusyLoadingError("x")), [1, 5, b""])).add_items([{"a": 1}])
-    assert installed.counters()["retries"] == before + 1
+    assert counters()["retries"] == before + 1
 
 
 def test_outcomes_are_written_as_in_the_errors() -> None:
     assert {outcome.value for outcome in Outcome} == {"not_applied", "applied", "unknown"}
+
+
+class Owner:
+    def __init__(self, *uses: PoolUse) -> None:
+        self.uses = uses
+
+    def pools(self) -> dict[Topology, tuple[PoolUse, ...]]:
+        return {"cluster": self.uses}
+
+
+def test_the_connections_to_a_node_are_those_of_all_who_have_some(telemetry: Telemetry) -> None:
+    owners = [Owner(PoolUse("a:1", 1, 2, 32, 3), PoolUse("b:2", 0, 1, 32, 0)), Owner(PoolUse("a:1", 4, 0, 8, 1))]
+    for owner in owners:
+        watch_pools(owner)
+    a, b = (
+        {
+            "agents_redis_ha.topology": "cluster",
+            "db.client.connection.pool.name": f"{host}:{port}",
+            "server.address": host,
+            "server.port": port,
+        }
+        for host, port in (("a", 1), ("b", 2))
+    )
+    used, idle = ({"db.client.connection.state": state} for state in ("used", "idle"))
+    expected = [({**a, **used}, 5), ({**a, **idle}, 2), ({**b, **used}, 0), ({**b, **idle}, 1)]
+    assert in_order(telemetry.points("db.client.connection.count")) == in_order(expected)
+    assert in_order(telemetry.points("db.client.connection.max")) == in_order([(a, 40), (b, 32)])
+    assert in_order(telemetry.points("db.client.connection.pending_requests")) == in_order([(a, 4), (b, 0)])
+    owners.clear()
+    del owner
+    gc.collect()
+    assert telemetry.points("db.client.connection.max") == []
+
+
+def in_order(points: list[tuple[dict[str, Any], Any]]) -> list[Any]:
+    return sorted((sorted(attributes.items()), value) for attributes, value in points)
+
+
+async def test_a_closed_executor_has_no_connections(telemetry: Telemetry) -> None:
+    config = HAConfig(nodes=["h"], retry=RETRY)
+    locator = FakeLocator([1, 5, b""])
+    locator.nodes = lambda: [SimpleNamespace(use=PoolUse("h:1", 0, 1, 32, 0))]  # type: ignore[method-assign]
+    running = Executor(config, locator)
+    assert [value for _, value in telemetry.points("db.client.connection.max")] == [32]
+    await running.aclose()
+    assert telemetry.points("db.client.connection.max") == []
+
+
+def test_an_attempt_that_none_follows_is_no_retry(telemetry: Telemetry) -> None:
+    append = Observation("append", "sentinel", ID, "hashed")
+    append.failed(FailedAttempt("TimeoutError", "x", "timeout", "h:1", wait_seconds=None))
+    append.finish()
+    assert append.attempts == 1
+    assert counters()["retries"] == 0

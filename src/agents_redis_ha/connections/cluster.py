@@ -85,7 +85,7 @@ class ClusterLocator:
         self._unwell: set[Address] = set()
         self._refresh = SingleFlight(self._learn)
         self.watch = Watch(self._refresh.run)
-        self.failovers = 0
+        self.failovers: list[str | None] = []
 
     async def attempt(self, request: Sendable) -> tuple[Any, str]:
         """See `Locator.attempt`."""
@@ -129,6 +129,10 @@ class ClusterLocator:
         else:  # requests to other nodes need not wait
             self._suspects.add(error.node)
         self.watch.begin()
+
+    def nodes(self) -> list[Node]:
+        """See `Locator.nodes`."""
+        return list(self._nodes.values())
 
     async def primaries(self) -> list[Node]:
         """See `Locator.primaries`."""
@@ -207,12 +211,14 @@ class ClusterLocator:
             members.update(dict.fromkeys(addresses))
             owners[first : last + 1] = [addresses[0]] * (last + 1 - first)
         deposed = {a for a in self._owners if a is not None} - {a for a in owners if a is not None}
+        heirs = dict(zip(self._owners, owners, strict=True)) if deposed else {}
         self._owners, self._members, self._known = owners, list(members), True
         self._stale = False
         self._suspects.clear()
         for address in deposed & set(self._nodes):
             # Cut what waits for it: a node that lost its slots cannot answer for them.
-            self.failovers += 1
+            heir = heirs[address]
+            self.failovers.append(str(heir) if heir else None)
             self._retire(address)
         for address in set(self._nodes) - set(members) - set(self._seeds):
             self._retire(address)

@@ -27,10 +27,12 @@ class Sendable(Protocol):
     Attributes:
         sent: Whether it may have reached a server since this was last set to False.
         confirmation: How replicas confirm it; None if they need not.
+        on_sent: Called with the node's name each time that it has left for one.
     """
 
     sent: bool
     confirmation: Any
+    on_sent: Callable[[str], None] | None
 
     @property
     def keys(self) -> SessionKeys:
@@ -63,11 +65,11 @@ class Locator(Protocol):
 
     Attributes:
         topology: Its name.
-        failovers: How often another node took over from the one that was asked before.
+        failovers: The nodes that took over from the one that was asked before, in order; None where it is not known.
     """
 
     topology: Topology
-    failovers: int
+    failovers: list[str | None]
 
     @property
     def watch(self) -> Changes:
@@ -82,6 +84,9 @@ class Locator(Protocol):
 
     def suspect(self, error: AttemptError) -> None:
         """Take note that a node failed: find out anew, once for all waiting operations, before the next attempt."""
+
+    def nodes(self) -> list[Node]:
+        """Return the nodes that there may be connections to now; any thread may ask."""
 
     async def primaries(self) -> list[Node]:
         """Return the nodes that take writes now, found out anew.

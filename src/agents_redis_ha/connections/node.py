@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from redis.asyncio import ConnectionPool, Redis
@@ -20,13 +21,38 @@ from redis.exceptions import MaxConnectionsError, ResponseError
 from ..settings import PoolConfig
 from ..timing import take_notice, timeout_at
 from ..verdicts import AttemptError, tls_error
+from .wire import Argument, exchange
 
-__all__ = ["Argument", "Node", "Tenure"]
+__all__ = ["Node", "PoolUse", "Tenure"]
 
-# asyncio's transports take 64 KiB before they make a writer wait.
-_NEVER_WAITS_BYTES = 32 * 1024
 
-Argument: TypeAlias = "bytes | str | int"
+@dataclass(frozen=True)
+class PoolUse:
+    """How many connections there are to a node.
+
+    Attributes:
+        node: Its name.
+        used: Connections with a request under way.
+        idle: Connections without one.
+        most: Most connections allowed.
+        waiting: Requests that wait for a connection to become free.
+    """
+
+    node: str
+    used: int
+    idle: int
+    most: int
+    waiting: int
+
+    def __add__(self, other: PoolUse) -> PoolUse:
+        """Return the use of both pools together."""
+        return PoolUse(
+            self.node,
+            self.used + other.used,
+            self.idle + other.idle,
+            self.most + other.most,
+            self.waiting + other.waiting,
+        )
 
 
 class Node:
@@ -59,11 +85,25 @@ class Node:
         self._make_client = make_client
         self._owned = owned
         pool = pool or PoolConfig()
+        self._most = pool.max_connections
         self._free = asyncio.Semaphore(pool.max_connections)
+        self._waiting = 0
         self._wait_seconds = pool.wait_timeout_seconds
         self._closing: set[asyncio.Future[None]] = set()
 
-    async def call(self, *commands: Sequence[Argument], on_send: Callable[[], None] | None = None) -> list[Any]:
+    @property
+    def use(self) -> PoolUse:
+        """How many connections there are now."""
+        counts = self.client.connection_pool.get_connection_count()
+        idle, used = (number for number, _ in counts)
+        return PoolUse(self.name, used, idle, self._most, self._waiting)
+
+    async def call(
+        self,
+        *commands: Sequence[Argument],
+        on_send: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> list[Any]:
         """Return the replies to ``commands``, which travel together on one connection, in one write.
 
         An error reply to one of several commands stands in its place, as redis-py's exception; to a single command it
@@ -72,13 +112,14 @@ class Node:
         Args:
             *commands: Each a command's name and arguments.
             on_send: Called when a connection is there and the request is about to leave.
+            on_sent: Called when the request has left: what it does takes no time, since the reply is awaited meanwhile.
 
         Raises:
             AttemptError: No reply came, or (single command) the reply is an error; it says whether the request left.
         """
         await self._take_turn()
         try:
-            return await self._call(commands, on_send)
+            return await self._call(commands, on_send, on_sent)
         finally:
             self._free.release()
 
@@ -87,21 +128,29 @@ class Node:
         if not self._free.locked():
             await self._free.acquire()
             return
+        self._waiting += 1
         try:
             async with timeout_at(asyncio.get_running_loop().time() + self._wait_seconds):
                 await self._free.acquire()
         except asyncio.TimeoutError as error:
             cause = MaxConnectionsError(f"no connection became free within {self._wait_seconds:g} s")
             raise AttemptError(cause, node=self.name, sent=False) from error
+        finally:
+            self._waiting -= 1
 
-    async def _call(self, commands: Sequence[Sequence[Argument]], on_send: Callable[[], None] | None) -> list[Any]:
+    async def _call(
+        self,
+        commands: Sequence[Sequence[Argument]],
+        on_send: Callable[[], None] | None,
+        on_sent: Callable[[], None] | None,
+    ) -> list[Any]:
         pool, connection = await self._connect()
         try:
             if on_send is not None:
                 on_send()
             if connection not in self._introduced:
-                return await self._introduce(connection, commands)
-            return await _exchange(connection, commands)
+                return await self._introduce(connection, commands, on_sent)
+            return await exchange(connection, commands, on_sent)
         except ResponseError as error:
             raise AttemptError(error, node=self.name, sent=True) from error
         except Exception as error:
@@ -116,9 +165,14 @@ class Node:
                 await connection.disconnect(nowait=True)
             await pool.release(connection)
 
-    async def _introduce(self, connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    async def _introduce(
+        self,
+        connection: AbstractConnection,
+        commands: Sequence[Sequence[Argument]],
+        on_sent: Callable[[], None] | None,
+    ) -> list[Any]:
         """Send the first request of a new connection, with the question in front of it who the server is."""
-        (info, *replies) = await _exchange(connection, (("INFO", "replication"), *commands))
+        (info, *replies) = await exchange(connection, (("INFO", "replication"), *commands), on_sent)
         self.learn(info)
         connection.register_connect_callback(self._reconnected)  # type: ignore[no-untyped-call]  # redis-py
         self._introduced.add(connection)
@@ -215,37 +269,3 @@ def _replication_id(info: Any) -> str | None:
     """Find the replication id in INFO's reply; some managed services leave it out, some users may not ask."""
     found = re.search(rb"^master_replid:(\w+)", info, re.MULTILINE) if isinstance(info, bytes) else None
     return found[1].decode() if found else None
-
-
-async def _exchange(connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-    await _send(connection, b"".join([_packed(command) for command in commands]))
-    if len(commands) == 1:
-        return [await connection.read_response(disable_decoding=True)]
-    replies = []
-    for _ in commands:
-        try:
-            replies.append(await connection.read_response(disable_decoding=True))
-        except ResponseError as error:
-            replies.append(error)
-    return replies
-
-
-async def _send(connection: AbstractConnection, request: bytes) -> None:
-    """Write a request; a small one without the timeout, which costs a task and is for nothing: it never waits."""
-    if len(request) > _NEVER_WAITS_BYTES:
-        await connection.send_packed_command(request, check_health=False)
-        return
-    timeout, connection.socket_timeout = connection.socket_timeout, None
-    try:
-        await connection.send_packed_command(request, check_health=False)
-    finally:
-        connection.socket_timeout = timeout
-
-
-def _packed(command: Sequence[Argument]) -> bytes:
-    """Return a command as RESP sends it; redis-py's own packing in Python takes a tenth of a whole append."""
-    parts = [b"*%d\r\n" % len(command)]
-    for argument in command:
-        value = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
-    return b"".join(parts)

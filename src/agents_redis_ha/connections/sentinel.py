@@ -77,14 +77,13 @@ class SentinelLocator:
         self._refresh = SingleFlight(self._find_primary)
         self._listeners: list[asyncio.Task[None]] = []
         self.watch = Watch(self._refresh.run)
-        self.failovers = 0
+        self.failovers: list[str | None] = []
 
     async def attempt(self, request: Sendable) -> tuple[Any, str]:
         """See `Locator.attempt`."""
         if self._stale or self._node is None:
             await self.watch.looked()
-        node = self._node
-        if node is None:
+        if (node := self._node) is None:
             raise _no_primary("the Sentinels named none")
         reply = await self.watch.send(request, node)
         if request.confirmation is not None:
@@ -105,6 +104,10 @@ class SentinelLocator:
         if not isinstance(error.cause, TakenOverError):
             self._stale = True
             self.watch.begin()
+
+    def nodes(self) -> list[Node]:
+        """See `Locator.nodes`."""
+        return [node for node in (self._node, self._heir) if node]
 
     async def primaries(self) -> list[Node]:
         """See `Locator.primaries`."""
@@ -192,10 +195,9 @@ class SentinelLocator:
 
     def _prepared(self, address: Address) -> Node:
         """Return a node for this address: the heir, if it is the one."""
-        heir = self._heir
-        if heir is not None and heir.name == str(address):
-            return heir
-        if heir is not None:
+        if (heir := self._heir) is not None:
+            if heir.name == str(address):
+                return heir
             heir.retire()
         return Node(str(address), partial(self._data_client, address), self._config.pool)
 
@@ -203,7 +205,7 @@ class SentinelLocator:
         old, self._node, self._address = self._node, self._prepared(address), address
         self._heir = None
         if old is not None:
-            self.failovers += 1
+            self.failovers.append(self._node.name)
             old.retire()
             self.watch.cut(old)
         self.watch.changed()

@@ -39,7 +39,7 @@ class StandaloneLocator:
         self._answered = False
         self._was_read_only = False
         self.watch = Watch(self._look)
-        self.failovers = 0
+        self.failovers: list[str | None] = []
 
     async def attempt(self, request: Sendable) -> tuple[Any, str]:
         """See `Locator.attempt`."""
@@ -55,7 +55,7 @@ class StandaloneLocator:
         self._answered = True
         if self._was_read_only:
             self._was_read_only = False
-            self.failovers += 1
+            self.failovers.append(self._node.name)
 
     async def _lasting(self, error: AttemptError) -> type[OperationError] | None:
         if isinstance(error.cause, MovedError):
@@ -83,6 +83,10 @@ class StandaloneLocator:
         except AttemptError as error:
             if not isinstance(error.cause, ResponseError) or classify(error.cause, sent=error.sent).refresh:
                 raise
+
+    def nodes(self) -> list[Node]:
+        """See `Locator.nodes`."""
+        return [self._node]
 
     async def primaries(self) -> list[Node]:
         """See `Locator.primaries`."""
