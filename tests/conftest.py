@@ -1,4 +1,4 @@
-"""Real servers for the tests: one lab a topology, started once a run, and a new session id a test."""
+"""What all tests share: real servers, one lab a topology started once a run; new session ids; recorded telemetry."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from typing import Any
 
 import pytest
+from recording import Telemetry
 
 from agents_redis_ha import lab
 
@@ -74,6 +76,26 @@ def new_id() -> Callable[[], str]:
 @pytest.fixture
 def session_id(new_id: Callable[[], str]) -> str:
     return new_id()
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Telemetry]]:
+    """Starts to record; takes what the TracerProvider takes."""
+    started: list[Telemetry] = []
+
+    def start(**tracing: Any) -> Telemetry:
+        started.append(Telemetry(monkeypatch, **tracing))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.tracers.shutdown()
+        each.meters.shutdown()
+
+
+@pytest.fixture
+def telemetry(record: Callable[..., Telemetry]) -> Telemetry:
+    return record()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

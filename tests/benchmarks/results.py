@@ -17,6 +17,7 @@ NAMES = {
     "sdk": "the SDK's `RedisSession`",
     "other": "openai-agents-session",
     "plain": "without OpenTelemetry",
+    "unobserved": "without the code that observes",
 }
 _COLUMNS = ("ours", "floor", "sdk", "other")
 
@@ -100,8 +101,10 @@ def as_markdown(rows: Sequence[Row], header: str) -> str:
     titles += [f"÷ {NAMES[name]}" for name in _COLUMNS[1:3]]
     lines = [f"| {' | '.join(titles)} |", "|---|---|" + "---:|" * (len(titles) - 2)]
     for row in rows:
-        plain = row.ratio("plain")
-        setup = row.setup if plain == "–" else f"{row.setup}: {plain} × without"
+        setup = row.setup
+        for name in ("plain", "unobserved"):
+            if row.ratio(name) != "–":
+                setup += f": {row.ratio(name)} × {NAMES[name]}"
         cells = [row.measurement, setup, *(row.figure(name) for name in _COLUMNS)]
         cells += [row.ratio(name) for name in _COLUMNS[1:3]]
         lines.append(f"| {' | '.join(cells)} |")

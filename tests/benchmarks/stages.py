@@ -18,7 +18,8 @@ from .worker import Worker
 Target = tuple[Literal["<=", ">="], float]
 _ALL = ("ours", "floor", "sdk", "other")
 _FLOOR_TAG = "floor"
-_SPEED, _NO_SPEED, _RECORDED = "standalone", "standalone, without hiredis", "standalone, OpenTelemetry recording"
+_SPEED, _NO_SPEED = "standalone", "standalone, without hiredis"
+_RECORDED, _UNOBSERVED = "standalone, OpenTelemetry recording", "standalone, observation cut out"
 _CONFIRMED = ", `replicas=1`"
 
 
@@ -64,15 +65,16 @@ def standalone(conversations: str | None, *, quick: bool) -> list[Row]:
     rows: list[Row] = []
     with ExitStack() as stack:
         servers = stack.enter_context(lab.start("standalone"))
-        workers = {setup: stack.enter_context(_worker(servers, setup, conversations)) for setup in (*setups, _RECORDED)}
+        started = (*setups, _RECORDED, _UNOBSERVED)
+        workers = {setup: stack.enter_context(_worker(servers, setup, conversations)) for setup in started}
         for measurement in MEASUREMENTS:
             lanes = [Lane(setup, name) for setup in setups for name in _ALL]
             if measurement is _APPEND:
-                lanes.append(Lane(_RECORDED, "ours"))
+                lanes += [Lane(_RECORDED, "ours"), Lane(_UNOBSERVED, "ours")]
             samples = _interleaved(workers, lanes, measurement, quick=quick)
             rows += [_row(measurement, setup, samples, measured=setup == _SPEED) for setup in setups]
             if measurement is _APPEND:
-                rows.append(_telemetry_row(samples))
+                rows += _telemetry_rows(samples)
         rows += _memory_rows(servers.url, real_items(conversations))
     return rows
 
@@ -100,6 +102,7 @@ def _worker(servers: lab.Lab, setup: str, conversations: str | None) -> Worker:
             "conversations": conversations,
             "python_parser": setup == _NO_SPEED,
             "telemetry": setup == _RECORDED,
+            "unobserved": setup == _UNOBSERVED,
         }
     )
 
@@ -131,12 +134,23 @@ def _row(measurement: Measurement, setup: str, samples: Mapping[Lane, Sequence[f
     return Row(measurement.title, setup, measurement.unit, figures, ratios)
 
 
-def _telemetry_row(samples: Mapping[Lane, Sequence[float]]) -> Row:
-    lanes = {"ours": Lane(_RECORDED, "ours"), "plain": Lane(_SPEED, "ours"), "floor": Lane(_SPEED, "floor")}
-    figures = {name: _in_unit(_APPEND.unit, statistics.median(samples[lane])) for name, lane in lanes.items()}
-    recorded = samples[lanes["ours"]]
-    ratios = [Ratio(name, _ratio(_APPEND.unit, recorded, samples[lanes[name]])) for name in ("plain", "floor")]
-    return Row(_APPEND.title, _RECORDED, _APPEND.unit, figures, ratios)
+def _telemetry_rows(samples: Mapping[Lane, Sequence[float]]) -> list[Row]:
+    """Return what recording costs beside an application without OpenTelemetry, and what is left of it there."""
+    recorded, off, unobserved = (samples[Lane(setup, "ours")] for setup in (_RECORDED, _SPEED, _UNOBSERVED))
+    floor = samples[Lane(_SPEED, "floor")]
+    rows = []
+    for setup, ours, against, others in (
+        (_RECORDED, recorded, "plain", off),
+        ("standalone, OpenTelemetry off", off, "unobserved", unobserved),
+    ):
+        figures = {"ours": ours, against: others, "floor": floor}
+        ratios = [
+            Ratio(against, _ratio(_APPEND.unit, ours, others), ("<=", 1.1)),
+            Ratio("floor", _ratio(_APPEND.unit, ours, floor)),
+        ]
+        medians = {name: _in_unit(_APPEND.unit, statistics.median(times)) for name, times in figures.items()}
+        rows.append(Row(_APPEND.title, setup, _APPEND.unit, medians, ratios))
+    return rows
 
 
 def _memory_rows(url: str, items: list[Any]) -> list[Row]:

@@ -20,7 +20,8 @@ class Worker:
     """A child process with one setup.
 
     Args:
-        setup: ``url``, ``floor_address``, ``floor_tag``, ``conversations``, ``python_parser``, ``telemetry``.
+        setup: ``url``, ``floor_address``, ``floor_tag``, ``conversations``, ``python_parser``, ``telemetry``,
+            ``unobserved``.
     """
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
@@ -70,6 +71,28 @@ def _record_in_memory() -> None:
     metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
 
 
+class _Nothing:
+    """What observes an operation, with nothing in it."""
+
+    attempts, node = 1, None
+
+    def __init__(self, operation: str, topology: str, *_: Any) -> None:
+        self.operation, self.topology = operation, topology
+
+    def note(self, *_: Any) -> None:
+        """Note nothing."""
+
+    request_left = attempt = failed = answered = repeated = unconfirmed = restored = lost = finish = note
+
+
+def _observe_nothing() -> None:
+    """Cut the code that observes out: what is left is the least that an operation can take."""
+    from agents_redis_ha import keeper, session
+
+    for module in (session, keeper):
+        module.Observation = _Nothing  # type: ignore[attr-defined,misc]
+
+
 async def _serve(setup: Mapping[str, Any]) -> None:
     from .contenders import contenders
     from .loads import LOADS, Load, real_items
@@ -93,6 +116,8 @@ def main() -> None:
         sys.modules["hiredis"] = None  # type: ignore[assignment]  # redis-py then uses its own parser, as without [speed]
     if setup["telemetry"]:
         _record_in_memory()
+    if setup["unobserved"]:
+        _observe_nothing()
     asyncio.run(_serve(setup))
 
 

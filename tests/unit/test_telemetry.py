@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
-from weakref import WeakSet
 
 import pytest
 from opentelemetry import context, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
+from recording import Telemetry
 from redis import exceptions as redis_errors
 
 from agents_redis_ha import DurabilityConfig, HAConfig, OperationError, Outcome, PermissionDeniedError, RetryConfig
@@ -32,8 +27,6 @@ from agents_redis_ha.telemetry import (
     Observation,
     counters,
     hashed,
-    instruments,
-    names,
     note_corrupt,
     note_failovers,
     observation,
@@ -47,52 +40,6 @@ ID = "s3cr3t-session-id"
 SERVER = {"server.address": "h", "server.port": 1}
 HASHED = hashlib.sha256(ID.encode()).hexdigest()[:16]
 RETRY = RetryConfig(deadline_seconds=5, initial_backoff_seconds=0.0001, max_backoff_seconds=0.0002)
-
-
-class Telemetry:
-    """An SDK behind the library's tracer and instruments: the global providers can be set only once a process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **tracing: Any) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.reader = InMemoryMetricReader()
-        self.tracers = TracerProvider(**tracing)
-        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.meters = MeterProvider(metric_readers=[self.reader])
-        made = instruments.Instruments(self.meters.get_meter(names.SCOPE))
-        monkeypatch.setattr(observation, "_tracer", self.tracers.get_tracer(names.SCOPE))
-        for module in (observation, instruments):
-            monkeypatch.setattr(module, "INSTRUMENTS", made)
-        monkeypatch.setattr(instruments, "_totals", dict.fromkeys(counters(), 0))
-        monkeypatch.setattr(instruments, "_owners", WeakSet())
-
-    def spans(self) -> list[ReadableSpan]:
-        return list(self.exporter.get_finished_spans())
-
-    def span(self) -> ReadableSpan:
-        """The only operation's."""
-        (span,) = [span for span in self.spans() if span.name != "attempt"]
-        return span
-
-    def attempts(self) -> list[ReadableSpan]:
-        return [span for span in self.spans() if span.name == "attempt"]
-
-    def metrics(self) -> dict[str, Any]:
-        data = self.reader.get_metrics_data()
-        if data is None:
-            return {}
-        return {m.name: m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics}
-
-    def points(self, name: str) -> list[tuple[dict[str, Any], Any]]:
-        found = self.metrics().get(name)
-        return [(dict(p.attributes), getattr(p, "value", None)) for p in found.data.data_points] if found else []
-
-
-@pytest.fixture
-def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
-    made = Telemetry(monkeypatch)
-    yield made
-    made.tracers.shutdown()
-    made.meters.shutdown()
 
 
 def session(locator: FakeLocator, **fields: Any) -> RedisHASession:
@@ -271,6 +218,14 @@ async def test_a_span_is_the_parent_of_what_happens_within_and_of_nothing_after(
     assert context.get_current() == before
 
 
+async def test_an_exemplar_of_the_latency_leads_to_the_operations_span(telemetry: Telemetry) -> None:
+    await session(FakeLocator([1, 5, b""])).add_items([{"a": 1}])
+    (point,) = telemetry.metrics()["db.client.operation.duration"].data.data_points
+    (exemplar,) = point.exemplars
+    span = telemetry.span().context
+    assert (exemplar.trace_id, exemplar.span_id) == (span.trace_id, span.span_id)
+
+
 async def test_a_suppressed_repeat_is_noted(telemetry: Telemetry) -> None:
     await session(FakeLocator([0, 5, b""])).add_items([{"a": 1}])
     assert (telemetry.span().attributes or {})["agents_redis_ha.repeat_suppressed"] is True
@@ -293,7 +248,9 @@ async def test_a_change_that_too_few_replicas_confirmed_is_an_event_and_a_warnin
 
 
 def test_a_shortfall_that_is_raised_is_not_logged_too(telemetry: Telemetry, caplog: pytest.LogCaptureFixture) -> None:
-    Observation("append", "sentinel", ID, "hashed").unconfirmed(SHORTFALL, degraded=False)
+    append = Observation("append", "sentinel", ID, "hashed")
+    append.unconfirmed(SHORTFALL, degraded=False)
+    append.finish()
     assert counters()["unconfirmed"] == 1
     assert caplog.records == []
 
@@ -435,8 +392,10 @@ def test_nothing_is_noted_where_nothing_happened(telemetry: Telemetry) -> None:
     assert telemetry.metrics() == {}
 
 
-async def test_nothing_is_computed_for_a_span_that_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    telemetry = Telemetry(monkeypatch, sampler=ALWAYS_OFF)
+async def test_nothing_is_computed_for_a_span_that_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, record: Callable[..., Telemetry]
+) -> None:
+    telemetry = record(sampler=ALWAYS_OFF)
 
     def never(*args: Any) -> Any:
         raise AssertionError("computed for nobody")

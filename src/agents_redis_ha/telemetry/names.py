@@ -44,6 +44,7 @@ __all__ = [
     "UNCONFIRMED",
     "UNCONFIRMED_EVENT",
     "VERSIONS",
+    "operation_on",
     "server",
 ]
 
@@ -100,3 +101,9 @@ def server(node: str | None) -> dict[str, str | int]:
     if not port.isdigit() or "/" in host:  # a Unix socket's path may hold a colon too
         return {SERVER_ADDRESS: node}
     return {SERVER_ADDRESS: host.strip("[]"), SERVER_PORT: int(port)}
+
+
+@lru_cache(maxsize=1024)
+def operation_on(node: str | None, operation: str, topology: str) -> dict[str, str | int]:
+    """Return the attributes that an operation on a node has in its span and its duration; not to be changed."""
+    return {DB_SYSTEM_NAME: "redis", DB_OPERATION_NAME: operation, TOPOLOGY: topology, **server(node)}

@@ -155,9 +155,9 @@ class Observation:
     def finish(self, error: BaseException | None = None) -> None:
         """End the span and record the duration."""
         span = self._recorded
-        attributes: dict[str, str | int] = {names.DB_SYSTEM_NAME: "redis", **self._what, **names.server(self.node)}
+        attributes = self._where
         if error is not None:
-            attributes[names.ERROR_TYPE] = type(error).__name__
+            attributes = {**attributes, names.ERROR_TYPE: type(error).__name__}
         # Within the span's context: an exemplar leads to its trace.
         INSTRUMENTS.duration.record(time.perf_counter() - self._since, attributes)
         if self._token is not None:
@@ -167,6 +167,10 @@ class Observation:
             if error is not None:
                 _describe(span, error)
         span.end()
+
+    @property
+    def _where(self) -> dict[str, str | int]:
+        return names.operation_on(self.node, self.operation, self.topology)
 
     @property
     def _what(self) -> dict[str, str | int]:
@@ -185,12 +189,7 @@ class Observation:
         return self._span or self._start()
 
     def _start(self) -> trace.Span:
-        attributes: dict[str, str | int] = {
-            names.DB_SYSTEM_NAME: "redis",
-            **self._what,
-            names.ATTEMPTS: 1,
-            **names.server(self.node),
-        }
+        attributes = {**self._where, names.ATTEMPTS: 1}
         if self._batch_size is not None:
             attributes[names.DB_OPERATION_BATCH_SIZE] = self._batch_size
         self._span = span = _tracer.start_span(
