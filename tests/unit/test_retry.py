@@ -26,7 +26,7 @@ from agents_redis_ha.retry import Executor
 from agents_redis_ha.telemetry import Observation, counters
 from agents_redis_ha.verdicts import AttemptError, ShortfallError
 
-from .conftest import FakeLocator, FakeRequest, failed
+from .conftest import FakeChanges, FakeLocator, FakeRequest, failed
 
 QUICK = RetryConfig(deadline_seconds=0.08, initial_backoff_seconds=0.001, max_backoff_seconds=0.005)
 PATIENT = RetryConfig(deadline_seconds=20, initial_backoff_seconds=0.0001, max_backoff_seconds=0.0002)
@@ -185,20 +185,30 @@ async def test_the_deadline_holds_also_where_an_attempts_own_timeouts_do_not() -
         await asyncio.wait_for(running.begin(observation(), changes=True).run(FakeRequest()), 0.5)
 
 
-async def test_nothing_is_sent_after_the_deadline() -> None:
-    loop = asyncio.get_running_loop()
-    late = []
-    since = loop.time()
+async def test_nothing_is_sent_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, now = asyncio.get_running_loop(), 1000.0
+    sent: list[float] = []
+    monkeypatch.setattr(loop, "time", lambda: now)
+
+    class Waits(FakeChanges):
+        async def wait_for_change(self, seconds: float, since: int) -> None:
+            nonlocal now
+            now += seconds
 
     async def refuse(request: Any) -> Any:
-        if loop.time() - since > QUICK.deadline_seconds:
-            late.append(loop.time() - since)
+        nonlocal now
+        sent.append(now)
+        now += 0.001
         return failed(BUSY)
 
     for _ in range(20):
-        since = loop.time()
-        await failure(FakeLocator(refuse))
-    assert late == []
+        since = now
+        locator = FakeLocator(refuse)
+        locator.watch = Waits()
+        await failure(locator)
+        assert len(sent) > 1
+        assert max(sent) < since + QUICK.deadline_seconds
+        sent.clear()
 
 
 @pytest.mark.parametrize(
