@@ -27,7 +27,9 @@ __all__ = [
     "DEMOTED",
     "READ_ONLY",
     "AttemptError",
+    "NoPrimaryError",
     "ShortfallError",
+    "TakenOverError",
     "Verdict",
     "classify",
     "tls_error",
@@ -65,6 +67,14 @@ class ShortfallError(Exception):
         super().__init__(text)
         self.reply = reply
         self.wait_seconds = wait_seconds
+
+
+class NoPrimaryError(redis_errors.ConnectionError):
+    """Nobody is known to take writes for this session now. Internal."""
+
+
+class TakenOverError(redis_errors.ConnectionError):
+    """The request was cut, because another node took over from the one that owed the reply. Internal."""
 
 
 class AttemptError(Exception):
@@ -150,6 +160,8 @@ BY_TYPE: Final[tuple[tuple[type[BaseException], Verdict], ...]] = (
     (ShortfallError, Verdict(True, True, True, "unconfirmed", UnconfirmedError)),
     (redis_errors.InvalidResponse, Verdict(True, True, True, "protocol")),
     (redis_errors.TimeoutError, Verdict(True, True, True, "timeout")),
+    (NoPrimaryError, _refused("no_primary", refresh=True)),
+    (TakenOverError, Verdict(True, True, True, "taken_over")),
     (redis_errors.ConnectionError, Verdict(True, True, True, "connection")),
     (asyncio.TimeoutError, Verdict(True, True, True, "timeout")),
     (EOFError, Verdict(True, True, True, "connection")),

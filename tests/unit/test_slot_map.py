@@ -10,8 +10,7 @@ from redis import exceptions as redis_errors
 
 from agents_redis_ha import HAConfig
 from agents_redis_ha.connections.cluster import ClusterLocator
-from agents_redis_ha.connections.watch import TakenOverError
-from agents_redis_ha.verdicts import AttemptError
+from agents_redis_ha.verdicts import AttemptError, TakenOverError
 
 from .conftest import FakeRequest, failed, introduction
 

@@ -13,11 +13,11 @@ from redis import exceptions as redis_errors
 from agents_redis_ha import HAConfig, RetryConfig
 from agents_redis_ha.connections import watch as watching
 from agents_redis_ha.connections.node import Node
-from agents_redis_ha.connections.watch import TakenOverError, Watch
+from agents_redis_ha.connections.watch import Watch
 from agents_redis_ha.errors import ConnectionsClosedError
 from agents_redis_ha.retry import Executor
 from agents_redis_ha.telemetry import Observation
-from agents_redis_ha.verdicts import AttemptError, classify
+from agents_redis_ha.verdicts import AttemptError, TakenOverError, classify
 
 from .conftest import FakeLocator, FakeRequest, failed
 

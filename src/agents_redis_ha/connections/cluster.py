@@ -20,12 +20,12 @@ from redis.asyncio import Redis
 
 from ..config import Address, HAConfig, Topology
 from ..errors import OperationError, WrongTopologyError
-from ..verdicts import AttemptError, classify
+from ..verdicts import AttemptError, NoPrimaryError, TakenOverError, classify
 from . import factory
 from .handshake import lasting_cause
 from .locator import Sendable, SingleFlight, ask_all, is_majority
 from .node import Node
-from .watch import TakenOverError, Watch
+from .watch import Watch
 
 __all__ = ["ClusterLocator"]
 
@@ -151,7 +151,7 @@ class ClusterLocator:
             address = self._owners[slot]
         if address is None:
             self._stale = True
-            cause = redis_errors.ConnectionError("no node of the cluster owns the slot of this session")
+            cause = NoPrimaryError("no node of the cluster owns the slot of this session")
             raise AttemptError(cause, node=None, sent=False)
         return self._node(address)
 
@@ -232,7 +232,7 @@ class ClusterLocator:
 
     async def _nobody_tells(self, errors: dict[Address, Exception]) -> AttemptError:
         text = "; ".join(f"{address}: {error}" for address, error in errors.items())
-        cause = redis_errors.ConnectionError(f"no node tells the slot map ({text})")
+        cause = NoPrimaryError(f"no node tells the slot map ({text})")
         lasting = None
         if not self._known:
             found = [await self._lasting(address, error) for address, error in errors.items()]

@@ -26,13 +26,13 @@ from redis.asyncio import Redis
 from ..config import Address, HAConfig, SentinelConfig, Topology
 from ..errors import OperationError, PrimaryNotFoundError, WrongTopologyError
 from ..timing import timeout_at
-from ..verdicts import AttemptError, ShortfallError, classify
+from ..verdicts import AttemptError, NoPrimaryError, ShortfallError, TakenOverError, classify
 from . import factory
 from .handshake import lasting_cause
 from .inquiry import Answer, ask
 from .locator import Sendable, SingleFlight, ask_all, is_majority
 from .node import Node
-from .watch import TakenOverError, Watch
+from .watch import Watch
 
 __all__ = ["SentinelLocator"]
 
@@ -218,7 +218,7 @@ class SentinelLocator:
         if lasting is not None and not all(_is_refusal(error) for error in errors.values()):
             # Some could not be reached: they may know better, unless none ever will (wrong name, wrong password).
             lasting = lasting if self._epoch < 0 else None
-        cause = redis_errors.ConnectionError(f"no Sentinel names a primary of {self._service!r} ({text})")
+        cause = NoPrimaryError(f"no Sentinel names a primary of {self._service!r} ({text})")
         return AttemptError(cause, node=None, sent=False, lasting=lasting)
 
     async def _lasting(self, address: Address, error: Exception) -> type[OperationError] | None:
@@ -289,7 +289,7 @@ class SentinelLocator:
 
 
 def _no_primary(reason: str) -> AttemptError:
-    return AttemptError(redis_errors.ConnectionError(reason), node=None, sent=False)
+    return AttemptError(NoPrimaryError(reason), node=None, sent=False)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -13,14 +13,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-
 from ..timing import take_notice
-from ..verdicts import AttemptError
+from ..verdicts import AttemptError, TakenOverError
 from .locator import Sendable
 from .node import Node
 
-__all__ = ["TakenOverError", "Watch"]
+__all__ = ["Watch"]
 
 # A request that is older than this makes the watch begin. An ordinary one takes less than a millisecond.
 _PATIENCE_SECONDS = 0.2
@@ -32,10 +30,6 @@ _GROWTH = 0.02
 _LEAST_PAUSE_SECONDS = 0.02
 # So many looks after nobody waits any more: an operation that was just woken may be about to fail again.
 _LAST_ROUNDS = 2
-
-
-class TakenOverError(RedisConnectionError):
-    """The request was cut, because another node took over from the one that owed the reply."""
 
 
 class _Flight:
