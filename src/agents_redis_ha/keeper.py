@@ -283,7 +283,7 @@ class Keeper:
 
     async def _check(self, subject: Subject) -> None:
         topology = self.executor.locator.topology
-        observation = Observation("check", topology, subject.session_id, subject.show_id)
+        observation = Observation("check", topology, subject.session_id, subject.show_id, background=True)
         operation = self.executor.begin(observation, changes=False)
         try:
             await self._settle(operation, subject)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import context, trace
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from recording import Telemetry
@@ -216,6 +217,17 @@ async def test_a_span_is_the_parent_of_what_happens_within_and_of_nothing_after(
     with pytest.raises(PermissionDeniedError):
         await session(FakeLocator(failed(redis_errors.NoPermissionError("x")))).get_items()
     assert context.get_current() == before
+
+
+async def test_what_runs_in_the_background_has_a_trace_of_its_own_and_says_why(telemetry: Telemetry) -> None:
+    with TracerProvider().get_tracer("caller").start_as_current_span("turn") as turn:
+        check = Observation("check", "sentinel", ID, "hashed", background=True)
+        check.request_left("h:1")
+        check.finish()
+    span = telemetry.span()
+    assert span.parent is None
+    assert span.context.trace_id != turn.get_span_context().trace_id
+    assert [link.context for link in span.links] == [turn.get_span_context()]
 
 
 async def test_an_exemplar_of_the_latency_leads_to_the_operations_span(telemetry: Telemetry) -> None:

@@ -56,6 +56,7 @@ class Observation:
 
     __slots__ = (
         "_attempt_began",
+        "_background",
         "_batch_size",
         "_began",
         "_named",
@@ -78,7 +79,20 @@ class Observation:
         session_id: str,
         show_id: Literal["hashed", "plain", "off"],
         batch_size: int | None = None,
+        *,
+        background: bool = False,
     ) -> None:
+        """Begin to observe.
+
+        Args:
+            operation: Its name.
+            topology: The topology's name.
+            session_id: The session's id.
+            show_id: How much of the id may be shown.
+            batch_size: Number of items, where there are some.
+            background: Whether it belongs to no caller: its trace is its own, with a link to what gave the reason.
+        """
+        self._background = background
         self._session_id, self._show_id, self._batch_size = session_id, show_id, batch_size
         self.operation = operation
         self.topology: Topology = topology
@@ -192,8 +206,16 @@ class Observation:
         attributes = {**self._where, names.ATTEMPTS: 1}
         if self._batch_size is not None:
             attributes[names.DB_OPERATION_BATCH_SIZE] = self._batch_size
+        parent, links = None, None
+        if self._background:
+            parent, links = context.Context(), [trace.Link(trace.get_current_span().get_span_context())]
         self._span = span = _tracer.start_span(
-            self.operation, kind=SpanKind.CLIENT, attributes=attributes, start_time=self._began
+            self.operation,
+            context=parent,
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            links=links,
+            start_time=self._began,
         )
         self._named = self.node
         if span.is_recording():
