@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar
 
 from redis.crc import key_slot
@@ -42,13 +43,20 @@ class ClusterLab(Lab):
     def promote(self, node: Node, timeout: float = 30.0) -> None:
         """Send CLUSTER FAILOVER to this replica and return when everybody has settled.
 
-        If its primary is down, or replication cut, the failover is forced.
+        If its primary is down, or replication cut, the failover is forced. It is sent again if it did not last: a
+        replica that was a primary seconds ago may take the votes of then for new ones, until it hears of a higher
+        epoch (seen on 6.2 and 7.0).
 
         Raises:
             LabError: It did not come about in time.
         """
-        if node.role() == "primary":
-            return
+        deadline = time.monotonic() + timeout
+        while node.role() != "primary":
+            if time.monotonic() > deadline:
+                raise LabError(f"{node.name} did not stay the primary within {timeout:g} s")
+            self._fail_over_to(node, max(1.0, deadline - time.monotonic()))
+
+    def _fail_over_to(self, node: Node, timeout: float) -> None:
         in_order = any(other.role() == "primary" for other in self._shard(node))
         if self._network and self._network.is_replication_cut(node):
             in_order = False  # the primary would wait for a replica that never catches up
