@@ -44,10 +44,12 @@ class History:
         else:
             self._servers.promote(self._servers.replicas_of(old)[0])
         client = self._servers.client(self._servers.primary(self._keys.items))
-        for key in self._names():
-            client.delete(key)
-            if self._dumps.get(key):
-                client.restore(key, 0, self._dumps[key])
+        with client.pipeline(transaction=True) as state:  # no replica has half of it
+            for key in self._names():
+                state.delete(key)
+                if self._dumps.get(key):
+                    state.restore(key, 0, self._dumps[key])
+            state.execute()
 
     def flush(self) -> None:
         """Delete the session by hand."""

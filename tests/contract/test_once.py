@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import RedisHASession, ha_session, lab
+from agents_redis_ha import RedisHASession, RetryConfig, ha_session, lab
 from agents_redis_ha.keys import session_keys
 from agents_redis_ha.operations import script
 from agents_redis_ha.telemetry import counters
@@ -59,12 +59,12 @@ def proxy_of(servers: lab.Lab, session: RedisHASession) -> lab.Proxy:
     return proxy
 
 
-async def begin(servers: lab.Lab, session_id: str) -> RedisHASession:
+async def begin(servers: lab.Lab, session_id: str, **fields: Any) -> RedisHASession:
     """Return a session of two items on servers that know every script, so that no reply is a NOSCRIPT."""
     for node in servers.primaries():
         for name in ("append", "read", "pop", "clear", "replace", "info"):
             servers.client(node).script_load(script(name).source)
-    session = ha_session(servers.config(), session_id, ttl=600)
+    session = ha_session(servers.config(**fields), session_id, ttl=600)
     await session.add_items(BEFORE)
     return session
 
@@ -118,7 +118,7 @@ async def test_a_change_is_there_once_when_the_scripts_are_flushed_before_the_re
 async def test_a_change_is_there_once_when_a_replica_is_promoted_before_the_repeat(
     proxied: lab.Lab, session_id: str, change: Any
 ) -> None:
-    session = await begin(proxied, session_id)
+    session = await begin(proxied, session_id, retry=RetryConfig(deadline_seconds=60))
     old = proxied.primary(session._subject.keys.items)
     assert old.proxy is not None
     replica = proxied.replicas_of(old)[0]

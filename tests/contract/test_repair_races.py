@@ -133,7 +133,7 @@ async def test_what_was_read_is_not_put_behind_a_hole_twice(workers: Workers, hi
 async def test_too_few_replicas_for_a_repair_say_nothing_of_the_change(workers: Workers, history: History) -> None:
     durability = {"replicas": 1, "timeout_seconds": 0.1, "on_shortfall": "degrade"}  # this server has none
     patience = {"patience_seconds": 0.1}
-    ours = await workers.make(durability=durability, repair=patience, retry={"deadline_seconds": 0.4})
+    ours = await workers.make(durability=durability, repair=patience, retry={"deadline_seconds": 1})
     other = await workers.make()
     await ours.add_items([message("1")])
     await asyncio.to_thread(history.save)

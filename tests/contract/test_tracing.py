@@ -72,7 +72,7 @@ async def test_connections_are_counted_by_node(servers: lab.Lab, session_id: str
         (attributes["db.client.connection.pool.name"], attributes["db.client.connection.state"]): value
         for attributes, value in telemetry.points("db.client.connection.count")
     }
-    node = servers.primary(session._subject.keys.items).address
+    node = servers.primary(session._subject.keys.items).dial_address
     assert shown[node, "used"] == 0
     assert 1 <= shown[node, "idle"] <= 4
     most = {a["db.client.connection.pool.name"]: value for a, value in telemetry.points("db.client.connection.max")}

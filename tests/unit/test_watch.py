@@ -206,11 +206,21 @@ async def test_a_task_whose_request_was_cut_is_not_cancelled_afterwards(looks: L
     await watch.aclose()
 
 
-async def test_hundreds_who_wait_for_a_look_share_one(looks: Looks) -> None:
-    watch = Watch(looks)
+async def test_hundreds_who_wait_for_a_look_share_one() -> None:
+    looked, gate = 0, asyncio.Event()
+
+    async def look() -> None:
+        nonlocal looked
+        looked += 1
+        await gate.wait()
+
+    watch = Watch(look)
     watch.begin()
-    await asyncio.gather(*(watch.looked() for _ in range(300)))
-    assert looks.count == 1
+    waiting = [asyncio.ensure_future(watch.looked()) for _ in range(300)]
+    await until(lambda: looked > 0)
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert looked == 1
     await watch.aclose()
 
 
