@@ -197,6 +197,12 @@ class RetryConfig(Frozen):
         return self
 
 
+def _confirm_seconds(fsync: bool | None) -> float:
+    # `appendfsync everysec` flushes once a second, and a replica says once a second what it has flushed. An attempt
+    # that waits for less than both is repeated, and the repeat is a write that waits for the next second.
+    return 2.5 if fsync else 1.0
+
+
 class DurabilityConfig(Frozen):
     """When a change counts as stored: on the primary alone, on replicas too, on disk.
 
@@ -205,14 +211,14 @@ class DurabilityConfig(Frozen):
         fsync: Whether the primary, and so many replicas, must have it in their append-only files on disk (WAITAOF:
             Redis 7.2, Valkey 8 and newer, with ``appendonly yes``).
         timeout_seconds: Longest wait for them in one attempt; shorter than ``pool.response_timeout_seconds``. The next
-            attempt waits again, until the deadline.
+            attempt waits again, until the deadline. With ``fsync`` 2.5 by default.
         on_shortfall: When the deadline comes with too few of them: ``raise`` `UnconfirmedError`, or ``degrade``: return
             with a warning, a span event and a metric.
     """
 
     replicas: int = Field(default=0, ge=0)
     fsync: bool = False
-    timeout_seconds: float = Field(default=1.0, ge=0.001)
+    timeout_seconds: float = Field(default_factory=lambda given: _confirm_seconds(given.get("fsync")), ge=0.001)
     on_shortfall: Literal["raise", "degrade"] = "raise"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import Outcome, RedisHASession, ServerRefusedError, SessionStore, UnconfirmedError, lab
+from agents_redis_ha import Outcome, RedisHASession, SessionStore, UnconfirmedError, lab
 from agents_redis_ha.keys import session_keys
 from agents_redis_ha.telemetry import counters
 
@@ -102,7 +102,7 @@ async def test_degraded_changes_return_with_a_warning(
     servers: lab.Lab, session_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     durability = {**ONE_REPLICA, "on_shortfall": "degrade"}
-    config = servers.config(durability=durability, retry={"deadline_seconds": 0.6})
+    config = servers.config(durability=durability, retry={"deadline_seconds": 1.5})
     async with SessionStore(config) as store:
         session = store.session(session_id)
         unconfirmed = counters()["unconfirmed"]
@@ -115,7 +115,7 @@ async def test_degraded_changes_return_with_a_warning(
 
 
 async def test_more_replicas_than_there_are_is_a_shortfall(servers: lab.Lab, session_id: str) -> None:
-    config = servers.config(durability={"replicas": 9, "timeout_seconds": 0.1}, retry={"deadline_seconds": 0.5})
+    config = servers.config(durability={"replicas": 9, "timeout_seconds": 0.1}, retry={"deadline_seconds": 1.5})
     async with SessionStore(config) as store:
         with pytest.raises(UnconfirmedError, match="of 9 replicas"):
             await store.session(session_id).add_items([message("one")])
@@ -131,14 +131,3 @@ async def test_confirmation_travels_with_the_change(labs: Any, topology: str, se
         await session.add_items([message("second")])
         await session.add_items([message("third")])
         assert proxy.round_trips == 2
-
-
-async def test_fsync_is_refused_clearly_by_a_server_that_has_none(servers: lab.Lab, session_id: str) -> None:
-    if servers.server_version >= (7, 2, 0):
-        pytest.skip("this server has WAITAOF")
-    async with SessionStore(servers.config(durability="fsync")) as store:
-        session = store.session(session_id)
-        with pytest.raises(ServerRefusedError, match="WAITAOF") as caught:
-            await session.add_items([message("one")])
-        assert caught.value.outcome is Outcome.APPLIED
-        assert await session.get_items() == [message("one")]

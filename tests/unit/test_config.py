@@ -255,6 +255,14 @@ def test_a_wait_that_is_not_asked_for_may_be_as_long_as_it_likes() -> None:
     assert caught.value.field == "durability.timeout_seconds"
 
 
+def test_a_wait_for_disks_is_longer_than_a_round_of_flushes_unless_told_otherwise() -> None:
+    assert DurabilityConfig(fsync=True).timeout_seconds == 2.5
+    assert DurabilityConfig().replace(fsync="yes").timeout_seconds == 2.5
+    assert DurabilityConfig(fsync=True, timeout_seconds=0.1).timeout_seconds == 0.1
+    assert DurabilityConfig(replicas=1).timeout_seconds == 1.0
+    assert HAConfig.from_url("redis://a?fsync=yes&replicas=1").durability.timeout_seconds == 2.5
+
+
 def test_a_wait_below_both_other_limits_is_allowed() -> None:
     parts: dict[str, Any] = {"retry": {"deadline_seconds": 2}, "pool": {"response_timeout_seconds": 1.5}}
     assert HAConfig(nodes=["a"], durability={"replicas": 1, "timeout_seconds": 1.49}, **parts).durability.replicas == 1
