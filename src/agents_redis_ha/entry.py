@@ -14,7 +14,7 @@ from .errors import ConfigurationError
 from .session import RedisHASession
 from .sharing import shared_keeper
 
-__all__ = ["ha_session", "resolve_config"]
+__all__ = ["ha_session", "resolve_config", "sdk_settings"]
 
 
 def ha_session(
@@ -43,7 +43,7 @@ def ha_session(
     """
     resolved = resolve_config(config, client, options)
     source = shared_keeper(resolved, client)
-    return RedisHASession(resolved, session_id, source, session_settings=session_settings)
+    return RedisHASession(resolved, session_id, source, session_settings=sdk_settings(session_settings))
 
 
 def resolve_config(
@@ -68,6 +68,22 @@ def resolve_config(
     if isinstance(config, Mapping):
         return HAConfig(**{**config, **options})
     raise ConfigurationError("config", f"must be an HAConfig, a URL or a mapping, not {type(config).__name__}")
+
+
+def sdk_settings(settings: SessionSettings | Mapping[str, Any] | None) -> SessionSettings:
+    """Return the SDK's settings of a session.
+
+    Raises:
+        ConfigurationError: They are none.
+    """
+    if settings is None:
+        return SessionSettings()
+    if isinstance(settings, SessionSettings):
+        return settings
+    try:
+        return SessionSettings(**settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError("session_settings", str(error).partition("\n")[0]) from None
 
 
 @lru_cache(maxsize=32)

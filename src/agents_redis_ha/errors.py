@@ -3,6 +3,7 @@
     AgentsRedisError
     ├── ConfigurationError          the configuration cannot work; nothing was sent
     ├── InvalidItemError            an item is not JSON; nothing was sent
+    ├── ConflictError               somebody else changed the session first; nothing was changed
     ├── ClosedError                 the session or store was closed; nothing was sent
     └── OperationError              an operation failed; `outcome` says what became of it
         ├── DeadlineExceededError   the retry deadline passed
@@ -32,6 +33,7 @@ __all__ = [
     "AuthenticationFailedError",
     "ClosedError",
     "ConfigurationError",
+    "ConflictError",
     "ConnectionsClosedError",
     "DeadlineExceededError",
     "HistoryLostError",
@@ -94,6 +96,26 @@ class InvalidItemError(AgentsRedisError, ValueError):
 
     def __reduce__(self) -> tuple[type[InvalidItemError], tuple[int, str]]:
         return type(self), (self.index, self.reason)
+
+
+class ConflictError(AgentsRedisError):
+    """The session has another version than the caller expected: somebody else changed it first. Nothing was changed.
+
+    Attributes:
+        expected: The version that it was to have.
+        version: The version that it has.
+    """
+
+    def __init__(self, expected: int, version: int) -> None:
+        super().__init__(
+            f"the session has version {version}, not {expected} as expected: it was changed meanwhile; nothing was "
+            "changed now: read it before you decide what to add"
+        )
+        self.expected = expected
+        self.version = version
+
+    def __reduce__(self) -> tuple[type[ConflictError], tuple[int, int]]:
+        return type(self), (self.expected, self.version)
 
 
 class ClosedError(AgentsRedisError, RuntimeError):

@@ -149,9 +149,18 @@ class Reading:
         return self.session.length
 
 
-async def append(run: Run, subject: Subject, operation_id: bytes, knows: Knows, items: Sequence[bytes]) -> Change:
-    """Add items to the end, all or none."""
-    return await _change(run, subject, operation_id, knows, "append", items, Effect(push=tuple(items)))
+async def append(
+    run: Run,
+    subject: Subject,
+    operation_id: bytes,
+    knows: Knows,
+    items: Sequence[bytes],
+    *,
+    expected_version: int | None = None,
+) -> Change:
+    """Add items to the end, all or none; to a session that has another version than expected none (conflict)."""
+    arguments = ("" if expected_version is None else expected_version, *items)
+    return await _change(run, subject, operation_id, knows, "append", arguments, Effect(push=tuple(items)))
 
 
 async def pop(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from agents.items import TResponseInputItem
 from agents.memory import SessionSettings
@@ -15,7 +15,7 @@ from . import operations
 from .codec import decode_item, decode_joined, encode_items
 from .compaction import Snapshot, make_snapshot
 from .config import HAConfig, Topology
-from .errors import ClosedError, ConfigurationError, OperationError
+from .errors import ClosedError, ConflictError, OperationError
 from .info import SessionInfo, session_info
 from .keeper import Keeper
 from .operations import Change, Description, Popped, Reading
@@ -52,11 +52,11 @@ class RedisHASession:
         session_id: str | None,
         source: KeeperSource,
         *,
-        session_settings: SessionSettings | Mapping[str, Any] | None = None,
+        session_settings: SessionSettings | None = None,
     ) -> None:
         """Make a session without I/O; see `ha_session`."""
         self.session_id = uuid.uuid4().hex if session_id is None else session_id
-        self.session_settings = _settings(session_settings)
+        self.session_settings = session_settings or SessionSettings()
         self._subject = Subject.of(config, self.session_id)
         self._config = config
         self._source = source
@@ -88,14 +88,17 @@ class RedisHASession:
                 return valid[-limit:] if limit else valid
             window *= 2
 
-    async def add_items(self, items: list[TResponseInputItem]) -> None:
+    async def add_items(self, items: list[TResponseInputItem], *, expected_version: int | None = None) -> None:
         """Add items to the end of the conversation: all of them, once, or none.
 
         Args:
             items: JSON objects.
+            expected_version: Add them only if nobody has changed the conversation since it had this version (`info`);
+                with items, each change adds 1 to it. None means in any case.
 
         Raises:
             InvalidItemError: An item is not JSON; nothing was sent.
+            ConflictError: The conversation has another version; nothing was added.
             OperationError: It failed; ``outcome`` says whether the items may be stored all the same.
         """
         self._check_open()
@@ -103,11 +106,15 @@ class RedisHASession:
         if not elements:
             return
         id_ = operations.new_operation_id()
-        await self._change(
+        change = await self._change(
             "append",
-            lambda run, knows: operations.append(run, self._subject, id_, knows, elements),
+            lambda run, knows: operations.append(
+                run, self._subject, id_, knows, elements, expected_version=expected_version
+            ),
             len(elements),
         )
+        if change.conflict and expected_version is not None:
+            raise ConflictError(expected_version, change.version)
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the newest item and return it, or None if there is none. It is handed out once.
@@ -287,14 +294,3 @@ class RedisHASession:
             raise
         observation.finish()
         return result
-
-
-def _settings(settings: SessionSettings | Mapping[str, Any] | None) -> SessionSettings:
-    if settings is None:
-        return SessionSettings()
-    if isinstance(settings, SessionSettings):
-        return settings
-    try:
-        return SessionSettings(**settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError("session_settings", str(error).partition("\n")[0]) from None

@@ -11,7 +11,7 @@ from agents.memory import SessionSettings
 
 from .config import HAConfig
 from .connections import Client
-from .entry import resolve_config
+from .entry import resolve_config, sdk_settings
 from .errors import ClosedError
 from .health import Health, check_health
 from .keeper import Keeper
@@ -61,7 +61,7 @@ class SessionStore:
     ) -> RedisHASession:
         """Return a session over this store's connections; None as id means a new conversation."""
         return RedisHASession(
-            self._config, session_id, self._source, session_settings=session_settings or self._settings
+            self._config, session_id, self._source, session_settings=sdk_settings(session_settings or self._settings)
         )
 
     async def delete(self, session_id: str) -> bool:

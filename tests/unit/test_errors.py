@@ -20,6 +20,7 @@ from agents_redis_ha.errors import (
     AuthenticationFailedError,
     ClosedError,
     ConfigurationError,
+    ConflictError,
     DeadlineExceededError,
     HistoryLostError,
     InvalidItemError,
@@ -309,6 +310,7 @@ def test_an_operation_error_survives_pickling(kind: type[OperationError]) -> Non
     [
         ConfigurationError("tls.verify", "no"),
         InvalidItemError(4, "it is a set"),
+        ConflictError(3, 4),
         ClosedError("closed"),
         AgentsRedisError("x"),
     ],
@@ -321,7 +323,7 @@ def test_the_other_errors_survive_pickling(error: AgentsRedisError) -> None:
 
 
 def test_every_error_class_is_covered_by_the_pickling_tests() -> None:
-    others = {AgentsRedisError, ConfigurationError, InvalidItemError, ClosedError}
+    others = {AgentsRedisError, ConfigurationError, ConflictError, InvalidItemError, ClosedError}
     assert set(OURS) == others | set(OPERATION_ERRORS)
 
 

@@ -1,0 +1,61 @@
+"""Additions to a conversation as it was when it was read, and to no other."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import Any
+
+import pytest
+
+from agents_redis_ha import ConflictError, ha_session, lab
+from agents_redis_ha.telemetry import counters
+
+
+def message(text: str) -> Any:
+    return {"role": "user", "content": text}
+
+
+async def test_items_are_added_to_the_version_that_was_read(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id)
+    await session.add_items([message("one")], expected_version=0)
+    assert (await session.info()).version == 1
+    await session.add_items([message("two"), message("three")], expected_version=1)
+    assert await session.get_items() == [message("one"), message("two"), message("three")]
+
+
+async def test_nothing_is_added_to_another_version(servers: lab.Lab, session_id: str) -> None:
+    session, other = (ha_session(servers.config(), session_id) for _ in range(2))
+    await session.add_items([message("one")])
+    version = (await session.info()).version
+    await other.add_items([message("two")])
+    with pytest.raises(ConflictError) as caught:
+        await session.add_items([message("late")], expected_version=version)
+    assert (caught.value.expected, caught.value.version) == (1, 2)
+    assert session_id not in str(caught.value)
+    assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)
+    assert await session.get_items() == [message("one"), message("two")]
+    await session.add_items([message("three")], expected_version=caught.value.version)
+
+
+async def test_of_many_who_read_the_same_one_adds(servers: lab.Lab, session_id: str) -> None:
+    async def add(number: int) -> int:
+        await ha_session(servers.config(), session_id).add_items([message(str(number))], expected_version=0)
+        return number
+
+    outcomes = await asyncio.gather(*(add(number) for number in range(20)), return_exceptions=True)
+    (winner,) = [outcome for outcome in outcomes if isinstance(outcome, int)]
+    assert sum(isinstance(outcome, ConflictError) for outcome in outcomes) == 19
+    assert await ha_session(servers.config(), session_id).get_items() == [message(str(winner))]
+
+
+async def test_an_addition_whose_reply_is_lost_is_no_conflict_with_itself(proxied: lab.Lab, session_id: str) -> None:
+    session = ha_session(proxied.config(), session_id)
+    await session.add_items([message("one")])
+    proxy = proxied.primary(session._subject.keys.items).proxy
+    assert proxy is not None
+    before = counters()["repeats_suppressed"]
+    proxy.cut_next_reply()
+    await session.add_items([message("two")], expected_version=1)
+    assert counters()["repeats_suppressed"] == before + 1
+    assert await session.get_items() == [message("one"), message("two")]
