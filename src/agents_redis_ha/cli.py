@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from .config import HAConfig
+from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from .demo import Options, Report
@@ -17,11 +23,27 @@ EXIT_NOT_WHOLE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+DEFAULT_TOPOLOGY: Literal["sentinel"] = "sentinel"
+DEFAULT_FAULT: Literal["kill"] = "kill"
+OWN_TTL_SECONDS = 3600
+"""How long conversations stay on servers that are not the demo's."""
+
 DEMO = """\
 Replays recorded agent conversations through real local servers with several worker processes, has
 a fault strike in the middle, and compares what is stored with what was said.
 
+With --url it leaves servers and faults to you: an interrupt (Ctrl-C, SIGTERM) begins no further
+conversation, ends those under way, and compares.
+
 Exit code: 0 if every conversation is whole, 1 if not, 2 if the command cannot run like that."""
+
+VERIFY = """\
+Reads the conversations that demo --record wrote down from the servers, and through sessions, and
+compares each item and its place.
+
+Exit code: 0 if every conversation is whole, 1 if not, 2 if the command cannot run like that."""
+
+URL_HELP = "servers that run already; without a URL those of the environment (AGENTS_REDIS_HA_URL and its like)"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +60,16 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_demo_options(demo)
+    demo.set_defaults(run=_demo)
+    verify = commands.add_parser(
+        "verify",
+        help="read the conversations of an earlier run back and compare",
+        description=VERIFY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verify.add_argument("record", type=Path, metavar="FILE", help="what demo --record wrote")
+    verify.add_argument("--url", nargs="?", const="", default="", metavar="URL", help=URL_HELP)
+    verify.set_defaults(run=_verify)
     return parser
 
 
@@ -45,13 +77,11 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--topology",
         choices=("standalone", "sentinel", "cluster", "tls"),
-        default="sentinel",
         help="the servers; tls is a standalone server that speaks only TLS (default: sentinel)",
     )
     demo.add_argument(
         "--fault",
         choices=("none", "kill", "stall", "move-slot"),
-        default="kill",
         help="kill: SIGKILL of a primary; stall: SIGSTOP for longer than it takes to be noticed; "
         "move-slot: slots in use move to other primaries and back (default: kill)",
     )
@@ -68,6 +98,15 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
         help='JSON lines {"conversation": id, "items": [...]} in place of the packaged ones',
     )
     demo.add_argument("--limit", type=_positive, metavar="N", help="at most N conversations")
+    demo.add_argument("--url", nargs="?", const="", metavar="URL", help=f"{URL_HELP}. Nothing strikes them but you")
+    demo.add_argument(
+        "--copies",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="with --url: how often each conversation is replayed (default: 1)",
+    )
+    demo.add_argument("--record", type=Path, metavar="FILE", help="write down what was said, for verify")
     demo.add_argument("--workers", type=_positive, default=4, metavar="N", help="processes (default: 4)")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="for what is drawn at random (default: 0)")
     demo.add_argument("--json", action="store_true", help="the report as JSON on stdout, progress on stderr")
@@ -92,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     given = parser.parse_args(arguments)
     try:
-        return _demo(given)
+        code: int = given.run(given)
+        return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -100,26 +140,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _demo(given: argparse.Namespace) -> int:
     try:
-        from .demo import ConversationError, FleetError, Options, choose_progress, run_demo
+        from .demo import ConversationError, FleetError, choose_progress, run_demo
         from .demo.faults import why_not
         from .lab import LabError
     except ImportError as error:
         return _refuse(f"the demo needs {error.name}: pip install 'openai-agents-redis-ha[demo]'")
-    reason = why_not(given.fault, given.topology)
+    own = given.url is not None
+    reason = _why_not_own(given) if own else why_not(given.fault or DEFAULT_FAULT, given.topology or DEFAULT_TOPOLOGY)
     if reason is not None:
         return _refuse(reason)
-    options = Options(
-        topology=given.topology,
-        fault=given.fault,
-        session=given.session,
-        conversations=given.conversations,
-        limit=given.limit,
-        workers=given.workers,
-        seed=given.seed,
-    )
     try:
-        report = run_demo(options, choose_progress(sys.stderr if given.json else sys.stdout))
-    except (ConversationError, LabError) as error:
+        options = _options(given)
+        progress = choose_progress(sys.stderr if given.json else sys.stdout)
+        with _told_to_end() if own else nullcontext() as end:
+            report = run_demo(options, progress, end)
+    except (ConfigurationError, ConversationError, LabError, OSError) as error:
         return _refuse(str(error))
     except FleetError as error:
         print(f"agents-redis-ha demo: {error}", file=sys.stderr)
@@ -128,8 +163,75 @@ def _demo(given: argparse.Namespace) -> int:
     return EXIT_OK if report.whole else EXIT_NOT_WHOLE
 
 
-def _refuse(reason: str) -> int:
-    print(f"agents-redis-ha demo: {reason}", file=sys.stderr)
+def _why_not_own(given: argparse.Namespace) -> str | None:
+    """Why a run on servers of the user's own cannot be like that; None if it can."""
+    for name in ("topology", "fault"):
+        if getattr(given, name) is not None:
+            return f"--{name} is for servers that the demo starts itself: leave it out with --url"
+    return None if given.session == "ha" else "--session sdk is for servers that the demo starts itself"
+
+
+def _options(given: argparse.Namespace) -> Options:
+    from .demo import Options
+
+    config = None if given.url is None else _config(given.url)
+    return Options(
+        topology=config.topology if config else given.topology or DEFAULT_TOPOLOGY,
+        fault="none" if config else given.fault or DEFAULT_FAULT,
+        session=given.session,
+        conversations=given.conversations,
+        limit=given.limit,
+        workers=given.workers,
+        seed=given.seed,
+        config=config,
+        copies=given.copies,
+        record=given.record,
+    )
+
+
+def _config(url: str) -> HAConfig:
+    """The servers of a URL, or of the environment; what is written there expires."""
+    config = HAConfig.from_url(url) if url else HAConfig.from_env()
+    return config if config.ttl else config.replace(ttl=OWN_TTL_SECONDS)
+
+
+@contextmanager
+def _told_to_end() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the next one interrupts."""
+    end = threading.Event()
+
+    def tell(*_: object) -> None:
+        if end.is_set():
+            raise KeyboardInterrupt
+        end.set()
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield end
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from .demo import ConversationError
+    from .demo.examination import verify_record
+
+    try:
+        verdict = verify_record(given.record, _config(given.url))
+    except (ConfigurationError, ConversationError) as error:
+        return _refuse(str(error), "verify")
+    for difference in verdict.damaged:
+        print(difference)
+    if verdict.damaged:
+        print(f"Not every one of {verdict.conversations} conversations is whole.")
+        return EXIT_NOT_WHOLE
+    print(f"All {verdict.conversations} conversations are whole: {verdict.items} items, each once and in its place.")
+    return EXIT_OK
+
+
+def _refuse(reason: str, command: str = "demo") -> int:
+    print(f"agents-redis-ha {command}: {reason}", file=sys.stderr)
     return EXIT_USAGE
 
 
@@ -139,7 +241,8 @@ def _render(report: Report, options: Options, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
         return
-    print(f"\n{options.topology}, fault {options.fault}, session {options.session}")
+    fault = f"fault {options.fault}" if options.config is None else "servers of your own"
+    print(f"\n{options.topology}, {fault}, session {options.session}")
     for name, value in figures(report):
         print(f"  {name:<28}{value}")
     for name, message in report.error_examples.items():

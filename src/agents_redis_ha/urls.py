@@ -84,7 +84,7 @@ def parse_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if name.startswith(ENVIRONMENT_PREFIX)
     }
     # Variables of the package that configure no session: the lab's choice of a server, the tests' strictness.
-    for other in ("url", "server", "require_all"):
+    for other in ("url", "server", "require_all", "require_compose"):
         given.pop(other, None)
     scheme, fields, options = _split(url)
     return _fields(scheme, fields, {**options, **given})

@@ -86,3 +86,22 @@ def test_somebody_waits_for_an_answer_while_a_turn_is_in_flight_or_to_be_sent_ag
     worker, task = schedule.next_turn(1.0) or pytest.fail("nothing may start")
     answer(schedule, worker, task, 1.0)
     assert not schedule.awaits_answer
+
+
+def test_with_a_limit_a_conversation_begins_when_another_has_ended_until_it_is_closed() -> None:
+    schedule = Schedule(tuple(load_conversations(None, 6)), workers=2, open_at_once=2)
+    while schedule.begun < 4:
+        worker, task = schedule.next_turn(0.0) or pytest.fail("nothing may start")
+        open_now = sum(
+            count < len(one.turns)
+            for one, count in zip(schedule.conversations[: schedule.begun], schedule.completed, strict=False)
+        )
+        assert open_now == 2
+        answer(schedule, worker, task, 0.0)
+    schedule.close()
+    while not schedule.finished:
+        worker, task = schedule.next_turn(0.0) or pytest.fail("nothing may start")
+        answer(schedule, worker, task, 0.0)
+    assert schedule.begun == 4
+    assert schedule.total == schedule.done == sum(len(one.turns) for one in schedule.conversations[:4])
+    assert [one.items for one in schedule.said()] == [one.items for one in schedule.conversations[:4]]

@@ -262,8 +262,8 @@ def test_a_missing_url_is_named_as_the_variable(environ: dict[str, str]) -> None
 
 
 def test_the_process_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AGENTS_REDIS_HA_REQUIRE_ALL",):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("AGENTS_REDIS_HA_REQUIRE_ALL", "AGENTS_REDIS_HA_REQUIRE_COMPOSE"):
+        monkeypatch.setenv(name, "1")  # the tests'
     monkeypatch.setenv("AGENTS_REDIS_HA_URL", "redis+cluster://h:7")
     monkeypatch.setenv("AGENTS_REDIS_HA_PASSWORD", SECRET)
     monkeypatch.setenv("AGENTS_REDIS_HA_SERVER", "/usr/bin/redis-server")  # the lab's

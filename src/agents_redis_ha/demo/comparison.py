@@ -46,6 +46,12 @@ class Comparison:
     lost_by_turn: dict[int, int] = field(default_factory=dict)
     duplicated_by_turn: dict[int, int] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return (
+            f"{self.said} items said, {self.stored} stored, {self.lost} lost, {self.duplicated} duplicated, "
+            f"{self.foreign} foreign, {self.out_of_order} out of order"
+        )
+
     @property
     def intact(self) -> bool:
         """Whether the stored conversation is exactly the one that was said."""

@@ -233,3 +233,30 @@ def load_conversations(path: Path | None, limit: int | None = None) -> list[Conv
     if not found:
         raise ConversationError(f"{path} holds no conversation")
     return found[:limit]
+
+
+def copies(conversations: Sequence[Conversation], run: str, number: int) -> list[Conversation]:
+    """The conversations again and again, under ids that no other run has given out.
+
+    Args:
+        conversations: The recordings.
+        run: What the ids begin with.
+        number: How many of each.
+    """
+    return [
+        Conversation(f"{run}-{copy}-{one.conversation_id}", one.turns)
+        for copy in range(1, number + 1)
+        for one in conversations
+    ]
+
+
+def write_conversations(path: Path, conversations: Sequence[Conversation]) -> None:
+    """Write a file that ``load_conversations`` reads.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with path.open("w", encoding="utf-8") as lines:
+        for one in conversations:
+            record = {"conversation": one.conversation_id, "items": one.items}
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .faults import FaultRun
+from .faults import Fault
 from .fleet import Fleet
 from .messages import COUNTERS, TurnError, TurnResult
 from .progress import Progress, Snapshot
@@ -70,6 +71,8 @@ class Engine:
         fleet: The workers, ready.
         fault: What happens in the middle.
         progress: Where the run shows how it goes.
+        end: Set from outside to begin no further conversation. ``None`` ends a run after ``RUN_SECONDS`` at the latest;
+            with an event these seconds count from where it is set.
         clock: Seconds that only ever grow.
     """
 
@@ -77,15 +80,18 @@ class Engine:
         self,
         schedule: Schedule,
         fleet: Fleet,
-        fault: FaultRun,
+        fault: Fault,
         progress: Progress,
+        end: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._schedule = schedule
         self._fleet = fleet
         self._fault = fault
         self._progress = progress
+        self._end = end
         self._clock = clock
+        self._limit = float("inf")
         self._began = self._answered = clock()
         self._shown = 0.0
         self.tally = Tally()
@@ -98,6 +104,8 @@ class Engine:
         """
         schedule, tally = self._schedule, self.tally
         self._began = self._answered = self._clock()
+        if self._end is None:
+            self._limit = self._began + RUN_SECONDS
         while not schedule.finished:
             self._start_turns()
             self._strike_when_due()
@@ -106,10 +114,11 @@ class Engine:
                 self._take(message)
             self._show()
             tally.refused = tally.refused or self._refusal()
-            elapsed = self._clock() - self._began
-            if tally.refused is not None or elapsed > RUN_SECONDS:
+            self._close_when_told()
+            late = self._clock() - self._limit
+            if tally.refused is not None or late > 0:
                 schedule.give_up()
-                if elapsed > RUN_SECONDS + DRAIN_SECONDS:
+                if late > DRAIN_SECONDS:
                     break
         tally.seconds = self._clock() - self._began
         if schedule.awaits_answer:
@@ -117,6 +126,11 @@ class Engine:
         self._shown = 0.0
         self._show()
         return tally
+
+    def _close_when_told(self) -> None:
+        if self._end is not None and self._end.is_set() and self._limit == float("inf"):
+            self._schedule.close()
+            self._limit = self._clock() + RUN_SECONDS
 
     def _start_turns(self) -> None:
         """Send out what may start now, but the last tenth only when the fault is over."""
@@ -140,6 +154,13 @@ class Engine:
         now = self._clock()
         self._schedule.record(result, now)
         self.tally.add(result)
+        if result.history_was_right is False:
+            conversation = self._schedule.conversations[result.task.conversation]
+            said = len(conversation.items_before(result.task.turn))
+            self._progress.say(
+                f"worker {result.worker} was given a wrong history of {conversation.conversation_id}: "
+                f"{result.given} items where {said} had been said"
+            )
         if result.error is None:
             self._end_silence(now)
 

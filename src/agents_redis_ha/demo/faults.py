@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..lab import Lab
-from .servers import Fault, has_successor
+from .servers import FaultName, has_successor
 from .sessions import SessionPlan, items_key, slot_of
 
 Say = Callable[[str], None]
@@ -19,11 +20,62 @@ HALF_MOVED_SECONDS = 0.1
 MOVED_SLOTS = 12
 
 
-def why_not(fault: Fault, topology: str) -> str | None:
+def why_not(fault: FaultName, topology: str) -> str | None:
     """Why a fault cannot strike a topology; ``None`` if it can."""
     if fault == "move-slot" and topology != "cluster":
         return "slots can be moved in a cluster only: add --topology cluster"
     return None
+
+
+class Fault(Protocol):
+    """What happens to the servers in the middle of a run.
+
+    Attributes:
+        takeover_seconds: From the fault to the election of a new primary; ``None`` without one.
+        slots_moved: Slots moved away and back.
+    """
+
+    takeover_seconds: float | None
+    slots_moved: int
+
+    @property
+    def failure(self) -> str | None:
+        """Why the fault was not what it should have been; ``None`` if it was."""
+        ...
+
+    @property
+    def struck(self) -> bool:
+        """Whether it has begun."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is broken any more, or never was."""
+        ...
+
+    def strike(self, conversation_ids: Sequence[str]) -> None:
+        """Begin where these conversations are stored; those with the most turns to come are named first."""
+        ...
+
+    def settle(self, timeout_seconds: float) -> None:
+        """Wait until it is over and the servers are well again."""
+        ...
+
+
+class NoFault:
+    """What happens to servers that are not ours to break: nothing that we know of."""
+
+    takeover_seconds: float | None = None
+    slots_moved = 0
+    failure: str | None = None
+    struck = False
+    over = True
+
+    def strike(self, conversation_ids: Sequence[str]) -> None:
+        """Do nothing."""
+
+    def settle(self, timeout_seconds: float) -> None:
+        """Do nothing."""
 
 
 class FaultRun:
@@ -36,7 +88,7 @@ class FaultRun:
         say: Told what happens, when it happens; called from the thread.
     """
 
-    def __init__(self, fault: Fault, servers: Lab, plan: SessionPlan, say: Say) -> None:
+    def __init__(self, fault: FaultName, servers: Lab, plan: SessionPlan, say: Say) -> None:
         self._fault = fault
         self._servers = servers
         self._plan = plan
@@ -75,10 +127,11 @@ class FaultRun:
         self._thread = threading.Thread(target=self._run, args=(list(conversation_ids),), name="fault", daemon=True)
         self._thread.start()
 
-    def wait(self, timeout_seconds: float) -> None:
-        """Wait until it is over."""
+    def settle(self, timeout_seconds: float) -> None:
+        """Wait until it is over and the servers are well again."""
         if self._thread is not None:
             self._thread.join(timeout_seconds)
+        self._servers.wait_ready()
 
     def _run(self, conversation_ids: list[str]) -> None:
         try:

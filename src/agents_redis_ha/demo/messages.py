@@ -71,6 +71,7 @@ class TurnResult:
         history_was_right: Whether the run was given exactly what had been said before. ``None`` if
             it failed before it was given anything.
         error: Why it failed, ``None`` if it did not.
+        given: Number of items that it was given, as the history; ``None`` with ``history_was_right``.
         counters: The library's counters in that process so far: retries, repeats suppressed,
             failovers.
     """
@@ -80,6 +81,7 @@ class TurnResult:
     seconds: float
     history_was_right: bool | None
     error: TurnError | None = None
+    given: int | None = None
     counters: dict[str, int] = field(default_factory=dict)
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
-from .. import lab
-from .comparison import Comparison, compare
-from .conversations import Conversation, load_conversations
+from ..config import HAConfig
+from .conversations import copies, load_conversations, write_conversations
 from .engine import Engine, Tally
-from .faults import FaultRun
+from .examination import Found, examine
+from .faults import Fault, FaultRun, NoFault
 from .fleet import Fleet
 from .messages import WorkerSetup
 from .progress import Progress
@@ -21,16 +20,15 @@ from .report import Report
 from .schedule import Schedule
 from .servers import (
     DemoTopology,
-    Fault,
+    FaultName,
     plan_for,
-    read_stored,
-    read_through_sessions,
     start_servers,
 )
 from .sessions import SessionKind, SessionPlan
-from .shape import shapes
 
 PACE_SECONDS = 12.0
+OPEN_AT_ONCE = 16
+OWN_LATENCY_MS = (100.0, 700.0)
 QUICK_LATENCY_MS = (5.0, 30.0)
 LONGEST_MEAN_LATENCY_MS = 1500.0
 WORKER_START_SECONDS = 60.0
@@ -49,35 +47,54 @@ class Options:
         limit: Greatest number of conversations; ``None`` means all.
         workers: Number of worker processes, 1 or more.
         seed: Seed of everything that is drawn at random.
+        config: Servers that run already, of this topology; ``None`` starts some. They are left alone: ``fault`` must be
+            ``none``, and what befalls them comes from outside.
+        copies: How often each conversation is replayed, with ``config`` alone; at most ``OPEN_AT_ONCE`` are under way.
+        record: Takes what was said in turns that were answered, as a file of conversations.
     """
 
     topology: DemoTopology = "sentinel"
-    fault: Fault = "kill"
+    fault: FaultName = "kill"
     session: SessionKind = "ha"
     conversations: Path | None = None
     limit: int | None = None
     workers: int = 4
     seed: int = 0
+    config: HAConfig | None = None
+    copies: int = 1
+    record: Path | None = None
 
 
-def run_demo(options: Options, progress: Progress) -> Report:
+def run_demo(options: Options, progress: Progress, end: threading.Event | None = None) -> Report:
     """Run the conversations on real servers, let the fault strike, and compare.
 
     Args:
         options: What to run.
         progress: Where the run shows how it goes.
+        end: With ``options.config``: set to begin no further conversation, end those under way, and compare.
 
     Raises:
         ConversationError: The conversations cannot be read.
         LabError: The servers cannot be started.
         FleetError: A worker process did not start or ended.
+        OSError: The record cannot be written.
     """
-    conversations = tuple(load_conversations(options.conversations, options.limit))
+    conversations = load_conversations(options.conversations, options.limit)
     events = EventLog(progress)
     with progress.live():
+        if options.config is not None:
+            named = copies(conversations, f"demo-{uuid.uuid4().hex[:8]}", options.copies)
+            schedule = Schedule(tuple(named), options.workers, open_at_once=OPEN_AT_ONCE, random=Random(options.seed))
+            plan = SessionPlan(options.session, options.config)
+            run = _Run(options, schedule, plan, NoFault(), events)
+            return run.play(progress, OWN_LATENCY_MS, end or threading.Event())
         events.say(f"starting the servers: {options.topology}")
         with start_servers(options.topology) as servers:
-            return _run_on(servers, options, conversations, events, progress)
+            schedule = Schedule(tuple(conversations), options.workers, random=Random(options.seed))
+            plan = plan_for(options.session, servers)
+            run = _Run(options, schedule, plan, FaultRun(options.fault, servers, plan, events.say), events)
+            latency = QUICK_LATENCY_MS if options.fault == "none" else model_latency_ms(schedule)
+            return run.play(progress, latency)
 
 
 class EventLog:
@@ -99,26 +116,31 @@ class EventLog:
         self._progress.say(event)
 
 
-def _run_on(
-    servers: lab.Lab,
-    options: Options,
-    conversations: tuple[Conversation, ...],
-    events: EventLog,
-    progress: Progress,
-) -> Report:
-    plan = plan_for(options.session, servers)
-    schedule = Schedule(conversations, options.workers, random=Random(options.seed))
-    latency = QUICK_LATENCY_MS if options.fault == "none" else model_latency_ms(schedule)
-    setups = [WorkerSetup(number, plan, conversations, options.seed, latency) for number in range(options.workers)]
-    fault = FaultRun(options.fault, servers, plan, events.say)
-    events.say(f"starting {options.workers} worker processes")
-    with Fleet(setups) as fleet:
-        fleet.wait_until_ready(WORKER_START_SECONDS)
-        tally = Engine(schedule, fleet, fault, progress).run()
-    fault.wait(REPAIR_SECONDS)
-    servers.wait_ready()
-    found = _examine(servers, plan, schedule)
-    return _report(_Ended(options, schedule, tally, fault, found, events.events))
+@dataclass(frozen=True)
+class _Run:
+    """All that a run is made of."""
+
+    options: Options
+    schedule: Schedule
+    plan: SessionPlan
+    fault: Fault
+    events: EventLog
+
+    def play(self, progress: Progress, latency_ms: tuple[float, float], end: threading.Event | None = None) -> Report:
+        """Run the turns in worker processes, and report what the store holds afterwards."""
+        options, schedule = self.options, self.schedule
+        setups = [
+            WorkerSetup(number, self.plan, schedule.conversations, options.seed, latency_ms)
+            for number in range(options.workers)
+        ]
+        self.events.say(f"starting {options.workers} worker processes")
+        with Fleet(setups) as fleet:
+            fleet.wait_until_ready(WORKER_START_SECONDS)
+            tally = Engine(schedule, fleet, self.fault, progress, end).run()
+        self.fault.settle(REPAIR_SECONDS)
+        if options.record is not None:
+            write_conversations(options.record, schedule.said())
+        return _report(self, tally, _examine(self.plan, schedule))
 
 
 def model_latency_ms(schedule: Schedule) -> tuple[float, float]:
@@ -137,33 +159,10 @@ def model_latency_ms(schedule: Schedule) -> tuple[float, float]:
     return 0.25 * mean, 1.75 * mean
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the store held at the end.
-
-    Attributes:
-        comparisons: One for each conversation.
-        view_differs: Number of conversations that the session reads otherwise than they are stored.
-    """
-
-    comparisons: tuple[Comparison, ...]
-    view_differs: int
-
-
-def _examine(servers: lab.Lab, plan: SessionPlan, schedule: Schedule) -> Found:
+def _examine(plan: SessionPlan, schedule: Schedule) -> Found:
     """Compare what is stored with what was said in the turns that were answered."""
-    ids = [one.conversation_id for one in schedule.conversations]
-    stored = read_stored(servers, plan, ids)
-    viewed = read_through_sessions(plan, ids)
-    answered = zip(schedule.conversations, stored, schedule.completed, strict=True)
-    return Found(
-        comparisons=tuple(compare(one, items, count) for one, items, count in answered),
-        view_differs=sum(_differ(a, b) for a, b in zip(stored, viewed, strict=True)),
-    )
-
-
-def _differ(stored: Sequence[Any], viewed: Sequence[Any] | None) -> bool:
-    return viewed is None or shapes(stored) != shapes(viewed)
+    begun = schedule.conversations[: schedule.begun]
+    return examine(plan, list(zip(begun, schedule.completed, strict=False)))
 
 
 def _stored_twice(found: Found, tally: Tally) -> dict[str, int]:
@@ -175,28 +174,16 @@ def _stored_twice(found: Found, tally: Tally) -> dict[str, int]:
     }
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """All that the report is made of."""
-
-    options: Options
-    schedule: Schedule
-    tally: Tally
-    fault: FaultRun
-    found: Found
-    events: list[str]
-
-
-def _report(run: _Ended) -> Report:
-    options, schedule, tally, fault = run.options, run.schedule, run.tally, run.fault
-    compared = run.found.comparisons
+def _report(run: _Run, tally: Tally, found: Found) -> Report:
+    options, schedule, fault = run.options, run.schedule, run.fault
+    compared = found.comparisons
     return Report(
         topology=options.topology,
         fault=options.fault,
         session=options.session,
         workers=options.workers,
         seed=options.seed,
-        conversations=len(schedule.conversations),
+        conversations=schedule.begun,
         turns=schedule.total,
         turns_done=schedule.done,
         items=sum(one.said for one in compared),
@@ -215,14 +202,14 @@ def _report(run: _Ended) -> Report:
         out_of_order=sum(one.out_of_order for one in compared),
         torn_turns=sum(len(one.torn_turns) for one in compared),
         damaged_conversations=sum(not one.intact for one in compared),
-        **_stored_twice(run.found, tally),
-        session_view_differs=run.found.view_differs,
+        **_stored_twice(found, tally),
+        session_view_differs=found.view_differs,
         longest_wait_seconds=round(tally.longest_wait_seconds, 3),
         longest_silence_seconds=round(tally.longest_silence_seconds, 3),
         takeover_seconds=fault.takeover_seconds and round(fault.takeover_seconds, 3),
         slots_moved=fault.slots_moved,
         seconds=round(tally.seconds, 3),
-        events=run.events,
+        events=run.events.events,
         refused=tally.refused,
         fault_error=fault.failure if tally.refused is None else None,
     )

@@ -19,11 +19,13 @@ class Schedule:
     another worker.
 
     Attributes:
-        conversations: All conversations of the run.
+        conversations: All conversations of the run; they begin in this order.
         workers: Number of workers.
         per_worker: Greatest number of turns in flight on one worker.
         resend_seconds: Pause before a failed turn is sent again.
         attempts: Number of times that a turn is sent before its conversation is given up.
+        open_at_once: Greatest number of conversations under way. ``None`` means all; else the next one begins when one
+            has ended, and ``total`` grows with each that begins.
         random: Chooses among the workers and the conversations.
     """
 
@@ -32,10 +34,12 @@ class Schedule:
     per_worker: int = 8
     resend_seconds: float = 0.5
     attempts: int = 25
+    open_at_once: int | None = None
     random: Random = field(default_factory=lambda: Random(0))
 
     def __post_init__(self) -> None:
-        self.total = sum(len(one.turns) for one in self.conversations)
+        self.total = 0
+        self.begun = 0
         self.done = 0
         self.failed = 0
         self.completed = [0] * len(self.conversations)
@@ -44,8 +48,9 @@ class Schedule:
         self._load = [0] * self.workers
         self._last: dict[int, int] = {}
         self._waiting: list[tuple[float, float, TurnTask]] = []
-        for index in range(len(self.conversations)):
-            self._enqueue(0.0, TurnTask(index, 0))
+        self._closed = False
+        for _ in range(len(self.conversations) if self.open_at_once is None else self.open_at_once):
+            self._begin(0.0)
 
     @property
     def given_up(self) -> int:
@@ -81,6 +86,11 @@ class Schedule:
         ]
         return sorted(begun, key=lambda i: self.completed[i] - len(self.conversations[i].turns))
 
+    def said(self) -> list[Conversation]:
+        """What was said so far: of each conversation that got an answer, the turns that were answered."""
+        counts = zip(self.conversations, self.completed, strict=True)
+        return [Conversation(one.conversation_id, one.turns[:count]) for one, count in counts if count]
+
     def next_turn(self, now: float) -> tuple[int, TurnTask] | None:
         """Take the next turn that may start.
 
@@ -111,19 +121,35 @@ class Schedule:
             self.completed[task.conversation] += 1
             if task.turn + 1 < len(self.conversations[task.conversation].turns):
                 self._enqueue(now, TurnTask(task.conversation, task.turn + 1))
+            else:
+                self._begin(now)
             return
         self.failed += 1
         if task.attempt >= self.attempts:
             self.unresolved[task.conversation] = task
+            self._begin(now)
             return
         again = TurnTask(task.conversation, task.turn, task.attempt + 1)
         self._enqueue(now + self.resend_seconds, again)
 
+    def close(self) -> None:
+        """Begin no further conversation; those under way go on."""
+        self._closed = True
+
     def give_up(self) -> None:
         """Give up whatever has not started yet."""
+        self.close()
         for _, _, task in self._waiting:
             self.unresolved[task.conversation] = task
         self._waiting.clear()
+
+    def _begin(self, now: float) -> None:
+        """Begin the next conversation, if there is one."""
+        if self._closed or self.begun == len(self.conversations):
+            return
+        self.total += len(self.conversations[self.begun].turns)
+        self._enqueue(now, TurnTask(self.begun, 0))
+        self.begun += 1
 
     def _enqueue(self, at: float, task: TurnTask) -> None:
         heapq.heappush(self._waiting, (at, self.random.random(), task))

@@ -176,16 +176,19 @@ class RunWatch:
     Attributes:
         right: Whether the history was exactly what had been said before; ``None`` if the run never
             came as far as reading it.
+        given: Number of items in it.
         model: The scripted model of the run.
     """
 
     def __init__(self, run: TurnRun) -> None:
         self.right: bool | None = None
+        self.given: int | None = None
         self.model = ScriptedModel(run.conversation.turns[run.number], run.attempt, Random(run.seed), run.latency_ms)
         self._expected = shapes(run.conversation.items_before(run.number))
 
     def __call__(self, history: list[TResponseInputItem], new: list[TResponseInputItem]) -> list[TResponseInputItem]:
         """Compare, and pass history and new input on unchanged."""
+        self.given = len(history)
         self.right = self.right is not False and shapes(history) == self._expected
         return history + new
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from .. import lab
+from .. import create_client, lab
 from .sessions import SessionKind, SessionPlan, items_key, open_source
 
 DemoTopology = Literal["standalone", "sentinel", "cluster", "tls"]
-Fault = Literal["none", "kill", "stall", "move-slot"]
+FaultName = Literal["none", "kill", "stall", "move-slot"]
 
 TOPOLOGIES: tuple[DemoTopology, ...] = ("standalone", "sentinel", "cluster", "tls")
-FAULTS: tuple[Fault, ...] = ("none", "kill", "stall", "move-slot")
+FAULTS: tuple[FaultName, ...] = ("none", "kill", "stall", "move-slot")
 
 DETECTION_MS = 1000
 """After how long a silence the servers hold a primary for dead."""
@@ -46,22 +46,22 @@ def start_servers(topology: DemoTopology) -> Iterator[lab.Lab]:
         yield servers
 
 
-def read_stored(servers: lab.Lab, plan: SessionPlan, conversation_ids: Sequence[str]) -> list[list[Any]]:
-    """Read the items of conversations straight from the servers that hold them.
+def read_stored(plan: SessionPlan, conversation_ids: Sequence[str]) -> list[list[Any]]:
+    """Read the items of conversations straight from the servers that hold them, with redis-py's own client.
 
     Returns:
         Of each conversation the elements of its list, in order; one that is not JSON as its text.
     """
-    stored: list[list[Any]] = []
-    for conversation_id in conversation_ids:
-        key = items_key(plan.kind, plan.config, conversation_id)
-        client = servers.client(servers.primary(key))
+
+    async def read() -> list[list[Any]]:
+        client: Any = create_client(plan.config)  # Any: redis-py types replies as maybe awaitable
         try:
-            elements: Any = client.lrange(key.decode(), 0, -1)
+            keys = (items_key(plan.kind, plan.config, one) for one in conversation_ids)
+            return [[_decode(element) for element in await client.lrange(key.decode(), 0, -1)] for key in keys]
         finally:
-            client.close()
-        stored.append([_decode(element) for element in elements])
-    return stored
+            await client.aclose()
+
+    return asyncio.run(read())
 
 
 def _decode(element: bytes | str) -> Any:

@@ -119,7 +119,7 @@ async def _answer(setup: WorkerSetup, source: SessionSource, task: TurnTask, out
     except Exception as failure:  # noqa: BLE001 (the user sees an error; the parent counts it)
         error = describe(failure)
     seconds = time.monotonic() - began - watch.model.seconds
-    outbox.put(TurnResult(setup.number, task, seconds, watch.right, error, counters()))
+    outbox.put(TurnResult(setup.number, task, seconds, watch.right, error, watch.given, counters()))
 
 
 def describe(failure: BaseException) -> TurnError:
