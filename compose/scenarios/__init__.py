@@ -1,0 +1,1 @@
+"""What ``compose/scenario.py`` is made of; the standard library alone."""
