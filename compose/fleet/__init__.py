@@ -1,0 +1,1 @@
+"""A fleet of chat services and background workers that share conversations through `agents_redis_ha`."""
