@@ -97,7 +97,7 @@ def run(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_python_example_is_of_a_known_kind() -> None:
     kinds = {block.info for block in PYTHON}
-    assert kinds <= {"python", "python server", "python lab", "python telemetry"}
+    assert kinds <= {"python", "python server", "python lab", "python telemetry", "python fleet"}
     assert all(one in PYTHON for one in OUTPUT_OF)
 
 
@@ -156,7 +156,8 @@ meters.shutdown()
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_table_of_a_config_lists_its_fields_and_their_defaults(name: str) -> None:
     listed = {field: eval(default, dict(CONFIGS)) for field, _, default, _ in rows(section("configuration", name))}
-    assert listed == {field: info.default for field, info in CONFIGS[name].model_fields.items()}
+    fields = CONFIGS[name].model_fields.items()
+    assert listed == {field: info.get_default(call_default_factory=True, validated_data={}) for field, info in fields}
 
 
 def test_the_table_of_options_is_the_one_of_the_code() -> None:
