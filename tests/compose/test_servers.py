@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -49,7 +50,10 @@ def run(image: str, *command: str) -> tuple[int, str]:
 def collected() -> set[str]:
     """The contract tests of this work tree."""
     command = [sys.executable, *PYTEST, "--collect-only", "-q"]
-    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=120).stdout
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    listed = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
     return {line for line in listed.splitlines() if "::" in line}
 
 
