@@ -33,7 +33,7 @@ async def _store() -> AsyncIterator[SessionStore]:
 async def answer_later(
     message: Message,
     store: SessionStore = Shared(_store),  # noqa: B008 (how docket injects)
-    retry: Retry = Retry(attempts=ATTEMPTS, delay=timedelta(seconds=RETRY_SECONDS)),  # noqa: ARG001, B008
+    retry: Retry = Retry(attempts=ATTEMPTS, delay=timedelta(seconds=RETRY_SECONDS)),  # noqa: ARG001, B008 (docket reads it)
 ) -> Answer:
     """The job: return the answer to a message, which is stored once however often the job is delivered."""
     return await answer(store, message)

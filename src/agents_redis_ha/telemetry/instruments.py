@@ -13,7 +13,16 @@ from ..config import Topology
 from ..connections.node import PoolUse
 from . import names
 
-__all__ = ["INSTRUMENTS", "Instruments", "PoolOwner", "counters", "note_corrupt", "note_failovers", "watch_pools"]
+__all__ = [
+    "INSTRUMENTS",
+    "Instruments",
+    "PoolOwner",
+    "count",
+    "counters",
+    "note_corrupt",
+    "note_failovers",
+    "watch_pools",
+]
 
 
 class PoolOwner(Protocol):
