@@ -11,6 +11,7 @@ from agents_redis_ha import lab
 
 from .results import as_json, as_markdown, as_text, versions
 from .stages import elsewhere, standalone
+from .worker import keep_apart
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
@@ -18,9 +19,10 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 def main() -> int:
     """Run the benchmarks; return 1 if a target is missed and that was asked for."""
     options = _options()
-    rows = standalone(options.conversations, quick=options.quick)
+    common = {"conversations": options.conversations, "processor": keep_apart()}
+    rows = standalone(common, quick=options.quick)
     if not options.quick:
-        rows += elsewhere(options.conversations)
+        rows += elsewhere(common)
     header = versions(".".join(map(str, lab.find_server().version)))
     print(json.dumps(as_json(rows, header), indent=2) if options.json else as_text(rows, header))
     if options.write:

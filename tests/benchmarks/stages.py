@@ -19,8 +19,8 @@ Target = tuple[Literal["<=", ">="], float]
 _ALL = ("ours", "floor", "sdk", "other")
 _FLOOR_TAG = "floor"
 _SPEED, _NO_SPEED = "standalone", "standalone, without hiredis"
-_RECORDED, _UNOBSERVED = "standalone, OpenTelemetry recording", "standalone, observation cut out"
-_CONFIRMED = ", `replicas=1`"
+_UNOBSERVED = "standalone, observation cut out"
+_CONFIRMED, _TLS, _RECORDING = ", `replicas=1`", ", TLS", ", OpenTelemetry recording"
 
 
 @dataclass(frozen=True)
@@ -59,49 +59,56 @@ class Lane:
     contender: str
 
 
-def standalone(conversations: str | None, *, quick: bool) -> list[Row]:
-    """Measure every load of every contender, with redis-py's parsers both, and what telemetry and memory cost."""
+def standalone(common: Mapping[str, Any], *, quick: bool) -> list[Row]:
+    """Measure every load of every contender, with redis-py's parsers both, and what telemetry and memory cost.
+
+    Args:
+        common: ``conversations`` and ``processor`` of every worker's setup.
+        quick: Whether few rounds will do.
+    """
     setups = (_SPEED,) if quick else (_SPEED, _NO_SPEED)
     rows: list[Row] = []
     with ExitStack() as stack:
         servers = stack.enter_context(lab.start("standalone"))
-        started = (*setups, _RECORDED, _UNOBSERVED)
-        workers = {setup: stack.enter_context(_worker(servers, setup, conversations)) for setup in started}
+        started = (*setups, _SPEED + _RECORDING, _UNOBSERVED)
+        workers = {setup: stack.enter_context(_worker(servers, setup, common)) for setup in started}
         for measurement in MEASUREMENTS:
             lanes = [Lane(setup, name) for setup in setups for name in _ALL]
             if measurement is _APPEND:
-                lanes += [Lane(_RECORDED, "ours"), Lane(_UNOBSERVED, "ours")]
+                lanes += [Lane(_SPEED + _RECORDING, "ours"), Lane(_UNOBSERVED, "ours")]
             samples = _interleaved(workers, lanes, measurement, quick=quick)
             rows += [_row(measurement, setup, samples, measured=setup == _SPEED) for setup in setups]
             if measurement is _APPEND:
-                rows += _telemetry_rows(samples)
-        rows += _memory_rows(servers.url, real_items(conversations))
+                rows += [_recording_row(_SPEED, samples, ("<=", 1.1)), _off_row(samples)]
+        rows += _memory_rows(servers.url, real_items(common["conversations"]))
     return rows
 
 
-def elsewhere(conversations: str | None) -> list[Row]:
+def elsewhere(common: Mapping[str, Any]) -> list[Row]:
     """Measure the append on Sentinel, a cluster, TLS and confirmed by a replica, beside the bare commands there."""
     rows = []
-    for setup in ("sentinel", f"sentinel{_CONFIRMED}", "cluster", f"cluster{_CONFIRMED}", "standalone, TLS"):
+    for setup in ("sentinel", f"sentinel{_CONFIRMED}", "cluster", f"cluster{_CONFIRMED}", f"standalone{_TLS}"):
         topology: Any = setup.partition(",")[0]
-        with (
-            lab.start(topology, tls=setup.endswith("TLS")) as servers,
-            _worker(servers, setup, conversations) as worker,
-        ):
-            samples = _interleaved({setup: worker}, [Lane(setup, "ours"), Lane(setup, "floor")], _APPEND, quick=False)
-            rows.append(_row(_APPEND, setup, samples, measured=False))
+        with ExitStack() as stack:
+            servers = stack.enter_context(lab.start(topology, tls=setup.endswith(_TLS)))
+            workers = {
+                name: stack.enter_context(_worker(servers, name, common)) for name in (setup, setup + _RECORDING)
+            }
+            lanes = [Lane(setup, "ours"), Lane(setup, "floor"), Lane(setup + _RECORDING, "ours")]
+            samples = _interleaved(workers, lanes, _APPEND, quick=False)
+            rows += [_row(_APPEND, setup, samples, measured=False), _recording_row(setup, samples)]
     return rows
 
 
-def _worker(servers: lab.Lab, setup: str, conversations: str | None) -> Worker:
+def _worker(servers: lab.Lab, setup: str, common: Mapping[str, Any]) -> Worker:
     return Worker(
         {
-            "url": f"{servers.url}{'?replicas=1' if setup.endswith(_CONFIRMED) else ''}",
+            **common,
+            "url": f"{servers.url}{'?replicas=1' if _CONFIRMED in setup else ''}",
             "floor_address": servers.primary(f"{{{_FLOOR_TAG}}}").address,
             "floor_tag": _FLOOR_TAG,
-            "conversations": conversations,
             "python_parser": setup == _NO_SPEED,
-            "telemetry": setup == _RECORDED,
+            "telemetry": setup.endswith(_RECORDING),
             "unobserved": setup == _UNOBSERVED,
         }
     )
@@ -134,23 +141,35 @@ def _row(measurement: Measurement, setup: str, samples: Mapping[Lane, Sequence[f
     return Row(measurement.title, setup, measurement.unit, figures, ratios)
 
 
-def _telemetry_rows(samples: Mapping[Lane, Sequence[float]]) -> list[Row]:
-    """Return what recording costs beside an application without OpenTelemetry, and what is left of it there."""
-    recorded, off, unobserved = (samples[Lane(setup, "ours")] for setup in (_RECORDED, _SPEED, _UNOBSERVED))
-    floor = samples[Lane(_SPEED, "floor")]
-    rows = []
-    for setup, ours, against, others in (
-        (_RECORDED, recorded, "plain", off),
-        ("standalone, OpenTelemetry off", off, "unobserved", unobserved),
-    ):
-        figures = {"ours": ours, against: others, "floor": floor}
-        ratios = [
-            Ratio(against, _ratio(_APPEND.unit, ours, others), ("<=", 1.1)),
-            Ratio("floor", _ratio(_APPEND.unit, ours, floor)),
-        ]
-        medians = {name: _in_unit(_APPEND.unit, statistics.median(times)) for name, times in figures.items()}
-        rows.append(Row(_APPEND.title, setup, _APPEND.unit, medians, ratios))
-    return rows
+def _recording_row(setup: str, samples: Mapping[Lane, Sequence[float]], target: Target | None = None) -> Row:
+    """Return what recording costs beside an application without OpenTelemetry."""
+    recorded, off = samples[Lane(setup + _RECORDING, "ours")], samples[Lane(setup, "ours")]
+    return _telemetry_row(setup + _RECORDING, recorded, ("plain", off), samples[Lane(setup, "floor")], target)
+
+
+def _off_row(samples: Mapping[Lane, Sequence[float]]) -> Row:
+    """Return what is left of it there, beside the same code without what observes."""
+    off, unobserved, floor = (
+        samples[lane] for lane in (Lane(_SPEED, "ours"), Lane(_UNOBSERVED, "ours"), Lane(_SPEED, "floor"))
+    )
+    return _telemetry_row("standalone, OpenTelemetry off", off, ("unobserved", unobserved), floor, ("<=", 1.1))
+
+
+def _telemetry_row(
+    setup: str,
+    ours: Sequence[float],
+    against: tuple[str, Sequence[float]],
+    floor: Sequence[float],
+    target: Target | None,
+) -> Row:
+    name, others = against
+    figures = {"ours": ours, name: others, "floor": floor}
+    medians = {who: _in_unit(_APPEND.unit, statistics.median(times)) for who, times in figures.items()}
+    ratios = [
+        Ratio(name, _ratio(_APPEND.unit, ours, others), target),
+        Ratio("floor", _ratio(_APPEND.unit, ours, floor)),
+    ]
+    return Row(_APPEND.title, setup, _APPEND.unit, medians, ratios)
 
 
 def _memory_rows(url: str, items: list[Any]) -> list[Row]:

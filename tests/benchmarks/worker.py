@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,12 +17,30 @@ from types import TracebackType
 from typing import Any
 
 
+def keep_apart() -> int | None:
+    """Leave this process, and the servers it starts, one processor, and return another for the workers.
+
+    Else it depends on where the system puts them whether a worker does anything while it waits for a reply: what is
+    done meanwhile then costs nothing in one process and all in another.
+
+    Returns:
+        None where there is only one processor, or no such choice.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) == 1:
+        return None
+    os.sched_setaffinity(0, processors[:1])
+    return processors[1]
+
+
 class Worker:
     """A child process with one setup.
 
     Args:
         setup: ``url``, ``floor_address``, ``floor_tag``, ``conversations``, ``python_parser``, ``telemetry``,
-            ``unobserved``.
+            ``unobserved``, ``processor``.
     """
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
@@ -112,6 +131,8 @@ async def _serve(setup: Mapping[str, Any]) -> None:
 def main() -> None:
     """Serve one setup until stdin ends."""
     setup = json.loads(sys.argv[1])
+    if setup["processor"] is not None:
+        os.sched_setaffinity(0, {setup["processor"]})
     if setup["python_parser"]:
         sys.modules["hiredis"] = None  # type: ignore[assignment]  # redis-py then uses its own parser, as without [speed]
     if setup["telemetry"]:
