@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 from weakref import WeakSet
 
@@ -30,6 +31,7 @@ class Telemetry:
             patch.setattr(module, "INSTRUMENTS", made)
         patch.setattr(instruments, "_totals", dict.fromkeys(instruments.counters(), 0))
         patch.setattr(instruments, "_owners", WeakSet())
+        patch.setattr(instruments, "_durations", deque())
 
     def spans(self) -> list[ReadableSpan]:
         return list(self.exporter.get_finished_spans())

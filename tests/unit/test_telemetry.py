@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -238,6 +239,41 @@ async def test_an_exemplar_of_the_latency_leads_to_the_operations_span(telemetry
     assert (exemplar.trace_id, exemplar.span_id) == (span.trace_id, span.span_id)
 
 
+def durations(telemetry: Telemetry) -> int:
+    """Return how many durations a collection finds."""
+    return sum(p.count for p in telemetry.metrics()["db.client.operation.duration"].data.data_points)
+
+
+@pytest.mark.parametrize("number", [1, 7, 8, 9, 100])
+def test_a_collection_finds_every_duration_once(telemetry: Telemetry, number: int) -> None:
+    for _ in range(number):
+        Observation("read", "standalone", ID, "off").finish()
+    assert durations(telemetry) == number
+    assert durations(telemetry) == number
+
+
+def test_durations_that_nobody_collects_do_not_pile_up(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[float] = []
+    histogram = SimpleNamespace(record=lambda seconds, *_: recorded.append(seconds))
+    monkeypatch.setattr(observation.INSTRUMENTS, "duration", histogram)
+    for _ in range(1000):
+        Observation("read", "standalone", ID, "off").finish()
+    assert len(recorded) > 990
+
+
+def test_durations_of_threads_are_recorded_once_while_metrics_are_collected(telemetry: Telemetry) -> None:
+    def read() -> None:
+        for _ in range(500):
+            Observation("read", "standalone", ID, "off").finish()
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        telemetry.metrics()
+    assert durations(telemetry) == 2000
+
+
 async def test_a_suppressed_repeat_is_noted(telemetry: Telemetry) -> None:
     await session(FakeLocator([0, 5, b""])).add_items([{"a": 1}])
     assert (telemetry.span().attributes or {})["agents_redis_ha.repeat_suppressed"] is True
@@ -412,8 +448,7 @@ async def test_nothing_is_computed_for_a_span_that_is_not_recorded(
     def never(*args: Any) -> Any:
         raise AssertionError("computed for nobody")
 
-    for name in ("hashed", "_describe"):
-        monkeypatch.setattr(observation, name, never)
+    monkeypatch.setattr(observation, "_describe", never)
     monkeypatch.setattr(context, "attach", never)
     before = counters()["retries"]
     await session(FakeLocator(failed(redis_errors.BusyLoadingError("x")), [0, 5, b""])).add_items([{"a": 1}])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 from weakref import WeakSet
 
-from opentelemetry import metrics
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
 
 from ..config import Topology
 from ..connections.node import PoolUse
@@ -20,6 +22,7 @@ __all__ = [
     "count",
     "counters",
     "note_corrupt",
+    "note_duration",
     "note_failovers",
     "watch_pools",
 ]
@@ -58,7 +61,11 @@ class Instruments:
             names.LOST, "{change}", "Changes that the servers had lost and that could not be put back"
         )
         self.connections = meter.create_observable_up_down_counter(
-            names.CONNECTIONS, [_observe_connections], "{connection}", "Connections to a node, used or idle"
+            names.CONNECTIONS,
+            # A collection asks before it takes what was recorded: so it has every duration.
+            [_record_durations, _observe_connections],
+            "{connection}",
+            "Connections to a node, used or idle",
         )
         self.most_connections = meter.create_observable_up_down_counter(
             names.MOST_CONNECTIONS, [_observe(lambda use: use.most)], "{connection}", "Most connections to a node"
@@ -80,6 +87,9 @@ _totals = {
     "changes_restored": 0,
     "changes_lost": 0,
 }
+# Durations are recorded by so many: the first costs three times as much as each that follows it at once.
+_DURATIONS = 8
+_durations: deque[tuple[float, Mapping[str, str | int], trace.Span]] = deque()
 _owners: WeakSet[PoolOwner] = WeakSet()
 _owners_lock = threading.Lock()  # metrics are collected by a thread of their own
 
@@ -113,10 +123,34 @@ def note_corrupt(topology: Topology, number: int) -> None:
         INSTRUMENTS.corrupt.add(number, {names.TOPOLOGY: topology})
 
 
+def note_duration(seconds: float, attributes: Mapping[str, str | int], span: trace.Span) -> None:
+    """Note what an operation took, to be recorded with others, at the latest when metrics are collected.
+
+    Args:
+        seconds: The duration.
+        attributes: Of the operation; not to be changed.
+        span: The operation's, to which an exemplar leads.
+    """
+    _durations.append((seconds, attributes, span))
+    if len(_durations) >= _DURATIONS:
+        _record_durations()
+
+
 def watch_pools(owner: PoolOwner) -> None:
     """Have the metrics show an owner's connections for as long as it lives."""
     with _owners_lock:
         _owners.add(owner)
+
+
+def _record_durations(_: metrics.CallbackOptions | None = None) -> Iterable[metrics.Observation]:
+    """Record the durations that were noted; as an instrument's callback, observe nothing."""
+    while _durations:
+        try:
+            seconds, attributes, span = _durations.popleft()
+        except IndexError:  # another thread took the last one
+            break
+        INSTRUMENTS.duration.record(seconds, attributes, trace.set_span_in_context(span, Context()))
+    return ()
 
 
 def _pools() -> dict[tuple[Topology, str], PoolUse]:

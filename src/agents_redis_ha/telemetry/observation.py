@@ -7,6 +7,7 @@ import logging
 import time
 from contextvars import Token
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from opentelemetry import context, trace
@@ -15,7 +16,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from ..config import Topology
 from ..errors import OperationError
 from . import names
-from .instruments import INSTRUMENTS, count
+from .instruments import INSTRUMENTS, count, note_duration
 
 __all__ = ["FailedAttempt", "Observation", "hashed"]
 
@@ -172,8 +173,7 @@ class Observation:
         attributes = self._where
         if error is not None:
             attributes = {**attributes, names.ERROR_TYPE: type(error).__name__}
-        # Within the span's context: an exemplar leads to its trace.
-        INSTRUMENTS.duration.record(time.perf_counter() - self._since, attributes)
+        note_duration(time.perf_counter() - self._since, attributes, span)
         if self._token is not None:
             context.detach(self._token)
             if self.attempts > 1 or self.node != self._named:
@@ -206,6 +206,8 @@ class Observation:
         attributes = {**self._where, names.ATTEMPTS: 1}
         if self._batch_size is not None:
             attributes[names.DB_OPERATION_BATCH_SIZE] = self._batch_size
+        if self._show_id != "off":
+            attributes[names.CONVERSATION_ID] = self._session
         parent, links = None, None
         if self._background:
             parent, links = context.Context(), [trace.Link(trace.get_current_span().get_span_context())]
@@ -220,8 +222,6 @@ class Observation:
         self._named = self.node
         if span.is_recording():
             self._token = context.attach(trace.set_span_in_context(span))
-            if self._show_id != "off":
-                span.set_attribute(names.CONVERSATION_ID, self._session)
         return span
 
     def _show_attempt(self, node: str | None, attributes: dict[str, str | int | float], status: Status | None) -> None:
@@ -245,6 +245,7 @@ class Observation:
         span.end()
 
 
+@lru_cache(maxsize=1024)
 def hashed(session_id: str) -> str:
     """Return the first 16 hexadecimal digits of the id's SHA-256: the same in every process, not reversible by eye."""
     return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
