@@ -85,7 +85,7 @@ class Keeper:
                 self._tell(operation, record)
             change = await make(operation.run, record.knows)
             if not change.behind:
-                self._note_change(record, change)
+                self._note_change(operation, record, change)
                 return change
             await self._settle(operation, subject)
 
@@ -104,7 +104,7 @@ class Keeper:
             seen = await make(operation.run, record.knows)
             session = seen.session if isinstance(seen, Reading) else seen
             if not session.is_behind:
-                self._see(record, session)
+                self._see(operation, record, session)
                 if isinstance(seen, Reading):
                     self._keep_reading(record, seen)
                 return seen
@@ -119,7 +119,7 @@ class Keeper:
         if versions and self._repair.on_loss == "raise":
             raise operation.error(HistoryLostError, lost_in_words(versions), versions=versions)
 
-    def _note_change(self, record: Record, change: Change) -> None:
+    def _note_change(self, operation: Operation, record: Record, change: Change) -> None:
         before = record.tenure
         expires_at = record.expires_at
         if record.subject.ttl_ms:
@@ -128,7 +128,7 @@ class Keeper:
         record.see(change.version, unit.id if unit else b"", change.tenure, expires_at)
         if unit is not None and self._repair.max_changes:
             self._journal.keep(record, unit)
-        self._look_around(before, change.tenure)
+        self._look_around(operation, before, change.tenure)
 
     def _keep_reading(self, record: Record, reading: Reading) -> None:
         session = reading.session
@@ -148,12 +148,12 @@ class Keeper:
             )
             self._journal.keep(record, sight)
 
-    def _see(self, record: Record, session: Description) -> None:
+    def _see(self, operation: Operation, record: Record, session: Description) -> None:
         before = record.tenure
         id_ = next((m for v, m in session.members if v == session.version and len(m) == OPERATION_ID_BYTES), b"")
         expires_at = time.monotonic() + session.ttl_ms / 1000 if session.ttl_ms > 0 else None
         record.see(session.version, id_, session.tenure, expires_at)
-        self._look_around(before, session.tenure)
+        self._look_around(operation, before, session.tenure)
 
     async def _settle(self, operation: Operation, subject: Subject) -> None:
         """Bring the server and what is known together; one task a session does it, the others wait."""
@@ -231,7 +231,7 @@ class Keeper:
                 change = await operations.append(operation.run, subject, unit.id, lambda: NOTHING, push)
                 if change.behind:  # lost again meanwhile
                     break
-                self._note_change(record, change)
+                self._note_change(operation, record, change)
                 done += 1
         finally:
             if done:
@@ -259,7 +259,7 @@ class Keeper:
             record.lost = tuple(sorted({*record.lost, *versions}))
             operation.observation.lost(versions)
 
-    def _look_around(self, before: Tenure | None, now: Tenure) -> None:
+    def _look_around(self, operation: Operation, before: Tenure | None, now: Tenure) -> None:
         """After a failover or a restart, look at the other sessions too: nobody may use them again for long."""
         happened = len(self.executor.locator.failovers)
         if happened == self._failovers and (before is None or before == now):
@@ -268,22 +268,22 @@ class Keeper:
         self._failovers = happened
         self._live = {now}
         if self._sweep is None or self._sweep.done():
-            self._sweep = asyncio.ensure_future(self._look_at_all())
+            self._sweep = asyncio.ensure_future(self._look_at_all(operation.observation))
             self._sweep.add_done_callback(take_notice)
 
-    async def _look_at_all(self) -> None:
+    async def _look_at_all(self, cause: Observation) -> None:
         sweepers = asyncio.Semaphore(_SWEEPERS)
 
         async def look_at(record: Record) -> None:
             async with sweepers:
                 if record.version and record.tenure not in self._live:
-                    await self._check(record.subject)
+                    await self._check(record.subject, cause)
 
         await asyncio.gather(*(look_at(record) for record in reversed(list(self._journal))))
 
-    async def _check(self, subject: Subject) -> None:
+    async def _check(self, subject: Subject, cause: Observation) -> None:
         topology = self.executor.locator.topology
-        observation = Observation("check", topology, subject.session_id, subject.show_id, background=True)
+        observation = Observation("check", topology, subject.session_id, subject.show_id, cause=cause)
         operation = self.executor.begin(observation, changes=False)
         try:
             await self._settle(operation, subject)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import logging
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -12,7 +13,6 @@ from typing import Any
 
 import pytest
 from opentelemetry import context, trace
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from recording import Telemetry
@@ -204,31 +204,53 @@ def test_a_socket_path_with_a_colon_does_not_break_a_finished_operation(telemetr
     assert (telemetry.span().attributes or {})["server.address"] == "/run/redis:main.sock"
 
 
-async def test_a_span_is_the_parent_of_what_happens_within_and_of_nothing_after(telemetry: Telemetry) -> None:
+async def test_the_callers_span_is_the_parent_and_stays_the_current_one(telemetry: Telemetry) -> None:
     current = []
 
     async def attempt(request: Any) -> Any:
         current.append(trace.get_current_span())
         return [described(0, 7), 0, []]
 
-    before = context.get_current()
-    await session(FakeLocator(attempt)).get_items()
-    assert current[0].get_span_context() == telemetry.span().get_span_context()
-    assert context.get_current() == before
-    with pytest.raises(PermissionDeniedError):
-        await session(FakeLocator(failed(redis_errors.NoPermissionError("x")))).get_items()
-    assert context.get_current() == before
+    with telemetry.tracers.get_tracer("caller").start_as_current_span("turn") as turn:
+        before = context.get_current()
+        await session(FakeLocator(attempt)).get_items()
+        with pytest.raises(PermissionDeniedError):
+            await session(FakeLocator(failed(redis_errors.NoPermissionError("x")))).get_items()
+        assert context.get_current() == before
+    assert current == [turn]
+    reads = [span for span in telemetry.spans() if span.name == "read"]
+    assert [span.parent for span in reads] == [turn.get_span_context()] * 2
 
 
 async def test_what_runs_in_the_background_has_a_trace_of_its_own_and_says_why(telemetry: Telemetry) -> None:
-    with TracerProvider().get_tracer("caller").start_as_current_span("turn") as turn:
-        check = Observation("check", "sentinel", ID, "hashed", background=True)
+    with telemetry.tracers.get_tracer("caller").start_as_current_span("turn") as turn:
+        read = Observation("read", "sentinel", ID, "hashed")
+        check = Observation("check", "sentinel", ID, "hashed", cause=read)
         check.request_left("h:1")
         check.finish()
-    span = telemetry.span()
-    assert span.parent is None
-    assert span.context.trace_id != turn.get_span_context().trace_id
-    assert [link.context for link in span.links] == [turn.get_span_context()]
+        read.finish()
+    spans = {span.name: span for span in telemetry.spans()}
+    assert spans["check"].parent is None
+    assert spans["check"].context.trace_id != turn.get_span_context().trace_id
+    assert [link.context for link in spans["check"].links] == [spans["read"].context]
+
+
+def test_a_line_of_the_log_belongs_to_the_operations_span(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            written.append((record.funcName, trace.get_current_span().get_span_context()))
+
+    written: list[tuple[str, Any]] = []
+    monkeypatch.setattr(logging.getLogger("agents_redis_ha"), "handlers", [Handler()])
+    append = Observation("append", "sentinel", ID, "hashed")
+    append.unconfirmed(SHORTFALL, degraded=True)
+    append.restored(1)
+    append.lost((1,))
+    append.finish()
+    span = telemetry.span().context
+    assert written == [("unconfirmed", span), ("restored", span), ("lost", span)]
 
 
 async def test_an_exemplar_of_the_latency_leads_to_the_operations_span(telemetry: Telemetry) -> None:
@@ -449,7 +471,6 @@ async def test_nothing_is_computed_for_a_span_that_is_not_recorded(
         raise AssertionError("computed for nobody")
 
     monkeypatch.setattr(observation, "_describe", never)
-    monkeypatch.setattr(context, "attach", never)
     before = counters()["retries"]
     await session(FakeLocator(failed(redis_errors.BusyLoadingError("x")), [0, 5, b""])).add_items([{"a": 1}])
     with pytest.raises(PermissionDeniedError):

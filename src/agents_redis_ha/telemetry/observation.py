@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from contextvars import Token
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -57,15 +56,14 @@ class Observation:
 
     __slots__ = (
         "_attempt_began",
-        "_background",
         "_batch_size",
         "_began",
+        "_cause",
         "_named",
         "_session_id",
         "_show_id",
         "_since",
         "_span",
-        "_token",
         "_trying_again",
         "attempts",
         "node",
@@ -81,7 +79,7 @@ class Observation:
         show_id: Literal["hashed", "plain", "off"],
         batch_size: int | None = None,
         *,
-        background: bool = False,
+        cause: Observation | None = None,
     ) -> None:
         """Begin to observe.
 
@@ -91,9 +89,9 @@ class Observation:
             session_id: The session's id.
             show_id: How much of the id may be shown.
             batch_size: Number of items, where there are some.
-            background: Whether it belongs to no caller: its trace is its own, with a link to what gave the reason.
+            cause: What gave the reason, where it belongs to no caller: its trace is its own, with a link to that.
         """
-        self._background = background
+        self._cause = cause
         self._session_id, self._show_id, self._batch_size = session_id, show_id, batch_size
         self.operation = operation
         self.topology: Topology = topology
@@ -104,7 +102,11 @@ class Observation:
         self._trying_again = False
         self._named: str | None = None
         self._span: trace.Span | None = None
-        self._token: Token[context.Context] | None = None
+
+    @property
+    def span_context(self) -> trace.SpanContext:
+        """What leads to the operation's span."""
+        return self._recorded.get_span_context()
 
     def request_left(self, node: str) -> None:
         """Note that a request has left for a node, whose reply is awaited."""
@@ -151,21 +153,29 @@ class Observation:
         INSTRUMENTS.unconfirmed.add(1, {**self._what, **names.server(self.node)})
         self._recorded.add_event(names.UNCONFIRMED_EVENT, {names.SHORTFALL: shortfall})
         if degraded:
-            _log.warning("%s on %s goes on unconfirmed: %s", self.operation, self.node, shortfall)
+            self._say(logging.WARNING, "%s on %s goes on unconfirmed: %s", self.operation, self.node, shortfall)
 
     def restored(self, number: int) -> None:
         """Note that so many changes that the servers had lost were put back."""
         count("changes_restored", number)
         INSTRUMENTS.restored.add(number, {names.TOPOLOGY: self.topology, **names.server(self.node)})
         self._recorded.add_event(names.RESTORED_EVENT, {names.VERSIONS: number})
-        _log.warning("put %d changes back that %s had lost (session %s)", number, self.node, self._session)
+        self._say(
+            logging.WARNING, "put %d changes back that %s had lost (session %s)", number, self.node, self._session
+        )
 
     def lost(self, versions: tuple[int, ...]) -> None:
         """Note that these versions of the session are gone for good."""
         count("changes_lost", len(versions))
         INSTRUMENTS.lost.add(len(versions), {names.TOPOLOGY: self.topology, **names.server(self.node)})
         self._recorded.add_event(names.LOST_EVENT, {names.VERSIONS: len(versions)})
-        _log.error("%s lost %d changes that cannot be put back (session %s)", self.node, len(versions), self._session)
+        self._say(
+            logging.ERROR,
+            "%s lost %d changes that cannot be put back (session %s)",
+            self.node,
+            len(versions),
+            self._session,
+        )
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the span and record the duration."""
@@ -174,13 +184,16 @@ class Observation:
         if error is not None:
             attributes = {**attributes, names.ERROR_TYPE: type(error).__name__}
         note_duration(time.perf_counter() - self._since, attributes, span)
-        if self._token is not None:
-            context.detach(self._token)
-            if self.attempts > 1 or self.node != self._named:
-                span.set_attributes({names.ATTEMPTS: self.attempts, **names.server(self.node)})
-            if error is not None:
-                _describe(span, error)
+        if self.attempts > 1 or self.node != self._named:
+            span.set_attributes({names.ATTEMPTS: self.attempts, **names.server(self.node)})
+        if error is not None and span.is_recording():
+            _describe(span, error)
         span.end()
+
+    def _say(self, level: int, text: str, *what: object) -> None:
+        """Write a line that belongs to the operation's span."""
+        with trace.use_span(self._recorded):
+            _log.log(level, text, *what, stacklevel=2)
 
     @property
     def _where(self) -> dict[str, str | int]:
@@ -209,8 +222,8 @@ class Observation:
         if self._show_id != "off":
             attributes[names.CONVERSATION_ID] = self._session
         parent, links = None, None
-        if self._background:
-            parent, links = context.Context(), [trace.Link(trace.get_current_span().get_span_context())]
+        if self._cause is not None:
+            parent, links = context.Context(), [trace.Link(self._cause.span_context)]
         self._span = span = _tracer.start_span(
             self.operation,
             context=parent,
@@ -220,8 +233,6 @@ class Observation:
             start_time=self._began,
         )
         self._named = self.node
-        if span.is_recording():
-            self._token = context.attach(trace.set_span_in_context(span))
         return span
 
     def _show_attempt(self, node: str | None, attributes: dict[str, str | int | float], status: Status | None) -> None:
