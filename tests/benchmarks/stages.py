@@ -20,7 +20,15 @@ _ALL = ("ours", "floor", "sdk", "other")
 _FLOOR_TAG = "floor"
 _SPEED, _NO_SPEED = "standalone", "standalone, without hiredis"
 _UNOBSERVED = "standalone, observation cut out"
-_CONFIRMED, _TLS, _RECORDING = ", `replicas=1`", ", TLS", ", OpenTelemetry recording"
+_CONFIRMED, _TLS, _AWAY, _RECORDING = ", `replicas=1`", ", TLS", ", behind a proxy", ", OpenTelemetry recording"
+_ELSEWHERE = (
+    "sentinel",
+    f"sentinel{_CONFIRMED}",
+    "cluster",
+    f"cluster{_CONFIRMED}",
+    f"standalone{_TLS}",
+    f"standalone{_AWAY}",
+)
 
 
 @dataclass(frozen=True)
@@ -85,12 +93,12 @@ def standalone(common: Mapping[str, Any], *, quick: bool) -> list[Row]:
 
 
 def elsewhere(common: Mapping[str, Any]) -> list[Row]:
-    """Measure the append on Sentinel, a cluster, TLS and confirmed by a replica, beside the bare commands there."""
+    """Measure the append on other servers, confirmed by a replica and further away, beside the bare commands there."""
     rows = []
-    for setup in ("sentinel", f"sentinel{_CONFIRMED}", "cluster", f"cluster{_CONFIRMED}", f"standalone{_TLS}"):
+    for setup in _ELSEWHERE:
         topology: Any = setup.partition(",")[0]
         with ExitStack() as stack:
-            servers = stack.enter_context(lab.start(topology, tls=setup.endswith(_TLS)))
+            servers = stack.enter_context(lab.start(topology, tls=_TLS in setup, proxies=_AWAY in setup))
             workers = {
                 name: stack.enter_context(_worker(servers, name, common)) for name in (setup, setup + _RECORDING)
             }
@@ -105,7 +113,7 @@ def _worker(servers: lab.Lab, setup: str, common: Mapping[str, Any]) -> Worker:
         {
             **common,
             "url": f"{servers.url}{'?replicas=1' if _CONFIRMED in setup else ''}",
-            "floor_address": servers.primary(f"{{{_FLOOR_TAG}}}").address,
+            "floor_address": servers.primary(f"{{{_FLOOR_TAG}}}").dial_address,
             "floor_tag": _FLOOR_TAG,
             "python_parser": setup == _NO_SPEED,
             "telemetry": setup.endswith(_RECORDING),
