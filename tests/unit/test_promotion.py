@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from agents_redis_ha.connections.inquiry import Answer
 from agents_redis_ha.connections.sentinel import SentinelLocator
 from agents_redis_ha.verdicts import AttemptError
 
-from .conftest import introduction
+from .conftest import FakeRequest, introduction
 
 OLD, NEW, THIRD = ("old", 1), ("new", 2), ("third", 3)
 
@@ -34,6 +35,7 @@ class Sentinel:
             raise redis_errors.ConnectionError("refused")
         before = self.named if self.state is None else OLD
         reply = {"ip": before[0], "port": before[1], "config-epoch": self.epoch, "is_sdown": self.down}
+        reply["down-after-milliseconds"] = 60_000
         return {**reply, "is_odown": self.down, **({"failover-state": self.state} if self.state else {})}
 
     async def sentinel_get_master_addr_by_name(self, service: str) -> tuple[str, int] | None:
@@ -81,6 +83,8 @@ class World:
 
             async def read_response(self, disable_decoding: bool) -> Any:
                 identity, role = self.replies.pop(0), world.roles[name]
+                if isinstance(role, list) and not identity:  # one after another
+                    role = role.pop(0)
                 if isinstance(role, Exception):
                     raise role
                 return identity or [role, 0, []]
@@ -170,6 +174,95 @@ async def test_a_promoted_replica_that_does_not_answer_is_waited_for(world: Worl
     assert await world.primary() == "new:2"
     world.roles["new:2"] = redis_errors.ConnectionError("lost")
     assert await world.primary() is None
+
+
+@pytest.mark.parametrize("state", ["send_slaveof_noone", "wait_promotion"])
+async def test_from_its_choice_on_a_replica_is_waited_for_also_by_those_whose_primary_is_well(
+    world: World, state: str
+) -> None:
+    world.promotes(NEW)
+    world.leader.down = world.other.down = False
+    world.leader.state = "select_slave"
+    assert await world.primary() == "old:1"
+    world.leader.state = state
+    assert await world.primary() is None
+    world.roles["new:2"] = b"master"
+    assert await world.primary() == "new:2"
+
+
+async def test_a_promotion_that_cuts_the_connections_to_the_replica_leads_to_it_all_the_same(world: World) -> None:
+    world.promotes(NEW)
+    world.leader.down = world.other.down = False
+    world.roles["new:2"] = [b"slave", redis_errors.ConnectionError("killed"), b"master"]
+    assert await world.primary() is None
+    assert await world.primary() == "new:2"
+
+
+async def test_what_is_announced_during_a_look_is_looked_at_too(world: World) -> None:
+    async def announce(service: str) -> tuple[str, int]:  # after the leader's answer
+        if world.leader.state is None:
+            world.locator._announced += 1
+            world.leader.promotes(NEW)
+            world.leader.down = False
+        return OLD
+
+    world.other.sentinel_get_master_addr_by_name = announce  # type: ignore[method-assign]
+    assert await world.primary() is None
+
+
+class Change(FakeRequest):
+    """A change that has to be confirmed, and what happens while it is under way."""
+
+    confirmation: Any = object()
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.meanwhile = meanwhile
+
+    async def send(self, node: Any, **_: Any) -> str:
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        return "done"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_change_that_a_failover_by_hand_overtakes_is_not_confirmed(world: World, announced: bool) -> None:
+    async def chosen() -> None:
+        world.promotes(NEW)
+        world.leader.down = world.other.down = False
+        if announced:
+            looking.append(asyncio.ensure_future(world.locator._note_step()))
+            await asyncio.sleep(0)  # it has begun to look
+        else:
+            await world.locator._look_again()
+
+    looking: list[asyncio.Future[None]] = []
+
+    assert await world.locator.attempt(Change()) == ("done", "old:1")
+    with pytest.raises(AttemptError, match="vouches") as caught:
+        await world.locator.attempt(Change(chosen))
+    assert (caught.value.sent, caught.value.applied) == (True, True)
+    await asyncio.gather(*looking)
+    await world.locator.aclose()
+
+
+async def test_what_comes_after_an_announcement_waits_for_the_look_that_it_causes(world: World) -> None:
+    world.promotes(NEW)
+    world.leader.down = world.other.down = False
+    looking = asyncio.ensure_future(world.locator._note_step())
+    await asyncio.sleep(0)
+    with pytest.raises(AttemptError, match="is just being promoted"):
+        await world.locator.attempt(Change())
+    await looking
+    await world.locator.aclose()
+
+
+async def test_a_primary_whose_heir_is_dead_is_asked_but_confirms_nothing(world: World) -> None:
+    world.promotes(NEW)
+    world.leader.down = world.other.down = False
+    world.roles["new:2"] = redis_errors.ConnectionError("refused")
+    assert await world.primary() == "old:1"
+    with pytest.raises(AttemptError, match="vouches"):
+        await world.locator.attempt(Change())
 
 
 async def test_without_the_right_to_list_replicas_the_announcement_is_waited_for(world: World) -> None:

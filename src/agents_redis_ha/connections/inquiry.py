@@ -13,6 +13,9 @@ from ..config import Address
 
 __all__ = ["Answer", "ask"]
 
+# Of a failover's states (sentinel.c, sentinelFailoverStateStr) those in which a replica is chosen and not yet promoted.
+_PROMOTING = ("send_slaveof_noone", "wait_promotion")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -24,8 +27,8 @@ class Answer:
         down: Whether this Sentinel holds it to be down.
         holds_until: By `time.monotonic`: before that it does not hold the primary to be down, whatever happens.
         quorum: How many Sentinels must hold it to be down before another one can be elected.
-        heir: The replica that it has told to become the primary and has not yet heard of. Only the Sentinel that leads
-            the failover knows.
+        heir: The replica that it has chosen and is about to tell, or has told, to become the primary. Only the Sentinel
+            that leads the failover knows.
     """
 
     address: Address
@@ -47,7 +50,7 @@ async def ask(sentinel: Redis, service: str) -> Answer:
     # Once a promoted replica is named, the epoch is that of the failover, but the flags are the old primary's.
     before = (reply["ip"], int(reply["port"])) != tuple(address)
     down = not before and bool(reply["is_sdown"] or reply["is_odown"])
-    heir = await _heir(sentinel, service) if reply.get("failover-state") == "wait_promotion" else None
+    heir = await _heir(sentinel, service) if reply.get("failover-state") in _PROMOTING else None
     # A Sentinel holds a primary to be down when a PING is unanswered for down-after-milliseconds; last-ping-sent is
     # the age of the PING that is open now, 0 if none is (sentinel.c, sentinelCheckSubjectivelyDown).
     patience_ms = int(reply.get("down-after-milliseconds", 0)) - int(reply.get("last-ping-sent", 0))

@@ -8,7 +8,8 @@ off may name the deposed primary for as long as it likes.
 
 A Sentinel promotes a replica by a command and then waits for its own next INFO, up to a second later, to learn that it
 took effect; only then does it announce the new primary. Here the replica itself is asked: what the leading Sentinel has
-chosen, and what says itself that it is a primary, is the one that all of them are about to name.
+chosen, and what says itself that it is a primary, is the one that all of them are about to name. From the choice on,
+nothing is sent to the old primary: in a failover by hand that one is alive, and what it still takes is lost with it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..config import Address, HAConfig, SentinelConfig, Topology
 from ..errors import OperationError, PrimaryNotFoundError, WrongTopologyError
 from ..timing import timeout_at
 from ..verdicts import AttemptError, NoPrimaryError, ShortfallError, TakenOverError, classify
-from . import factory
+from . import announcements, factory
 from .handshake import lasting_cause
 from .inquiry import Answer, ask
 from .locator import Sendable, SingleFlight, ask_all, is_majority
@@ -36,8 +37,6 @@ from .watch import Watch
 
 __all__ = ["SentinelLocator"]
 
-# Announced in this order during a failover; each is a reason to ask.
-_EVENTS = ("+failover-state-wait-promotion", "+promoted-slave", "+failover-state-reconf-slaves", "+switch-master")
 # A Sentinel tells the others of a new epoch every 2 s; a majority that names an older one for longer has been reset.
 _FORGET_EPOCH_SECONDS = 10.0
 
@@ -73,6 +72,7 @@ class SentinelLocator:
         self._epoch = -1
         self._epoch_seen_at = 0.0
         self._holds_until = 0.0
+        self._announced = 0
         self._stale = True
         self._refresh = SingleFlight(self._find_primary)
         self._listeners: list[asyncio.Task[None]] = []
@@ -122,6 +122,14 @@ class SentinelLocator:
         return [f"Sentinel {address} does not answer" for address, answer in named if not isinstance(answer, Answer)]
 
     async def _find_primary(self) -> None:
+        announced = None
+        while announced != self._announced:  # else what was said may be from before that
+            announced = self._announced
+            holds_until = await self._ask_sentinels()
+        self._holds_until, self._stale = holds_until, False
+
+    async def _ask_sentinels(self) -> float:
+        """Find the primary out; return until when nobody else can be elected."""
         questions = {address: ask(client, self._service) for address, client in self._sentinels.items()}
         named, errors = await ask_all(questions, self._settings.timeout_seconds)
         answers = list(named.values())
@@ -131,20 +139,23 @@ class SentinelLocator:
             self._start_listening()
         best = max(answers, key=lambda a: (a.epoch, not a.down))
         if await self._is_promoted(named, best.epoch):
-            self._stale = False
-            return
+            return self._holds_until
         if best.down:
             raise _no_primary(f"the Sentinels see the primary {best.address} as down")
         if best.epoch < self._epoch and not self._was_reset(answers):
             raise _no_primary(f"only Sentinels that still name the deposed primary {best.address} answer")
         self._epoch, self._epoch_seen_at = best.epoch, time.monotonic()
-        self._stale = False
-        self._holds_until = self._reign([answer for answer in answers if answer.address == best.address])
         if best.address != self._address:
             self._switch_to(best.address)
+        return self._reign([answer for answer in answers if answer.address == best.address])
 
     def _reign(self, answers: list[Answer]) -> float:
-        """Return until when no other primary can be elected: too few of all Sentinels can hold this one to be down."""
+        """Return until when no other primary can be elected: too few of all Sentinels can hold this one to be down.
+
+        While a failover is under way, which may be one by hand, nobody can promise that.
+        """
+        if any(answer.heir for answer in answers):
+            return 0.0
         promises = sorted((answer.holds_until for answer in answers), reverse=True)
         # All but the quorum, and one more; if only a few Sentinels are configured, the one that promises most.
         needed = max(len(self._sentinels) - max((answer.quorum for answer in answers), default=0) + 1, 1)
@@ -165,12 +176,12 @@ class SentinelLocator:
             if self._promoted_by in named or epoch != self._epoch or self._is_settled():
                 self._promoted_by = None
             return self._promoted_by is not None
+        self._holds_until = 0.0
         heir = named[leader].heir
         role = await self._role_of(heir) if heir else None
         if heir is None or role is None:
             return False
         if role != b"master":
-            # In a failover by hand the old primary still takes writes, of which the new one will know nothing.
             raise _no_primary(f"the replica {heir} is just being promoted")
         if self._promoted_by is None:
             self._epoch, self._epoch_seen_at = epoch, time.monotonic()
@@ -184,14 +195,15 @@ class SentinelLocator:
         node = self._node
         if node is None or address != self._address:
             node = self._heir = self._prepared(address)
-        try:
-            async with timeout_at(asyncio.get_running_loop().time() + self._settings.timeout_seconds):
-                (role,) = await node.call(("ROLE",))
-        except (AttemptError, asyncio.TimeoutError):
-            if node is self._node:  # never back to the one that it took over from
-                raise _no_primary(f"the promoted replica {address} does not answer") from None
-            return None
-        return bytes(role[0])
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout_seconds
+        for _ in range(2):  # a promotion cuts every connection to the replica (sentinel.c, sentinelSendSlaveOf)
+            with contextlib.suppress(AttemptError, asyncio.TimeoutError):
+                async with timeout_at(deadline):
+                    (role,) = await node.call(("ROLE",))
+                    return bytes(role[0])
+        if node is self._node:  # never back to the one that it took over from
+            raise _no_primary(f"the promoted replica {address} does not answer")
+        return None
 
     def _prepared(self, address: Address) -> Node:
         """Return a node for this address: the heir, if it is the one."""
@@ -236,8 +248,12 @@ class SentinelLocator:
         return await lasting_cause(attempt, factory.dialled(self._config, address), self._settings.tls)
 
     def _start_listening(self) -> None:
+        pause = self._settings.poll_interval_seconds
         jobs: list[Coroutine[Any, Any, None]] = [self._poll()]
-        jobs += [self._listen(address) for address in self._sentinels]
+        jobs += [
+            announcements.follow(client, self._service, self._note_step, self._look_again, pause)
+            for client in map(self._sentinel_client, self._sentinels)
+        ]
         self._listeners = [asyncio.ensure_future(job) for job in jobs]
 
     async def _poll(self) -> None:
@@ -251,29 +267,12 @@ class SentinelLocator:
         except Exception:  # noqa: BLE001 (whoever needs a primary next asks again and reports what is wrong)
             self._stale = True
 
-    async def _listen(self, address: Address) -> None:
-        """Look again whenever a Sentinel announces a step of a failover of this service."""
-        # A listener waits for hours: its connection has no response timeout.
-        client = self._sentinel_client(address)
-        client.connection_pool.connection_kwargs.update(socket_timeout=None, socket_keepalive=True)
-        try:
-            while True:
-                try:
-                    await self._follow_announcements(client)
-                except (redis_errors.RedisError, OSError, asyncio.TimeoutError):
-                    # Down, or its user may not subscribe: polling goes on, and this tries again.
-                    await asyncio.sleep(self._settings.poll_interval_seconds)
-        finally:
-            await client.aclose()
-
-    async def _follow_announcements(self, client: Redis) -> None:
-        async with client.pubsub(ignore_subscribe_messages=True) as subscription:
-            await subscription.subscribe(*_EVENTS)
-            await self._look_again()  # what was announced before
-            async for message in subscription.listen():
-                if self._service in bytes(message["data"]).decode(errors="replace").split():
-                    self.watch.begin()  # until it is settled
-                    await self._look_again()
+    async def _note_step(self) -> None:
+        """Look again, and until then neither send nor confirm anything: the primary may be about to be replaced."""
+        self._announced += 1
+        self._holds_until, self._stale = 0.0, True
+        self.watch.begin()  # until it is settled
+        await self._look_again()
 
     async def aclose(self) -> None:
         """See `Locator.aclose`."""
