@@ -21,7 +21,7 @@ from scenarios.story import Story
 from scenarios.writers import RECORD, WARM_TURNS, Writers
 
 TOPOLOGIES = ("sentinel", "cluster", "tls")
-ELECTED = {"kill", "pause", "partition", "roll", "replace"}
+ELECTED = {"kill", "pause", "partition", "roll", "hand-over"}
 DELETE = "delete-item"
 
 
@@ -34,8 +34,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         dest="breaks",
         default="kill",
         metavar="LIST",
-        help=f"one after the other, with commas: {', '.join(BREAKS)} (move-slots in a cluster alone, replace without "
-        f"one), or {DELETE}, which deletes an item behind the library's back, to see that it is missed (default: kill)",
+        help=f"one after the other, with commas: {', '.join(BREAKS)} (move-slots in a cluster alone), or {DELETE}, "
+        "which deletes an item behind the library's back, to see that it is missed (default: kill)",
     )
     parser.add_argument("--keep", action="store_true", help="leave the servers up")
     parser.add_argument("--project", metavar="NAME", help="Compose's name for it (default: ha-TOPOLOGY)")
@@ -47,8 +47,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"there is no break {unknown[0]!r}")
     if "move-slots" in given.breaks and given.topology != "cluster":
         parser.error("slots can be moved in a cluster only")
-    if "replace" in given.breaks and given.topology == "cluster":
-        parser.error("a cluster's primary hands over by itself: replace is for Sentinels")
     if DELETE in given.breaks and given.topology == "tls":
         parser.error("with tls nobody but the app may delete an item")
     return given

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .servers import ClusterServers, SentinelServers, Servers
+from .servers import ClusterServers, Servers
 from .slots import move_slots
 from .stack import ScenarioError, Stack
 from .story import Story
@@ -96,17 +96,11 @@ def roll(scene: Scene) -> None:
     scene.story.say(f"all {len(before)} servers restarted: {servers.describe()}")
 
 
-def replace(scene: Scene) -> None:
-    """Have the Sentinels replace a primary that is alive and takes writes."""
-    if not isinstance(scene.servers, SentinelServers):
-        raise ScenarioError("a cluster's primary hands over by itself: nothing is replaced by hand")
-    old = scene.servers.victim()
+def hand_over(scene: Scene) -> None:
+    """Have a primary that is alive and takes writes hand over to a replica."""
     _check_in_flight(scene)
-    scene.servers.replace(old)
-    scene.story.say(f"the Sentinels are told to replace {old}, which is alive and takes writes")
-    scene.stack.wait_until(lambda: old not in scene.servers.primaries(), f"another takes the place of {old}")
+    _hand_over(scene, scene.servers.victim())
     _check_answers(scene)
-    scene.wait_until_well()
 
 
 def move(scene: Scene) -> None:
@@ -124,7 +118,7 @@ BREAKS: dict[str, Callable[[Scene], None]] = {
     "pause": pause,
     "partition": partition,
     "roll": roll,
-    "replace": replace,
+    "hand-over": hand_over,
     "move-slots": move,
 }
 

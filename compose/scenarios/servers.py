@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from .stack import ScenarioError, Stack
 
 MAJORITY = 2
-HOLD_MS = 10_000
-"""For how long a primary takes no writes while it hands over; more than a failover by hand takes."""
 
 
 class SentinelServers:
@@ -38,28 +36,12 @@ class SentinelServers:
         return self._stack.wait_until(self.primaries, "the Sentinels name a primary").pop()
 
     def hand_over(self, primary: str) -> None:
-        """Have a replica take the primary's place, when it has everything that the primary has.
-
-        A Sentinel promotes a replica whatever that has still to receive, while the primary goes on taking writes. So
-        writes are held up first.
-        """
-        self._stack.ask(primary, f"client pause {HOLD_MS} write")
-        self._stack.wait_until(lambda: self._has_caught_up(primary), f"the replicas of {primary} have all of it")
-        self.replace(primary)
-        self._stack.wait_until(lambda: primary not in self.primaries(), f"another takes the place of {primary}")
-        self._stack.ask(primary, "client unpause")  # else it hears late that it is a replica now
-
-    def replace(self, primary: str) -> None:
-        """Have the Sentinels promote a replica at once, as an operator in a hurry does."""
+        """Have a replica take the primary's place, while that is alive and takes writes."""
         self._stack.wait_until(
             lambda: self._stack.ask("sentinel-1", "-p 26379 sentinel failover mymaster")[0] == "OK",
             f"a Sentinel agrees to replace {primary}",
         )
-
-    def _has_caught_up(self, primary: str) -> bool:
-        lines = dict(line.partition(":")[::2] for line in self._stack.ask(primary, "info replication"))
-        replicas = [line for name, line in lines.items() if re.fullmatch(r"slave\d+", name)]
-        return bool(replicas) and all(f"offset={lines['master_repl_offset']}," in line for line in replicas)
+        self._stack.wait_until(lambda: primary not in self.primaries(), f"another takes the place of {primary}")
 
     def describe(self) -> str:
         """Who is what, for a line of the story."""
@@ -103,7 +85,7 @@ class ClusterServers:
         return min(self._stack.wait_until(self.primaries, "the cluster has primaries"))
 
     def hand_over(self, primary: str) -> None:
-        """Have its replica take the primary's place, before that is stopped."""
+        """Have its replica take the primary's place, while that is alive and takes writes."""
         identity = self.view()[primary].identity
         replica = next(node.name for node in self.view().values() if node.follows == identity)
         self._stack.ask(replica, "cluster failover")

@@ -26,12 +26,12 @@ DATA_USERS = {
     "+client|setname +client|kill +script|kill",
     "replica": "+psync +replconf +ping",
     "app": " ".join(acl_rule("agents:ha")),
-    "operator": "+ping +info +role +client|pause +client|unpause",
+    "operator": "+ping +info +role",
 }
 # `sentinel|masters` is what redis-py's own Sentinel client asks for; sessions do without.
 SENTINEL_USERS = {
     "sentinel": "allchannels +ping +info +role +publish +subscribe +sentinel|is-master-down-by-addr +client|setname",
-    "app": "resetchannels &+promoted-slave &+failover-state-reconf-slaves &+switch-master -@all +sentinel|master "
+    "app": "resetchannels &+failover-state-* &+promoted-slave &+switch-master -@all +sentinel|master "
     "+sentinel|get-master-addr-by-name +sentinel|slaves +sentinel|masters +subscribe",
     "operator": "+ping +info +sentinel",
 }

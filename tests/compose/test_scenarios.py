@@ -54,7 +54,7 @@ def left_over(project: str) -> list[str]:
     ("topology", "breaks", "told"),
     [
         ("sentinel", "partition,roll", ["cut off the network, with", "all 6 servers restarted"]),
-        ("cluster", "pause,move-slots", ["frozen, with", "slots moved; "]),
+        ("cluster", "pause,hand-over,move-slots", ["frozen, with", "has handed over", "slots moved; "]),
         ("tls", "kill", ["a client without a certificate: refused", "FLUSHALL: refused", "killed (SIGKILL), with"]),
     ],
 )

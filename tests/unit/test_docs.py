@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from agents_redis_ha import (
     telemetry,
 )
 from agents_redis_ha.cli import build_parser
+from agents_redis_ha.connections import announcements
 from agents_redis_ha.settings import ENVIRONMENT_PREFIX
 from agents_redis_ha.urls import OPTIONS
 
@@ -190,6 +192,13 @@ def test_the_tables_of_telemetry_list_every_name_and_unit() -> None:
     shown = " ".join(row[-1] for row in rows(section("observability", "Metrics")))
     assert all(f"`{NAMES[name]}`" in shown for name in METRICS_ONLY)
     assert {f"agents_redis_ha.{name}" for name in telemetry.counters()} == {NAMES[name] for name in COUNTERS}
+
+
+@pytest.mark.parametrize("page", ["docs/topologies.md", "compose/tls/credentials.py"])
+def test_a_sentinels_documented_user_may_hear_every_announcement(page: str) -> None:
+    channels = re.findall(r"&(\+[\w*-]+)", (ROOT / page).read_text(encoding="utf-8"))
+    unheard = [step for step in announcements.STEPS if not any(fnmatchcase(step, channel) for channel in channels)]
+    assert unheard == []
 
 
 def test_every_error_of_an_operation_is_in_the_table_of_failures_or_above_it() -> None:

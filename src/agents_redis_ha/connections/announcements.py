@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
-__all__ = ["follow"]
+__all__ = ["STEPS", "follow"]
 
 # In this order. The first comes one turn of the Sentinel's timer (50 to 100 ms) before the chosen replica is told: a
 # primary that is alive loses what it still takes after that.
-_STEPS = (
+STEPS = (
     "+failover-state-send-slaveof-noone",
     "+failover-state-wait-promotion",
     "+promoted-slave",
@@ -43,7 +43,7 @@ async def follow(
         while True:
             try:
                 async with sentinel.pubsub(ignore_subscribe_messages=True) as subscription:
-                    await subscription.subscribe(*_STEPS)
+                    await subscription.subscribe(*STEPS)
                     await on_subscribed()
                     async for message in subscription.listen():
                         if service in bytes(message["data"]).decode(errors="replace").split():
