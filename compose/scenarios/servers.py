@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from .stack import ScenarioError, Stack
 
 MAJORITY = 2
+HAND_OVER_SECONDS = 6.0
+"""A node of a cluster gives a failover by hand up after 5 s; then it has to be told again."""
 
 
 class SentinelServers:
@@ -88,8 +90,14 @@ class ClusterServers:
         """Have its replica take the primary's place, while that is alive and takes writes."""
         identity = self.view()[primary].identity
         replica = next(node.name for node in self.view().values() if node.follows == identity)
-        self._stack.ask(replica, "cluster failover")
-        self._stack.wait_until(lambda: primary not in self.primaries(), f"{replica} takes the place of {primary}")
+        told = f"{replica} takes the place of {primary}"
+
+        def taken_over() -> bool:
+            self._stack.ask(replica, "cluster failover")
+            self._stack.wait_until(lambda: primary not in self.primaries(), told, HAND_OVER_SECONDS)
+            return True
+
+        self._stack.wait_until(taken_over, told)
 
     def describe(self) -> str:
         """Who is what, for a line of the story."""
