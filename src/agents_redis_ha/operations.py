@@ -159,7 +159,7 @@ async def append(
     expected_version: int | None = None,
 ) -> Change:
     """Add items to the end, all or none; to a session that has another version than expected none (conflict)."""
-    arguments = ("" if expected_version is None else expected_version, *items)
+    arguments = (_expected(expected_version), *items)
     return await _change(run, subject, operation_id, knows, "append", arguments, Effect(push=tuple(items)))
 
 
@@ -211,8 +211,12 @@ async def replace(
         expected_version: None means any; otherwise a session with another version is left alone (conflict).
         keep: First index to keep and the first behind it, from 0; an empty range keeps nothing.
     """
-    arguments = ("" if expected_version is None else expected_version, *keep, *items)
+    arguments = (_expected(expected_version), *keep, *items)
     return await _change(run, subject, operation_id, knows, "replace", arguments, Effect(keep, tuple(items)))
+
+
+def _expected(version: int | None) -> int | str:
+    return "" if version is None else version  # as the scripts read it
 
 
 async def _change(

@@ -139,7 +139,7 @@ class SentinelLocator:
             self._start_listening()
         best = max(answers, key=lambda a: (a.epoch, not a.down))
         if await self._is_promoted(named, best.epoch):
-            return self._holds_until
+            return 0.0
         if best.down:
             raise _no_primary(f"the Sentinels see the primary {best.address} as down")
         if best.epoch < self._epoch and not self._was_reset(answers):
