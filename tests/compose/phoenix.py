@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
-ANSWER_SECONDS = 10
+from .web import ask
 
 
 @dataclass(frozen=True)
@@ -114,9 +111,6 @@ class Phoenix:
         cursor: str | None = ""
         while cursor is not None:
             parameters = {"limit": 1000, **wanted, **({"cursor": cursor} if cursor else {})}
-            with urlopen(
-                f"{self.url}/v1/projects/default/spans?{urlencode(parameters)}", timeout=ANSWER_SECONDS
-            ) as sent:
-                page = json.load(sent)
+            page = ask(f"{self.url}/v1/projects/default/spans", **parameters)
             yield from map(Span.of, page["data"])
             cursor = page["next_cursor"]

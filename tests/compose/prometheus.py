@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
-ANSWER_SECONDS = 10
+from .web import ask
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,7 @@ class Prometheus:
         return values
 
     def _ask(self, path: str, **parameters: Any) -> Any:
-        with urlopen(f"{self.url}/api/v1/{path}?{urlencode(parameters)}", timeout=ANSWER_SECONDS) as answer:
-            return json.load(answer)["data"]
+        return ask(f"{self.url}/api/v1/{path}", **parameters)["data"]
 
 
 def _numbers(found: Any) -> list[Series]:
