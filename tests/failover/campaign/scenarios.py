@@ -87,12 +87,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(name="failover", strike=servers.failover, may_lose="primary", excused=_STALE),
     Scenario(name="slot-migration", strike=servers.slot_migration, topologies=("cluster",)),
     Scenario(name="sentinels-down", strike=servers.sentinels_down, topologies=("sentinel",)),
-    Scenario(
-        name="move-address",
-        strike=servers.move_address,
-        may_lose="always",  # the same
-        excused=_STALE,
-    ),
+    Scenario(name="move-address", strike=servers.move_address, may_lose="primary", excused=_STALE),
     Scenario(name="password-rotated", strike=clients.password_rotated, login=True),
     Scenario(
         name="certificate-rotated",
