@@ -9,9 +9,9 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
-from recording import Telemetry
 
 from agents_redis_ha import lab
+from tests.support.recording import Telemetry
 
 TOPOLOGIES = ("standalone", "sentinel", "cluster", "tls")
 

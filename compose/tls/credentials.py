@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trustme
 
-from agents_redis_ha.keys import acl_rule
+from agents_redis_ha import acl_rule
 
 SERVERS, CLIENT = Path("/servers"), Path("/client")
 SERVER_UID, CLIENT_UID = 999, 1000

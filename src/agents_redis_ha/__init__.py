@@ -1,8 +1,19 @@
 """Sessions of the OpenAI Agents SDK in Redis or Valkey that stay whole through failovers."""
 
-from .config import HAConfig
-from .connections import create_client
-from .entry import ha_session
+from ._config import (
+    Address,
+    DurabilityConfig,
+    HAConfig,
+    PoolConfig,
+    RepairConfig,
+    RetryConfig,
+    SentinelConfig,
+    TLSConfig,
+)
+from ._connections import Health, PrimaryHealth, ReplicaHealth, create_client
+from ._sessions import RedisHASession, SessionInfo, SessionStore, close_shared_connections, ha_session
+from ._storage import SessionKeys, acl_rule, session_keys
+from ._telemetry import counters, hash_session_id
 from .errors import (
     AgentsRedisError,
     AuthenticationFailedError,
@@ -24,12 +35,6 @@ from .errors import (
     WrongKeyTypeError,
     WrongTopologyError,
 )
-from .health import Health, PrimaryHealth, ReplicaHealth
-from .info import SessionInfo
-from .session import RedisHASession
-from .settings import Address, DurabilityConfig, PoolConfig, RepairConfig, RetryConfig, SentinelConfig, TLSConfig
-from .sharing import close_shared_connections
-from .store import SessionStore
 
 __all__ = [
     "Address",
@@ -59,13 +64,18 @@ __all__ = [
     "SentinelConfig",
     "ServerRefusedError",
     "SessionInfo",
+    "SessionKeys",
     "SessionStore",
     "TLSConfig",
     "TLSError",
     "UnconfirmedError",
     "WrongKeyTypeError",
     "WrongTopologyError",
+    "acl_rule",
     "close_shared_connections",
+    "counters",
     "create_client",
     "ha_session",
+    "hash_session_id",
+    "session_keys",
 ]

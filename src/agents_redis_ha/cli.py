@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .config import HAConfig
+from ._config.model import HAConfig
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -140,7 +140,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _demo(given: argparse.Namespace) -> int:
     try:
-        from .demo import ConversationError, FleetError, choose_progress, run_demo
+        from .demo import (
+            ConversationError,
+            FleetError,
+            choose_progress,
+            run_demo,
+        )
         from .demo.faults import why_not
         from .lab import LabError
     except ImportError as error:

@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 from agents_redis_ha import lab
-
-from .results import as_json, as_markdown, as_text, versions
-from .stages import elsewhere, standalone
-from .worker import keep_apart
+from tests.benchmarks.results import as_json, as_markdown, as_text, versions
+from tests.benchmarks.stages import elsewhere, standalone
+from tests.benchmarks.worker import keep_apart
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 

@@ -11,7 +11,7 @@ from agents.extensions.memory import RedisSession
 from redis.asyncio import Redis
 
 from agents_redis_ha import HAConfig, close_shared_connections, ha_session
-from agents_redis_ha.codec import encode_items
+from agents_redis_ha._storage import encode_items
 
 TTL_SECONDS = 3600
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agents_redis_ha.demo.conversations import load_conversations
-
-from .contenders import Contender, History
+from tests.benchmarks.contenders import Contender, History
 
 # About as long as the packaged conversations; each append stores two items.
 APPENDS_PER_SESSION = 13

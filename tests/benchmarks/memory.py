@@ -11,12 +11,10 @@ import redis
 from agents.extensions.memory import RedisSession
 from redis.asyncio import Redis
 
-from agents_redis_ha import HAConfig, close_shared_connections, ha_session
-from agents_redis_ha.codec import encode_items
-from agents_redis_ha.config import RetryConfig
-
-from .contenders import TTL_SECONDS
-from .loads import APPENDS_PER_SESSION, new_id
+from agents_redis_ha import HAConfig, RetryConfig, close_shared_connections, ha_session
+from agents_redis_ha._storage import encode_items
+from tests.benchmarks.contenders import TTL_SECONDS
+from tests.benchmarks.loads import APPENDS_PER_SESSION, new_id
 
 ITEMS = 2 * APPENDS_PER_SESSION
 

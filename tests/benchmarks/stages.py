@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agents_redis_ha import lab
-
-from .loads import READ_ITEMS, SESSIONS, WRITERS, real_items
-from .memory import ITEMS, idle_memory
-from .results import Ratio, Row, Unit
-from .worker import Worker
+from tests.benchmarks.loads import READ_ITEMS, SESSIONS, WRITERS, real_items
+from tests.benchmarks.memory import ITEMS, idle_memory
+from tests.benchmarks.results import Ratio, Row, Unit
+from tests.benchmarks.worker import Worker
 
 Target = tuple[Literal["<=", ">="], float]
 _ALL = ("ours", "floor", "sdk", "other")

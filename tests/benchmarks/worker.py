@@ -101,20 +101,21 @@ class _Nothing:
     def note(self, *_: Any) -> None:
         """Note nothing."""
 
-    request_left = attempt = failed = answered = repeated = unconfirmed = restored = lost = finish = note
+    request_sent = attempt_began = failed = answered = repeated = unconfirmed = restored = lost = finish = note
 
 
 def _observe_nothing() -> None:
     """Cut the code that observes out: what is left is the least that an operation can take."""
-    from agents_redis_ha import keeper, session
+    from agents_redis_ha._recovery import coordinator
+    from agents_redis_ha._sessions import session
 
-    for module in (session, keeper):
-        module.Observation = _Nothing  # type: ignore[attr-defined,misc]
+    for module in (session, coordinator):
+        module.OperationSpan = _Nothing  # type: ignore[attr-defined,misc]
 
 
 async def _serve(setup: Mapping[str, Any]) -> None:
-    from .contenders import contenders
-    from .loads import LOADS, Load, real_items
+    from tests.benchmarks.contenders import contenders
+    from tests.benchmarks.loads import LOADS, Load, real_items
 
     found = contenders(setup["url"], setup["floor_address"], setup["floor_tag"])
     load = Load(real_items(setup["conversations"]))

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from .stack import IMAGES, Stack, why_no_docker, why_no_image
+from tests.compose.stack import IMAGES, Stack, why_no_docker, why_no_image
 
 REQUIRED = "AGENTS_REDIS_HA_REQUIRE_COMPOSE"
 """Set to 1, as CI has it: a test that cannot run fails."""

@@ -14,10 +14,9 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from agents_redis_ha.demo.conversations import load_conversations
-
-from .phoenix import Phoenix
-from .prometheus import Prometheus
-from .stack import Stack
+from tests.compose.phoenix import Phoenix
+from tests.compose.prometheus import Prometheus
+from tests.compose.stack import Stack
 
 FILES = ("compose/fleet.yml", "compose/observability.yml", "tests/compose/phoenix.yml")
 VARIABLES = {"FLEET_PORT": "0", "PROMETHEUS_PORT": "0", "RECORDED_SECONDS": "0.3"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .web import ask
+from tests.compose.web import ask
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .web import ask
+from tests.compose.web import ask
 
 
 @dataclass(frozen=True)

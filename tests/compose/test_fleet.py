@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from agents_redis_ha.lab import waiting
-
-from .stack import Stack
+from tests.compose.stack import Stack
 
 CONVERSATIONS = 200
 RECOVERY_SECONDS = 60

@@ -11,17 +11,15 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from dashboard_queries import PAGE, Query, documented_queries, label_queries, panel_queries
 
-from agents_redis_ha import HAConfig
+from agents_redis_ha import HAConfig, session_keys
+from agents_redis_ha._telemetry import names
 from agents_redis_ha.demo.conversations import load_conversations
-from agents_redis_ha.keys import session_keys
 from agents_redis_ha.lab.waiting import wait_until
-from agents_redis_ha.telemetry import names
-
-from .observed import FILES, TALKERS, TURN_SECONDS, VARIABLES, Fleet, Reply, turns
-from .phoenix import Span, Trace
-from .stack import Stack
+from tests.compose.observed import FILES, TALKERS, TURN_SECONDS, VARIABLES, Fleet, Reply, turns
+from tests.compose.phoenix import Span, Trace
+from tests.compose.stack import Stack
+from tests.support.dashboard_queries import PAGE, Query, documented_queries, label_queries, panel_queries
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for images to be built
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .stack import IMAGES, REPOSITORY
+from tests.compose.stack import IMAGES, REPOSITORY
 
 DEADLINE_SECONDS = 420
 

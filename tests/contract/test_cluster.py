@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from agents_redis_ha import HAConfig, RetryConfig, ha_session, lab
-from agents_redis_ha.keys import session_keys
+from agents_redis_ha import HAConfig, RetryConfig, ha_session, lab, session_keys
 
 ITEM: Any = {"role": "user", "content": "hello"}
 

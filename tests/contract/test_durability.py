@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import Outcome, RedisHASession, SessionStore, UnconfirmedError, lab
-from agents_redis_ha.keys import session_keys
-from agents_redis_ha.telemetry import counters
+from agents_redis_ha import Outcome, RedisHASession, SessionStore, UnconfirmedError, counters, lab, session_keys
 
 REPLICATED = ("sentinel", "cluster")
 ONE_REPLICA = {"replicas": 1, "timeout_seconds": 0.2}

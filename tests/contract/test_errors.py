@@ -31,8 +31,8 @@ from agents_redis_ha import (
     WrongTopologyError,
     ha_session,
     lab,
+    session_keys,
 )
-from agents_redis_ha.keys import session_keys
 
 SECRET = "s3cr3t-passw0rd"
 ITEM: Any = {"role": "user", "content": "s3cr3t-item"}
@@ -224,7 +224,7 @@ async def test_a_missing_permission_is_said_at_once(topology: str, labs: Any) ->
 
 
 async def test_the_documented_acl_rule_is_enough(topology: str, labs: Any, session_id: str) -> None:
-    from agents_redis_ha.keys import acl_rule
+    from agents_redis_ha import acl_rule
 
     servers = labs.get(topology)
     for node in servers.nodes:
@@ -282,7 +282,7 @@ async def test_refusals_that_pass_are_waited_for(labs: Any, session_id: str) -> 
 
 
 async def test_a_full_server_refuses_without_a_trace(session_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents_redis_ha.retry._SHORTEST_ATTEMPT_SECONDS", 0.5)  # none is cut off by the deadline
+    monkeypatch.setattr("agents_redis_ha._retry._SHORTEST_ATTEMPT_SECONDS", 0.5)  # none is cut off by the deadline
     with lab.start("standalone", config={"maxmemory-policy": "noeviction"}) as servers:
         client = servers.client(servers.nodes[0])
         session = ha_session(servers.config(retry=RetryConfig(deadline_seconds=1)), session_id, ttl=600)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import ConflictError, ha_session, lab
-from agents_redis_ha.telemetry import counters
+from agents_redis_ha import ConflictError, counters, ha_session, lab
 
 
 def message(text: str) -> Any:
@@ -52,7 +51,7 @@ async def test_of_many_who_read_the_same_one_adds(servers: lab.Lab, session_id: 
 async def test_an_addition_whose_reply_is_lost_is_no_conflict_with_itself(proxied: lab.Lab, session_id: str) -> None:
     session = ha_session(proxied.config(), session_id)
     await session.add_items([message("one")])
-    proxy = proxied.primary(session._subject.keys.items).proxy
+    proxy = proxied.primary(session._spec.keys.items).proxy
     assert proxy is not None
     before = counters()["repeats_suppressed"]
     proxy.cut_next_reply()

@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import Outcome, RedisHASession, ServerRefusedError, SessionStore, UnconfirmedError, lab
-from agents_redis_ha.keys import acl_rule, session_keys
-from agents_redis_ha.telemetry import counters
+from agents_redis_ha import (
+    Outcome,
+    RedisHASession,
+    ServerRefusedError,
+    SessionStore,
+    UnconfirmedError,
+    acl_rule,
+    counters,
+    lab,
+    session_keys,
+)
 
 PREFIX = "agents:ha"
 replicated = pytest.mark.parametrize("topology", ["sentinel", "cluster"], indirect=True)

@@ -8,55 +8,15 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import HistoryLostError, RedisHASession, SessionStore, ha_session, lab
-from agents_redis_ha.keys import SessionKeys, session_keys
-from agents_redis_ha.telemetry import counters
-
-
-def message(text: str) -> Any:
-    return {"role": "user", "content": text}
-
-
-async def texts(session: RedisHASession) -> list[Any]:
-    return [item["content"] for item in await session.get_items()]  # type: ignore[typeddict-item,misc]
-
-
-class History:
-    """A session's keys on the servers, which can be thrown back to an earlier state as a failover does."""
-
-    def __init__(self, servers: lab.Lab, session_id: str) -> None:
-        self._servers = servers
-        self._keys: SessionKeys = session_keys("agents:ha", session_id)
-        self._dumps: dict[bytes, Any] = {}
-
-    def save(self) -> None:
-        """Note the state that the replica has which will be promoted."""
-        client = self._servers.client(self._servers.primary(self._keys.items))
-        self._dumps = {key: client.dump(key) for key in self._names()}
-
-    def lose(self) -> None:
-        """Let another server take over that knows no more than what was saved."""
-        old = self._servers.primary(self._keys.items)
-        if self._servers.topology == "standalone":
-            client = self._servers.client(old)
-            client.replicaof("127.0.0.1", "1")  # type: ignore[no-untyped-call]  # redis-py
-            client.replicaof("NO", "ONE")  # type: ignore[no-untyped-call]  # redis-py
-        else:
-            self._servers.promote(self._servers.replicas_of(old)[0])
-        client = self._servers.client(self._servers.primary(self._keys.items))
-        with client.pipeline(transaction=True) as state:  # no replica has half of it
-            for key in self._names():
-                state.delete(key)
-                if self._dumps.get(key):
-                    state.restore(key, 0, self._dumps[key])
-            state.execute()
-
-    def flush(self) -> None:
-        """Delete the session by hand."""
-        self._servers.client(self._servers.primary(self._keys.items)).delete(*self._names())
-
-    def _names(self) -> tuple[bytes, ...]:
-        return self._keys.items, self._keys.meta, self._keys.ops
+from agents_redis_ha import (
+    HistoryLostError,
+    RedisHASession,
+    SessionStore,
+    counters,
+    ha_session,
+    lab,
+)
+from tests.support.history import History, message, texts
 
 
 @pytest.fixture
@@ -190,7 +150,7 @@ async def test_where_others_wrote_on_nothing_is_merged_silently(
 async def test_lost_appends_go_to_the_end_where_that_is_wanted(
     servers: lab.Lab, session_id: str, workers: list[RedisHASession], history: History, lost: list[str]
 ) -> None:
-    async with SessionStore(servers.config(repair={"written_on": "append"})) as store:
+    async with SessionStore(servers.config(repair={"on_divergence": "append"})) as store:
         first = store.session(session_id)
         await first.add_items([message("one")])
         await asyncio.to_thread(history.save)

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import RedisHASession, RetryConfig, ha_session, lab
-from agents_redis_ha.keys import session_keys
-from agents_redis_ha.operations import script
-from agents_redis_ha.telemetry import counters
+from agents_redis_ha import RedisHASession, RetryConfig, counters, ha_session, lab, session_keys
+from agents_redis_ha._commands import load_script
 
 
 def message(text: str) -> Any:
@@ -54,7 +52,7 @@ changes = pytest.mark.parametrize("change", AFTER, ids=lambda change: change.__n
 
 
 def proxy_of(servers: lab.Lab, session: RedisHASession) -> lab.Proxy:
-    proxy = servers.primary(session._subject.keys.items).proxy
+    proxy = servers.primary(session._spec.keys.items).proxy
     assert proxy is not None
     return proxy
 
@@ -63,7 +61,7 @@ async def begin(servers: lab.Lab, session_id: str, **fields: Any) -> RedisHASess
     """Return a session of two items on servers that know every script, so that no reply is a NOSCRIPT."""
     for node in servers.primaries():
         for name in ("append", "read", "pop", "clear", "replace", "info"):
-            servers.client(node).script_load(script(name).source)
+            servers.client(node).script_load(load_script(name).source)
     session = ha_session(servers.config(**fields), session_id, ttl=600)
     await session.add_items(BEFORE)
     return session
@@ -95,7 +93,7 @@ async def test_a_change_is_there_once_when_the_scripts_are_flushed_before_the_re
 ) -> None:
     session = await begin(proxied, session_id)
     proxy = proxy_of(proxied, session)
-    admin = proxied.client(proxied.primary(session._subject.keys.items))
+    admin = proxied.client(proxied.primary(session._spec.keys.items))
 
     def flush_after(request: bytes) -> bool:
         hit = b":ops\r\n$16\r\n" in request and not flushed
@@ -119,7 +117,7 @@ async def test_a_change_is_there_once_when_a_replica_is_promoted_before_the_repe
     proxied: lab.Lab, session_id: str, change: Any
 ) -> None:
     session = await begin(proxied, session_id, retry=RetryConfig(deadline_seconds=60))
-    old = proxied.primary(session._subject.keys.items)
+    old = proxied.primary(session._spec.keys.items)
     assert old.proxy is not None
     replica = proxied.replicas_of(old)[0]
     cut: list[bytes] = []
@@ -149,7 +147,7 @@ async def test_a_change_whose_reply_is_lost_while_its_slot_moves_is_there_once(
     session = await begin(proxied, session_id)
     others = [ha_session(proxied.config(), session_id, ttl=600) for _ in range(4)]
     await asyncio.gather(*(other.get_items() for other in others))  # several free connections
-    move = await asyncio.to_thread(proxied.begin_slot_move, session._subject.keys.slot)
+    move = await asyncio.to_thread(proxied.begin_slot_move, session._spec.keys.slot)
     if moved:
         await asyncio.to_thread(move.migrate_keys, None)
     holder = move.target if moved else move.source

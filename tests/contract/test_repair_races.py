@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
-from test_kept import History, message, texts
 
-from agents_redis_ha import HistoryLostError, Outcome, RedisHASession, SessionStore, keeper, lab, restoration
-from agents_redis_ha.keys import session_keys
-from agents_redis_ha.request import script
+from agents_redis_ha import HistoryLostError, Outcome, lab, session_keys
+from agents_redis_ha._commands import Command, ServerState, SessionSpec, inspect, load_script
+from agents_redis_ha._recovery import coordinator
+from tests.support.history import History, Workers, message, texts
 
 
 @pytest.fixture
@@ -25,19 +24,6 @@ def history(servers: lab.Lab, session_id: str) -> History:
     return History(servers, session_id)
 
 
-class Workers:
-    """Makes sessions of the same id that know nothing of each other, as in different processes."""
-
-    def __init__(self, servers: lab.Lab, session_id: str, stores: AsyncExitStack) -> None:
-        self._servers, self._session_id, self._stores = servers, session_id, stores
-
-    async def make(self, **settings: Any) -> RedisHASession:
-        settings.setdefault("repair", {})
-        settings["repair"].setdefault("patience_seconds", 0.3)
-        store = await self._stores.enter_async_context(SessionStore(self._servers.config(**settings)))
-        return store.session(self._session_id)
-
-
 @pytest.fixture
 async def workers(servers: lab.Lab, session_id: str) -> AsyncIterator[Workers]:
     async with AsyncExitStack() as stores:
@@ -47,7 +33,7 @@ async def workers(servers: lab.Lab, session_id: str) -> AsyncIterator[Workers]:
 async def test_several_late_appends_go_to_the_end_before_the_one_that_notices(
     workers: Workers, history: History
 ) -> None:
-    ours, other = await workers.make(repair={"written_on": "append"}), await workers.make()
+    ours, other = await workers.make(repair={"on_divergence": "append"}), await workers.make()
     await ours.add_items([message("1")])
     await asyncio.to_thread(history.save)
     for text in "234":
@@ -211,16 +197,16 @@ async def test_a_repair_leaves_the_expiry_to_those_who_set_one(
         assert client.ttl(keys.meta) > 90
 
 
-async def test_who_waits_for_others_hands_over_what_it_knows_once(
+async def test_a_process_that_waits_for_others_leaves_hints_of_what_it_knows_once(
     workers: Workers, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handed_over: list[int] = []
+    hinted: list[int] = []
 
-    def survey(run: Any, subject: Any, known: Any, parts: Any) -> Any:
-        handed_over.append(len(parts))
-        return restoration.survey(run, subject, known, parts)
+    def inspecting(spec: SessionSpec, hints: Mapping[str, bytes]) -> Command[ServerState]:
+        hinted.append(len(hints))
+        return inspect(spec, hints)
 
-    monkeypatch.setattr(keeper, "survey", survey)
+    monkeypatch.setattr(coordinator, "inspect", inspecting)
     first, second = await workers.make(), await workers.make()
     await asyncio.to_thread(history.save)
     await first.add_items([message("1")])
@@ -228,11 +214,11 @@ async def test_who_waits_for_others_hands_over_what_it_knows_once(
     await asyncio.to_thread(history.lose)
     with pytest.raises(HistoryLostError):
         await second.get_items()
-    assert len(handed_over) > 3  # it looks again and again
-    assert sum(handed_over) == 1
+    assert len(hinted) > 3  # it looks again and again
+    assert sum(hinted) == 1
 
 
-@pytest.mark.parametrize("name", ["survey", "restore"])
+@pytest.mark.parametrize("name", ["inspect", "restore"])
 async def test_a_repair_whose_reply_is_lost_is_made_once(proxied: lab.Lab, session_id: str, name: str) -> None:
     history = History(proxied, session_id)
     async with AsyncExitStack() as stores:
@@ -244,7 +230,7 @@ async def test_a_repair_whose_reply_is_lost_is_made_once(proxied: lab.Lab, sessi
         await second.add_items([message("3")])
         await asyncio.to_thread(history.lose)
         proxy = proxied.nodes[0].proxy
-        proxy.cut_next_reply(script(name).sha)
+        proxy.cut_next_reply(load_script(name).sha)
         with pytest.raises(HistoryLostError) as caught:
             await second.get_items()
         assert not proxy.cuts_pending

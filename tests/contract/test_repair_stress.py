@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from test_kept import History, message, texts
+from tests.support.history import History, message, texts
 
 from agents_redis_ha import HistoryLostError, RedisHASession, SessionStore, lab
 

@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 import redis
 
-from agents_redis_ha import HAConfig, RetryConfig, SentinelConfig, SessionStore, UnconfirmedError, ha_session, lab
-from agents_redis_ha.telemetry import counters
+from agents_redis_ha import (
+    HAConfig,
+    RetryConfig,
+    SentinelConfig,
+    SessionStore,
+    UnconfirmedError,
+    counters,
+    ha_session,
+    lab,
+)
 
 ITEM: Any = {"role": "user", "content": "hello"}
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from agents.memory import Session, SessionSettings
 
-from agents_redis_ha import ClosedError, InvalidItemError, RedisHASession, ha_session, lab
-from agents_redis_ha.keys import session_keys
+from agents_redis_ha import ClosedError, InvalidItemError, RedisHASession, ha_session, lab, session_keys
 
 
 def message(text: str) -> Any:

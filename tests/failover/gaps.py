@@ -20,10 +20,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from agents_redis_ha import ha_session, lab
-from agents_redis_ha.keys import session_keys
-
-from .probe import Probe
+from agents_redis_ha import ha_session, lab, session_keys
+from tests.failover.probe import Probe
 
 TOPOLOGIES, FAULTS = ("sentinel", "cluster"), ("kill", "stall")
 TARGET_SECONDS = 0.2

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from .campaign.checker import check
-from .campaign.findings import Kind, Report
-from .campaign.history import Call, Op, Status
-from .campaign.marks import Mark, make_batch
+from tests.failover.campaign.checker import check
+from tests.failover.campaign.findings import Kind, Report
+from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.marks import Mark, make_batch
 
 SESSION = "s"
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from .campaign.runner import Options, Result, can_wait_for_replicas, run
-from .campaign.scenarios import BY_NAME
-from .campaign.table import line
+from tests.failover.campaign.runner import Options, Result, can_wait_for_replicas, run
+from tests.failover.campaign.scenarios import BY_NAME
+from tests.failover.campaign.table import line
 
 pytestmark = pytest.mark.failover
 

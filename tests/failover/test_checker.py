@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from .campaign.findings import Kind
-from .campaign.history import Op, Status
-from .campaign.marks import Mark
-from .stories import Story
+from tests.failover.campaign.findings import Kind
+from tests.failover.campaign.history import Op, Status
+from tests.failover.campaign.marks import Mark
+from tests.failover.stories import Story
 
 WRITERS = st.sampled_from("abc")
 SIZES = st.integers(1, 4)

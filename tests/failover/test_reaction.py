@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import HAConfig, PoolConfig, RetryConfig, SentinelConfig, ha_session, lab
-from agents_redis_ha.keys import session_keys
+from agents_redis_ha import HAConfig, PoolConfig, RetryConfig, SentinelConfig, ha_session, lab, session_keys
 
 pytestmark = pytest.mark.failover
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .campaign.history import Op, Status
-from .campaign.marks import find_mark, make_batch, put_mark
-from .campaign.record import Recorder, load
+from tests.failover.campaign.history import Op, Status
+from tests.failover.campaign.marks import find_mark, make_batch, put_mark
+from tests.failover.campaign.record import Recorder, load
 
 KILLED = """
 import os, signal, sys

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from agents_redis_ha import InvalidItemError, OperationError, Outcome
-
-from .campaign.__main__ import main
-from .campaign.caller import outcome_of
-from .campaign.findings import Kind, Report, Violation, distinct
-from .campaign.history import Status
-from .campaign.runner import Options, Result, chosen
-from .campaign.scenarios import BY_NAME, SCENARIOS, Durability
-from .campaign.table import line, to_json, to_markdown
+from tests.failover.campaign.__main__ import main
+from tests.failover.campaign.caller import outcome_of
+from tests.failover.campaign.findings import Kind, Report, Violation, distinct
+from tests.failover.campaign.history import Status
+from tests.failover.campaign.runner import Options, Result, chosen
+from tests.failover.campaign.scenarios import BY_NAME, SCENARIOS, Durability
+from tests.failover.campaign.table import line, to_json, to_markdown
 
 
 def violation(kind: Kind, *, said: bool = False) -> Violation:

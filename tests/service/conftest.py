@@ -8,14 +8,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from agents import set_tracing_disabled
-from fleet.chat import recorded_model
 
 from agents_redis_ha import SessionStore
-from agents_redis_ha.demo.conversations import Item
 
 os.environ.pop("RECORDINGS", None)  # the packaged recordings, whatever a fleet on this machine talks about
-LONGEST = max(recorded_model().said, key=lambda messages: len(recorded_model().turns_of(messages)[0]))
-"""The recorded conversation with the longest first turn: it calls functions several times."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +34,3 @@ def conversation() -> str:
 def stored(store: SessionStore, conversation: str) -> Callable[[], object]:
     """Reads the conversation."""
     return store.session(conversation).get_items
-
-
-def expected(messages: list[str]) -> list[Item]:
-    return [item for turn in recorded_model().turns_of(messages) for item in turn]

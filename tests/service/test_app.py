@@ -16,8 +16,7 @@ from fleet.turns import Turn
 
 from agents_redis_ha import DeadlineExceededError, Outcome, SessionStore, lab
 from agents_redis_ha.demo.shape import shapes
-
-from .conftest import LONGEST, expected
+from tests.support.chat import LONGEST, expected
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from fleet.turns import PositionError, Turn
 
 from agents_redis_ha import ConflictError
 from agents_redis_ha.demo.shape import shapes
-
-from .conftest import LONGEST, expected
+from tests.support.chat import LONGEST, expected
 
 
 def says(conversation: str, position: int, text: str) -> Message:

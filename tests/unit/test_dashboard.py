@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from dashboard_queries import DASHBOARD, Query, dashboard, documented_queries, panel_queries
 
-from agents_redis_ha.telemetry import names
-from agents_redis_ha.telemetry.instruments import INSTRUMENTS
+from agents_redis_ha._telemetry import names
+from agents_redis_ha._telemetry.instruments import INSTRUMENTS
+from tests.support.dashboard_queries import DASHBOARD, Query, dashboard, documented_queries, panel_queries
 
 SERVICE = "http_server_request_duration_seconds"
 """What the instrumentation of FastAPI measures."""

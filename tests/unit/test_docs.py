@@ -29,10 +29,10 @@ from agents_redis_ha import (
     errors,
     telemetry,
 )
+from agents_redis_ha._config.parts import ENVIRONMENT_PREFIX
+from agents_redis_ha._config.urls import OPTIONS
+from agents_redis_ha._connections import announcements
 from agents_redis_ha.cli import build_parser
-from agents_redis_ha.connections import announcements
-from agents_redis_ha.settings import ENVIRONMENT_PREFIX
-from agents_redis_ha.urls import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

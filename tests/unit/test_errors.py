@@ -15,6 +15,7 @@ from redis._parsers.base import BaseParser
 
 import agents_redis_ha
 from agents_redis_ha import errors
+from agents_redis_ha._connections.failures import BY_FIRST_WORD, BY_TYPE, DEMOTED, classify, tls_error
 from agents_redis_ha.errors import (
     AgentsRedisError,
     AuthenticationFailedError,
@@ -32,7 +33,6 @@ from agents_redis_ha.errors import (
     TLSError,
     WrongKeyTypeError,
 )
-from agents_redis_ha.verdicts import BY_FIRST_WORD, BY_TYPE, DEMOTED, classify, tls_error
 
 # Classes of redis-py that need no entry in the table, each with the reason.
 NOT_ON_OUR_PATH: dict[type[BaseException], str] = {

@@ -10,6 +10,9 @@ import pytest
 from redis import exceptions as redis_errors
 
 from agents_redis_ha import HAConfig, PoolConfig, RetryConfig
+from agents_redis_ha._connections.failures import AttemptError, ShortfallError
+from agents_redis_ha._retry import Executor
+from agents_redis_ha._telemetry import Observation, counters
 from agents_redis_ha.errors import (
     AuthenticationFailedError,
     ConnectionsClosedError,
@@ -22,11 +25,7 @@ from agents_redis_ha.errors import (
     UnconfirmedError,
     WrongTopologyError,
 )
-from agents_redis_ha.retry import Executor
-from agents_redis_ha.telemetry import Observation, counters
-from agents_redis_ha.verdicts import AttemptError, ShortfallError
-
-from .conftest import FakeChanges, FakeLocator, FakeRequest, failed
+from tests.support.fakes import FakeChanges, FakeLocator, FakeRequest, failed
 
 QUICK = RetryConfig(deadline_seconds=0.08, initial_backoff_seconds=0.001, max_backoff_seconds=0.005)
 PATIENT = RetryConfig(deadline_seconds=20, initial_backoff_seconds=0.0001, max_backoff_seconds=0.0002)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import HAConfig
+from .. import HAConfig
 from .comparison import Comparison, compare
 from .conversations import Conversation, load_conversations
 from .servers import read_stored, read_through_sessions

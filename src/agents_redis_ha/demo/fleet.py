@@ -12,7 +12,12 @@ from multiprocessing.queues import Queue
 from types import TracebackType
 from typing import Any
 
-from .messages import TurnResult, TurnTask, WorkerReady, WorkerSetup
+from .messages import (
+    TurnResult,
+    TurnTask,
+    WorkerReady,
+    WorkerSetup,
+)
 from .worker import worker_main
 
 STOP_SECONDS = 5.0

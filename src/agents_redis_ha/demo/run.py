@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from ..config import HAConfig
+from .. import HAConfig
 from .conversations import copies, load_conversations, write_conversations
 from .engine import Engine, Tally
 from .examination import Found, examine

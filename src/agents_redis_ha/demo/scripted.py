@@ -27,7 +27,12 @@ from agents.models.interface import Model
 from agents.tool_context import ToolContext
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage
 
-from .conversations import Conversation, Item, Turn, is_user_message
+from .conversations import (
+    Conversation,
+    Item,
+    Turn,
+    is_user_message,
+)
 from .shape import mark_attempt, shapes, unmarked
 
 ANY_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": True}

@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from .. import create_client, lab
-from .sessions import SessionKind, SessionPlan, items_key, open_source
+from .sessions import (
+    SessionKind,
+    SessionPlan,
+    items_key,
+    open_source,
+)
 
 DemoTopology = Literal["standalone", "sentinel", "cluster", "tls"]
 FaultName = Literal["none", "kill", "stall", "move-slot"]

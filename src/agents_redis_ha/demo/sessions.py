@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from agents.memory import Session
 
-from ..config import HAConfig
+from .. import HAConfig
 
 SessionKind = Literal["ha", "sdk"]
 
@@ -133,7 +133,7 @@ def sdk_client(config: HAConfig) -> tuple[Any, Any]:
 
 def items_key(kind: SessionKind, config: HAConfig, conversation_id: str) -> bytes:
     """The key of the list that holds a conversation's items."""
-    from ..keys import session_keys
+    from .. import session_keys
 
     if kind == "ha":
         return session_keys(config.key_prefix, conversation_id).items

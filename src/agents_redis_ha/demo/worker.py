@@ -13,7 +13,7 @@ from multiprocessing import parent_process
 from multiprocessing.queues import Queue
 from typing import Any
 
-from .. import telemetry
+from .. import counters
 from .messages import (
     COUNTERS,
     TurnError,
@@ -119,7 +119,7 @@ async def _answer(setup: WorkerSetup, source: SessionSource, task: TurnTask, out
     except Exception as failure:  # noqa: BLE001 (the user sees an error; the parent counts it)
         error = describe(failure)
     seconds = time.monotonic() - began - watch.model.seconds
-    outbox.put(TurnResult(setup.number, task, seconds, watch.right, error, watch.given, counters()))
+    outbox.put(TurnResult(setup.number, task, seconds, watch.right, error, watch.given, _counters()))
 
 
 def describe(failure: BaseException) -> TurnError:
@@ -133,7 +133,7 @@ def describe(failure: BaseException) -> TurnError:
     )
 
 
-def counters() -> dict[str, int]:
+def _counters() -> dict[str, int]:
     """The library's counters in this process."""
-    snapshot = telemetry.counters()
+    snapshot = counters()
     return {name: snapshot.get(name, 0) for name in COUNTERS}

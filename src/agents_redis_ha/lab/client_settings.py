@@ -10,7 +10,7 @@ from .server_conf import SERVICE
 from .settings import Settings, Topology
 
 if TYPE_CHECKING:
-    from agents_redis_ha.config import HAConfig
+    from agents_redis_ha._config import HAConfig
 
 
 def url_of(settings: Settings, topology: Topology, nodes: Sequence[str]) -> str:
@@ -34,7 +34,7 @@ def config_of(
     overrides: Mapping[str, Any],
 ) -> HAConfig:
     """Return the configuration for `ha_session`, with the overrides in place of its own fields."""
-    from agents_redis_ha.config import HAConfig  # late: the lab also works without the rest
+    from agents_redis_ha._config import HAConfig  # late: the lab also works without the rest
 
     tls = _tls_files(settings) or None
     fields: dict[str, Any] = {

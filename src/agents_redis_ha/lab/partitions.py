@@ -11,7 +11,7 @@ from .node import Node
 from .running import Running
 
 if TYPE_CHECKING:
-    from agents_redis_ha.config import HAConfig
+    from agents_redis_ha._config import HAConfig
 
 
 class Partitions(Running):

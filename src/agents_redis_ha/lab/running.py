@@ -26,7 +26,7 @@ from .settings import Settings, Topology
 from .waiting import wait_until
 
 if TYPE_CHECKING:
-    from agents_redis_ha.config import HAConfig
+    from agents_redis_ha._config import HAConfig
 
 
 class Running(ABC):

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .runner import Options, Result, chosen, run
-from .scenarios import BOTH, BY_NAME, SCENARIOS
-from .table import line, to_json, to_markdown
+from tests.failover.campaign.runner import Options, Result, chosen, run
+from tests.failover.campaign.scenarios import BOTH, BY_NAME, SCENARIOS
+from tests.failover.campaign.table import line, to_json, to_markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,10 +13,10 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .history import Call, Status
-from .marks import Mark
-from .shape import missing_tail
-from .views import BatchId, SessionHistory, View
+from tests.failover.campaign.history import Call, Status
+from tests.failover.campaign.marks import Mark
+from tests.failover.campaign.shape import missing_tail
+from tests.failover.campaign.views import BatchId, SessionHistory, View
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from typing import Any, cast
 from agents.items import TResponseInputItem
 
 from agents_redis_ha import AgentsRedisError, OperationError, RedisHASession
-
-from .history import Call, Op, Status
-from .marks import Mark, find_mark
-from .record import Recorder
+from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.marks import Mark, find_mark
+from tests.failover.campaign.record import Recorder
 
 _MESSAGE_LENGTH = 300
 _WHOLE = 1_000_000  # items; more than any session of the campaign has

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from .absence import Absence, find_absences
-from .findings import Kind, Report, Violation, distinct
-from .history import Call, Op, Status
-from .marks import Mark
-from .shape import check_shape
-from .views import BatchId, SessionHistory, View
+from tests.failover.campaign.absence import Absence, find_absences
+from tests.failover.campaign.findings import Kind, Report, Violation, distinct
+from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.marks import Mark
+from tests.failover.campaign.shape import check_shape
+from tests.failover.campaign.views import BatchId, SessionHistory, View
 
 
 def check(calls: Iterable[Call], stored: Mapping[str, Sequence[Mark | None]]) -> Report:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from redis.credentials import CredentialProvider
 
-from .faults_clients import USER
+from tests.failover.campaign.faults_clients import USER
 
 
 @dataclass(frozen=True)

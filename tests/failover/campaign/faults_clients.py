@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from agents_redis_ha.keys import acl_rule
+from agents_redis_ha import acl_rule
 from agents_redis_ha.lab import Node, wait_until
-
-from .strike import Strike
+from tests.failover.campaign.strike import Strike
 
 USER = "campaign"
 

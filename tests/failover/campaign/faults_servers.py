@@ -7,8 +7,7 @@ import time
 from redis.crc import key_slot
 
 from agents_redis_ha.lab import wait_until
-
-from .strike import Strike
+from tests.failover.campaign.strike import Strike
 
 _LOADED_WRITES = 15_000
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import TracebackType
 
 from agents_redis_ha.lab import wait_until
-
-from .history import Call
-from .record import load
-from .worker import WorkerSetup, worker_main
+from tests.failover.campaign.history import Call
+from tests.failover.campaign.record import load
+from tests.failover.campaign.worker import WorkerSetup, worker_main
 
 START_SECONDS = 30.0
 _BEGUN_BYTES = 2_000  # a dozen calls

@@ -6,7 +6,7 @@ import enum
 import math
 from dataclasses import dataclass
 
-from .marks import Mark
+from tests.failover.campaign.marks import Mark
 
 
 class Op(str, enum.Enum):

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .history import Call, Op, Status
-from .marks import Mark
+from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.marks import Mark
 
 
 class Recorder:

@@ -13,19 +13,17 @@ from typing import Any
 from redis.exceptions import RedisError
 
 import agents_redis_ha
-from agents_redis_ha import HAConfig, lab
-from agents_redis_ha.keys import session_keys
+from agents_redis_ha import HAConfig, lab, session_keys
 from agents_redis_ha.lab import Lab
-
-from .checker import check
-from .credentials import SecretFile
-from .faults_clients import allow_worker
-from .findings import Report, Violation
-from .fleet import Fleet
-from .scenarios import Durability, Scenario
-from .stored import read_stored
-from .strike import CLIENT_NAME, Strike
-from .worker import WorkerSetup
+from tests.failover.campaign.checker import check
+from tests.failover.campaign.credentials import SecretFile
+from tests.failover.campaign.faults_clients import allow_worker
+from tests.failover.campaign.findings import Report, Violation
+from tests.failover.campaign.fleet import Fleet
+from tests.failover.campaign.scenarios import Durability, Scenario
+from tests.failover.campaign.stored import read_stored
+from tests.failover.campaign.strike import CLIENT_NAME, Strike
+from tests.failover.campaign.worker import WorkerSetup
 
 SHARED = ("shared-0", "shared-1")
 _PASSWORD = "secret-0"

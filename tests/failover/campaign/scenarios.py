@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from . import faults_clients as clients
-from . import faults_servers as servers
-from .findings import Kind, Report, Violation
-from .strike import Strike
+from tests.failover.campaign import faults_clients as clients
+from tests.failover.campaign import faults_servers as servers
+from tests.failover.campaign.findings import Kind, Report, Violation
+from tests.failover.campaign.strike import Strike
 
 Durability = Literal["primary", "replicas"]
 BOTH = ("sentinel", "cluster")

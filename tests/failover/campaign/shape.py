@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from .findings import Kind, Violation
-from .history import Status
-from .marks import Mark
-from .views import BatchId, SessionHistory, View
+from tests.failover.campaign.findings import Kind, Violation
+from tests.failover.campaign.history import Status
+from tests.failover.campaign.marks import Mark
+from tests.failover.campaign.views import BatchId, SessionHistory, View
 
 
 def check_shape(history: SessionHistory, view: View) -> Iterator[Violation]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from agents_redis_ha.keys import session_keys
+from agents_redis_ha import session_keys
 from agents_redis_ha.lab import Lab
-
-from .marks import Mark, find_mark
+from tests.failover.campaign.marks import Mark, find_mark
 
 
 def read_stored(servers: Lab, prefix: str, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from agents_redis_ha.keys import session_keys
+from agents_redis_ha import session_keys
 from agents_redis_ha.lab import Lab, LabError, Node
-
-from .fleet import Fleet
+from tests.failover.campaign.fleet import Fleet
 
 CLIENT_NAME = "campaign"
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .findings import Kind, Report
-from .runner import Options, Result
+from tests.failover.campaign.findings import Kind, Report
+from tests.failover.campaign.runner import Options, Result
 
 _COUNTS = ("confirmed", "not_applied", "unknown", "unconfirmed", "unfinished", "history_lost", "reads", "failed_reads")
 _HEAD = ("topology", "fault", "result", "fault s", *_COUNTS, "slowest s", "lost", "lost, said", "other violations")

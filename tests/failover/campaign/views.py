@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from .history import Call, Op, Status
-from .marks import Mark
+from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.marks import Mark
 
 BatchId = tuple[str, int]
 

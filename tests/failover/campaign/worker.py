@@ -12,14 +12,12 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
-from agents_redis_ha import HAConfig, close_shared_connections, ha_session
+from agents_redis_ha import HAConfig, close_shared_connections, counters, ha_session
 from agents_redis_ha.demo.conversations import load_conversations
-from agents_redis_ha.telemetry import counters
-
-from .caller import Caller
-from .history import Call, Status
-from .marks import Mark, make_batch, put_mark
-from .record import Recorder
+from tests.failover.campaign.caller import Caller
+from tests.failover.campaign.history import Call, Status
+from tests.failover.campaign.marks import Mark, make_batch, put_mark
+from tests.failover.campaign.record import Recorder
 
 _LIMITS = (1, 4, 8, 16)
 _LONGEST = 80  # items of an owned session, before its owner clears or compacts it

@@ -1,0 +1,167 @@
+"""The log of a session: its positions, its entries, and what one change of it did. Pure.
+
+The words are Raft's (https://raft.github.io/raft.pdf, section 5.3): each change is an entry of the session's log, its
+version is the entry's index, and its operation id stands for the term. A client sends the position that it knows along,
+as Raft's leader sends prevLogIndex and prevLogTerm; a server whose log does not match refuses the change.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+__all__ = [
+    "KEEP_ALL",
+    "NO_POSITION",
+    "OPERATION_ID_BYTES",
+    "Change",
+    "ListEdit",
+    "LogEntry",
+    "LogPosition",
+    "Positioned",
+    "ReplicationHistory",
+    "Status",
+]
+
+KEEP_ALL = (0, None)
+
+OPERATION_ID_BYTES = 16
+"""Length of an operation's id; a longer member of ``ops`` is an id with its result."""
+
+
+class Status(enum.IntEnum):
+    """What a changing script did: the first element of its reply (prelude.lua)."""
+
+    REPEAT = 0
+    """The change was there already, from an earlier attempt; nothing was changed."""
+    APPLIED = 1
+    """The change was made."""
+    CONFLICT = 2
+    """The session is not as the caller saw it; nothing was changed."""
+    UNSURE = 3
+    """The newest element does not look like an item; nothing was changed."""
+    LOG_MISMATCH = 4
+    """The server's log does not hold the position that the caller knows; nothing was changed."""
+
+
+class LogPosition(NamedTuple):
+    """A position in a session's log.
+
+    Attributes:
+        version: Number of the newest change; 0 is before the first one.
+        id: The id of the change that made it; empty where it is not known.
+    """
+
+    version: int
+    id: bytes
+
+    @property
+    def position(self) -> LogPosition:
+        """The position itself: it serves where a log would that moves on."""
+        return self
+
+
+class Positioned(Protocol):
+    """What a command's log position is read from, anew for each attempt."""
+
+    @property
+    def position(self) -> LogPosition:
+        """The latest position that is known."""
+
+
+NO_POSITION = LogPosition(0, b"")
+"""Before the first change, or: nothing is known."""
+
+
+class ReplicationHistory(NamedTuple):
+    """Which data a server answered from (https://redis.io/docs/latest/operate/oss_and_stack/management/replication/).
+
+    Redis draws a new replication id whenever a server starts or is promoted. While node and id stay the same, the
+    server has lost nothing.
+
+    Attributes:
+        node: ``host:port``, or the Unix socket's path.
+        replication_id: Its id; None where it is not told.
+    """
+
+    node: str
+    replication_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListEdit:
+    """What a change did to the list of elements: ``elements[keep[0]:keep[1]] + push``."""
+
+    keep: tuple[int, int | None] = KEEP_ALL
+    push: tuple[bytes, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of its elements."""
+        return sum(map(len, self.push))
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One change, with all that is needed to make it again.
+
+    Attributes:
+        version: The version that it made.
+        id: Its id.
+        previous_id: The id of the change before it; empty where that is not known.
+        edit: What it did to the list; None if that cannot be repeated.
+        result: What its repeat returns; None for nothing.
+        made_at: When it was confirmed, by `time.monotonic` (seconds).
+    """
+
+    version: int
+    id: bytes
+    previous_id: bytes
+    edit: ListEdit | None
+    result: bytes | None = None
+    made_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def size(self) -> int:
+        """Bytes of elements that it keeps, put in and taken out."""
+        return (self.edit.size if self.edit else 0) + len(self.result or b"")
+
+    @property
+    def appends(self) -> bool:
+        """Whether it only adds elements to the end."""
+        return self.edit is not None and self.edit.keep == KEEP_ALL
+
+    @property
+    def members(self) -> list[tuple[int, bytes]]:
+        """What stands in ``ops`` for it: its version and id, and these with its result."""
+        result = [] if self.result is None else [(self.version, self.id + self.result)]
+        return [(self.version, self.id), *result]
+
+
+@dataclass(slots=True)
+class Change:
+    """What a changing command did.
+
+    Attributes:
+        status: Whether the change is there, and why not.
+        version: The version that it made, or the one that the session has.
+        history: Which server's data that is.
+        entry: The change as it can be made again; None if nothing was changed.
+    """
+
+    status: Status
+    version: int
+    history: ReplicationHistory
+    entry: LogEntry | None = None
+
+    @property
+    def result(self) -> bytes | None:
+        """What the change returned."""
+        return self.entry.result if self.entry else None
+
+    @property
+    def log_mismatch(self) -> bool:
+        """Whether it was not made, since the server's log does not hold the position that was sent along."""
+        return self.status is Status.LOG_MISMATCH

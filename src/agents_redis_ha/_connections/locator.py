@@ -1,0 +1,134 @@
+"""What a topology has to answer: which node holds these keys now. The seam between the data path and the topologies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sized
+from typing import Protocol, TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from .._asyncio import retrieve_exception
+from .._commands import Reply
+from .._config import Address, Topology
+from .failover_monitor import FailoverMonitor
+from .failures import AttemptError
+from .node import Node
+from .request import Request
+
+__all__ = ["Locator", "SingleFlight", "ask_all", "is_majority"]
+
+_Answer = TypeVar("_Answer")
+# After a majority answered: how long the others may still take, since one of them may know a newer epoch.
+_GRACE_SECONDS = 0.05
+
+
+class Locator(Protocol):
+    """Knows which node to ask now.
+
+    Attributes:
+        topology: Its name.
+        failovers: The nodes that took over from the one that was asked before, in order; None where it is not known.
+    """
+
+    topology: Topology
+    failovers: list[str | None]
+
+    @property
+    def monitor(self) -> FailoverMonitor:
+        """What wakes the operations that wait for a node."""
+
+    async def attempt(self, request: Request) -> Reply:
+        """Send a request to the node that holds its keys now; return its reply.
+
+        Raises:
+            AttemptError: It failed; redirects have been followed already.
+        """
+
+    def suspect(self, error: AttemptError) -> None:
+        """Note that a node failed: find out anew, once for all waiting operations, before the next attempt."""
+
+    def nodes(self) -> list[Node]:
+        """Return the nodes that there may be connections to now; any thread may ask."""
+
+    async def primaries(self) -> list[Node]:
+        """Return the nodes that take writes now, found out anew.
+
+        Raises:
+            AttemptError: None could be found.
+        """
+
+    async def problems(self) -> list[str]:
+        """Return what is wrong with the topology besides its primaries, in words, as of the last `primaries`."""
+
+    async def aclose(self) -> None:
+        """Close every connection and end every background task."""
+
+
+class SingleFlight:
+    """Runs a coroutine function once for all tasks that wait for it at the same time."""
+
+    def __init__(self, function: Callable[[], Awaitable[None]]) -> None:
+        self._function = function
+        self._task: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Wait for the run under way, or start one; a cancelled waiter does not stop it for the others."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._function())
+            self._task.add_done_callback(retrieve_exception)
+        task = self._task
+        # Unlike awaiting the task, this raises CancelledError only for the waiter's own cancellation: a waiter that
+        # took the task's for its own, or the other way round, would end too early or never.
+        await asyncio.wait((task,))
+        if task.cancelled():
+            raise AttemptError(RedisConnectionError("closed"), node=None, sent=False)
+        task.result()
+
+    async def aclose(self) -> None:
+        """Cancel the run under way."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+def is_majority(some: Sized, of: Sized) -> bool:
+    """Whether ``some`` are more than half of ``of``."""
+    return 2 * len(some) > len(of)
+
+
+async def ask_all(
+    questions: Mapping[Address, Awaitable[_Answer]], timeout_seconds: float
+) -> tuple[dict[Address, _Answer], dict[Address, Exception]]:
+    """Ask all nodes at once; return a majority's answers with those that come right behind, and the errors until then.
+
+    A slow node does not hold the others up, and one that knows a newer epoch than the majority is heard if it is quick.
+
+    Args:
+        questions: What to await for each node; all are awaited or cancelled.
+        timeout_seconds: After this, a node that has not answered counts as an error.
+    """
+    tasks = {asyncio.ensure_future(question): address for address, question in questions.items()}
+    answers: dict[Address, _Answer] = {}
+    errors: dict[Address, Exception] = {}
+    pending = set(tasks)
+    deadline = asyncio.get_running_loop().time() + timeout_seconds
+    try:
+        while pending:
+            left = deadline - asyncio.get_running_loop().time()
+            timeout = min(left, _GRACE_SECONDS) if is_majority(answers, questions) else left
+            done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    answers[tasks[task]] = task.result()
+                elif isinstance(error, Exception):
+                    errors[tasks[task]] = error
+    finally:
+        for task in pending:
+            task.add_done_callback(retrieve_exception)
+            task.cancel()
+            errors[tasks[task]] = asyncio.TimeoutError(f"no answer within {timeout_seconds} s")
+    return answers, errors

@@ -1,0 +1,28 @@
+"""A command on its way: what the attempts of one operation share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .._commands import Command, Positioned
+
+__all__ = ["Request"]
+
+
+@dataclass(slots=True)
+class Request:
+    """A command on its way to the node that holds its keys, sent until it succeeds or is given up.
+
+    Attributes:
+        command: What is sent.
+        log: Where the log position is read that goes along, anew for each attempt.
+        on_sent: Called with the node's name each time that the command has left.
+        sent: Whether it may have reached a server since this was last set to False.
+    """
+
+    command: Command[Any]
+    log: Positioned
+    on_sent: Callable[[str], None]
+    sent: bool = False

@@ -1,0 +1,319 @@
+"""The primary that the Sentinels elected, learned from all of them and swapped the moment that it changes.
+
+redis-py looks the primary up only when it connects, so a healthy connection to a deposed primary is never questioned.
+Here the Sentinels are asked at the first use, after every error, every ``poll_interval_seconds``, and whenever one of
+them announces a failover. Of their answers the one with the highest configuration epoch counts
+(https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/#configuration-epochs): a Sentinel that was cut
+off may name the deposed primary for as long as it likes.
+
+A Sentinel promotes a replica by a command and then waits for its own next INFO, up to a second later, to learn that it
+took effect; only then does it announce the new primary. Here the replica itself is asked: what the leading Sentinel has
+chosen, and what says itself that it is a primary, is the one that all of them are about to name. From the choice on,
+nothing is sent to the old primary: in a failover by hand that one is alive, and what it still takes is lost with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from redis import exceptions as redis_errors
+from redis.asyncio import Redis
+
+from .._asyncio import timeout_at
+from .._commands import Reply
+from .._config import (
+    Address,
+    HAConfig,
+    SentinelConfig,
+    Topology,
+)
+from ..errors import OperationError, PrimaryNotFoundError, WrongTopologyError
+from . import factory, sentinel_events
+from .diagnosis import permanent_cause
+from .failover_monitor import FailoverMonitor
+from .failures import (
+    AttemptError,
+    NoPrimaryError,
+    ShortfallError,
+    TakenOverError,
+    classify,
+)
+from .locator import (
+    SingleFlight,
+    ask_all,
+    is_majority,
+)
+from .node import Node
+from .request import Request
+from .sentinel_state import SentinelState, ask
+
+__all__ = ["SentinelLocator"]
+
+# A Sentinel tells the others of a new epoch every 2 s; a majority that names an older one for longer has been reset.
+_FORGET_EPOCH_SECONDS = 10.0
+
+
+class SentinelLocator:
+    """Asks the Sentinels which server is the primary and keeps a plain client of that one."""
+
+    topology: Topology = "sentinel"
+
+    def __init__(
+        self,
+        config: HAConfig,
+        data_client: Callable[[Address], Redis] | None = None,
+        sentinel_client: Callable[[Address], Redis] | None = None,
+    ) -> None:
+        """Make a locator without connecting.
+
+        Args:
+            config: Where the Sentinels are.
+            data_client: Returns a client of a data server; None means as the configuration says.
+            sentinel_client: Returns a client of a Sentinel; None means as the configuration says.
+        """
+        self._config = config
+        self._data_client = data_client or partial(factory.node_client, config)
+        self._sentinel_client = sentinel_client or partial(factory.sentinel_client, config)
+        self._service = config.service_name or ""
+        self._settings = config.sentinel or SentinelConfig()
+        self._sentinels = {address: self._sentinel_client(address) for address in config.nodes}
+        self._node: Node | None = None
+        self._address: Address | None = None
+        self._promoted_replica: Node | None = None
+        self._promoted_by: Address | None = None
+        self._epoch = -1
+        self._epoch_seen_at = 0.0
+        self._lease_until = 0.0
+        self._announced = 0
+        self._stale = True
+        self._refresh = SingleFlight(self._find_primary)
+        self._listeners: list[asyncio.Task[None]] = []
+        self.monitor = FailoverMonitor(self._refresh.run)
+        self.failovers: list[str | None] = []
+
+    async def attempt(self, request: Request) -> Reply:
+        """See `Locator.attempt`."""
+        if self._stale or self._node is None:
+            await self.monitor.looked()
+        if (node := self._node) is None:
+            raise _no_primary("the Sentinels named none")
+        reply = await self.monitor.send(request, node)
+        if request.command.confirmation is not None:
+            await self._check_lease(node, reply)
+        return reply
+
+    async def _check_lease(self, node: Node, reply: Reply) -> None:
+        """Confirm nothing for a primary whose lease is over: the replica that has the change may be on its side."""
+        if time.monotonic() >= self._lease_until:
+            with contextlib.suppress(AttemptError):
+                await self._refresh.run()
+        if node is not self._node or time.monotonic() >= self._lease_until:
+            cause = ShortfallError("no majority of the Sentinels grants the primary its lease", reply, 0.0)
+            raise AttemptError(cause, node=node.name, sent=True, applied=True)
+
+    def suspect(self, error: AttemptError) -> None:
+        """See `Locator.suspect`."""
+        if not isinstance(error.cause, TakenOverError):
+            self._stale = True
+            self.monitor.begin()
+
+    def nodes(self) -> list[Node]:
+        """See `Locator.nodes`."""
+        return [node for node in (self._node, self._promoted_replica) if node]
+
+    async def primaries(self) -> list[Node]:
+        """See `Locator.primaries`."""
+        await self._refresh.run()
+        return [self._node] if self._node else []
+
+    async def problems(self) -> list[str]:
+        """See `Locator.problems`."""
+        questions = {address: ask(client, self._service) for address, client in self._sentinels.items()}
+        answers = await asyncio.gather(*questions.values(), return_exceptions=True)
+        named = zip(questions, answers, strict=True)
+        return [
+            f"Sentinel {address} does not answer" for address, answer in named if not isinstance(answer, SentinelState)
+        ]
+
+    async def _find_primary(self) -> None:
+        announced = None
+        while announced != self._announced:  # else what was said may be from before that
+            announced = self._announced
+            lease_until = await self._ask_sentinels()
+        self._lease_until, self._stale = lease_until, False
+
+    async def _ask_sentinels(self) -> float:
+        """Find the primary; return until when its lease lasts."""
+        questions = {address: ask(client, self._service) for address, client in self._sentinels.items()}
+        named, errors = await ask_all(questions, self._settings.timeout_seconds)
+        answers = list(named.values())
+        if not answers:
+            raise await self._no_answer(errors)
+        if not self._listeners:
+            self._start_listening()
+        best = max(answers, key=lambda a: (a.epoch, not a.down))
+        if await self._is_promoted(named, best.epoch):
+            return 0.0
+        if best.down:
+            raise _no_primary(f"the Sentinels see the primary {best.address} as down")
+        if best.epoch < self._epoch and not self._was_reset(answers):
+            raise _no_primary(f"only Sentinels that still name the deposed primary {best.address} answer")
+        self._epoch, self._epoch_seen_at = best.epoch, time.monotonic()
+        if best.address != self._address:
+            self._switch_to(best.address)
+        return self._lease_deadline([answer for answer in answers if answer.address == best.address])
+
+    def _lease_deadline(self, answers: list[SentinelState]) -> float:
+        """Return until when no other primary can be elected: too few Sentinels can consider this one down.
+
+        It is a leader lease that the Sentinels grant without knowing. There is none while a failover, maybe one by
+        hand, is under way.
+        """
+        if any(answer.promoted_replica for answer in answers):
+            return 0.0
+        leases = sorted((answer.lease_until for answer in answers), reverse=True)
+        # All but the quorum, and one more; if only a few Sentinels are configured, the longest lease.
+        needed = max(len(self._sentinels) - max((answer.quorum for answer in answers), default=0) + 1, 1)
+        return leases[needed - 1] if needed <= len(leases) else 0.0
+
+    def _was_reset(self, answers: list[SentinelState]) -> bool:
+        """Whether the Sentinels forgot their epochs (rebuilt, SENTINEL RESET): a majority, and for some time."""
+        return self._is_settled() and is_majority(answers, self._sentinels)
+
+    def _is_settled(self) -> bool:
+        return time.monotonic() - self._epoch_seen_at > _FORGET_EPOCH_SECONDS
+
+    async def _is_promoted(self, named: dict[Address, SentinelState], epoch: int) -> bool:
+        """Whether the node in use, maybe as of now, is a promoted replica that is still to be announced."""
+        leader = next((a for a, s in named.items() if s.promoted_replica and s.epoch == epoch >= self._epoch), None)
+        if leader is None:
+            # It was announced or the promotion given up, unless the Sentinel that would know is not among those.
+            if self._promoted_by in named or epoch != self._epoch or self._is_settled():
+                self._promoted_by = None
+            return self._promoted_by is not None
+        self._lease_until = 0.0
+        promoted = named[leader].promoted_replica
+        role = await self._role_of(promoted) if promoted else None
+        if promoted is None or role is None:
+            return False
+        if role != b"master":
+            raise _no_primary(f"the replica {promoted} is just being promoted")
+        if self._promoted_by is None:
+            self._epoch, self._epoch_seen_at = epoch, time.monotonic()
+        self._promoted_by = leader
+        if promoted != self._address:
+            self._switch_to(promoted)
+        return True
+
+    async def _role_of(self, address: Address) -> bytes | None:
+        """Return what a replica that was told to become the primary says that it is; None without an answer."""
+        node = self._node
+        if node is None or address != self._address:
+            node = self._promoted_replica = self._prepared(address)
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout_seconds
+        for _ in range(2):  # a promotion cuts every connection to the replica (sentinel.c, sentinelSendSlaveOf)
+            with contextlib.suppress(AttemptError, asyncio.TimeoutError):
+                async with timeout_at(deadline):
+                    (role,) = await node.call(("ROLE",))
+                    return bytes(role[0])
+        if node is self._node:  # never back to the one that it took over from
+            raise _no_primary(f"the promoted replica {address} does not answer")
+        return None
+
+    def _prepared(self, address: Address) -> Node:
+        """Return a node for this address: the promoted replica's, if it is that one."""
+        if (promoted := self._promoted_replica) is not None:
+            if promoted.name == str(address):
+                return promoted
+            promoted.retire()
+        return Node(str(address), partial(self._data_client, address), self._config.pool)
+
+    def _switch_to(self, address: Address) -> None:
+        old, self._node, self._address = self._node, self._prepared(address), address
+        self._promoted_replica = None
+        if old is not None:
+            self.failovers.append(self._node.name)
+            old.retire()
+            self.monitor.cut(old)
+        self.monitor.topology_changed()
+
+    async def _no_answer(self, errors: dict[Address, Exception]) -> AttemptError:
+        """Return the error for a round in which no Sentinel named a primary: at once and clear where it will last."""
+        text = "; ".join(f"Sentinel {address}: {_first_line(error)}" for address, error in errors.items())
+        kinds = [await self._permanent(address, error) for address, error in errors.items()]
+        permanent = next((kind for kind in kinds if kind is not None), None)
+        if permanent is not None and not all(_is_refusal(error) for error in errors.values()):
+            # Some could not be reached: they may know better, unless none ever will (wrong name, wrong password).
+            permanent = permanent if self._epoch < 0 else None
+        cause = NoPrimaryError(f"no Sentinel names a primary of {self._service!r} ({text})")
+        return AttemptError(cause, node=None, sent=False, permanent=permanent)
+
+    async def _permanent(self, address: Address, error: Exception) -> type[OperationError] | None:
+        if isinstance(error, redis_errors.ResponseError):
+            if "No such master" in str(error):
+                return PrimaryNotFoundError
+            if "unknown command" in str(error):
+                return WrongTopologyError
+        failure = classify(error, sent=True)
+        if not failure.retry:
+            return failure.error
+        if self._epoch >= 0:
+            return None
+        attempt = AttemptError(error, node=str(address), sent=True)
+        return await permanent_cause(attempt, factory.dialled(self._config, address), self._settings.tls)
+
+    def _start_listening(self) -> None:
+        pause = self._settings.poll_interval_seconds
+        jobs: list[Coroutine[Any, Any, None]] = [self._poll()]
+        jobs += [
+            sentinel_events.follow(client, self._service, self._note_step, self._look_again, pause)
+            for client in map(self._sentinel_client, self._sentinels)
+        ]
+        self._listeners = [asyncio.ensure_future(job) for job in jobs]
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll_interval_seconds)
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        try:
+            await self._refresh.run()
+        except Exception:  # noqa: BLE001 (the next operation asks again and reports what is wrong)
+            self._stale = True
+
+    async def _note_step(self) -> None:
+        """Look again, and until then neither send nor confirm anything: the primary may be about to be replaced."""
+        self._announced += 1
+        self._lease_until, self._stale = 0.0, True
+        self.monitor.begin()  # until it is settled
+        await self._look_again()
+
+    async def aclose(self) -> None:
+        """See `Locator.aclose`."""
+        for task in self._listeners:
+            task.cancel()
+        if self._listeners:
+            await asyncio.wait(self._listeners)
+        await self.monitor.aclose()
+        await self._refresh.aclose()
+        await asyncio.gather(*(client.aclose() for client in self._sentinels.values()))
+        for node in filter(None, (self._node, self._promoted_replica)):
+            await node.aclose()
+
+
+def _no_primary(reason: str) -> AttemptError:
+    return AttemptError(NoPrimaryError(reason), node=None, sent=False)
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, (redis_errors.ResponseError, redis_errors.AuthenticationError))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

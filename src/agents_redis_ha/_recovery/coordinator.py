@@ -1,0 +1,318 @@
+"""Keeps histories whole: notices with each operation whether a server has lost what was known, and puts it back.
+
+How it goes, and why several processes that do it at the same time do no harm, is in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import replace
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+from .._asyncio import retrieve_exception, timeout_at
+from .._commands import (
+    NO_POSITION,
+    Change,
+    Command,
+    Description,
+    ListEdit,
+    LogEntry,
+    LogPosition,
+    Reading,
+    ReplicationHistory,
+    ServerState,
+    SessionSpec,
+    append,
+    inspect,
+    restore,
+)
+from .._commands.change import OPERATION_ID_BYTES
+from .._config import HAConfig
+from .._retry import Executor, Operation
+from .._telemetry import OperationSpan
+from ..errors import DeadlineExceededError, HistoryLostError, OperationError, lost_in_words
+from .journal import Journal, SessionLog, Snapshot
+from .replay import (
+    Plan,
+    first_divergence,
+    fragments_of,
+    hint_name,
+    is_noop,
+    make_plan,
+    pack,
+    unpack,
+)
+
+__all__ = ["RecoveryCoordinator"]
+
+_Result = TypeVar("_Result", Change, Reading, Description)
+
+# Between two looks whether other processes have put back what is missing here.
+_SHORTEST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.1
+# After a failover, so many sessions are looked at at the same time.
+_SWEEPERS = 4
+
+
+class RecoveryCoordinator:
+    """The operations of all sessions that share an executor, with what this process knows of their histories.
+
+    Attributes:
+        executor: Sends the commands.
+    """
+
+    def __init__(self, config: HAConfig, executor: Executor, journal: Journal | None = None) -> None:
+        """Make a coordinator.
+
+        Args:
+            config: How much to keep, and what to do with what is lost.
+            executor: Sends the commands.
+            journal: What is known already; None means nothing.
+        """
+        self.executor = executor
+        self._repair = config.repair
+        self._journal = Journal(config.repair.max_changes, config.repair.max_bytes) if journal is None else journal
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()  # as long as a task waits
+        self._failovers = 0
+        self._live: set[ReplicationHistory] = set()  # which have replied since the last failover or restart
+        self._sweep: asyncio.Task[None] | None = None
+
+    async def aclose(self) -> None:
+        """Close the connections; operations under way end with an error."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            await asyncio.wait((self._sweep,))
+        await self.executor.aclose()
+
+    async def execute(self, operation: Operation, command: Command[_Result], *, report_loss: bool = True) -> _Result:
+        """Execute a command on the history that this process knows, never on less of it.
+
+        Args:
+            operation: The operation that it is for.
+            command: What to do.
+            report_loss: Whether the caller can be told of a loss; a cancelled one cannot.
+
+        Raises:
+            HistoryLostError: What was known is gone, and cannot be put back; the command was not executed.
+            OperationError: It failed; `outcome` says whether its change may be there.
+        """
+        while True:
+            log = self._log(command.spec)
+            if report_loss:
+                self._report_loss(operation, log)
+            result = command.decode(await operation.run(command, log))
+            if not result.log_mismatch:
+                self._note(operation, log, result)
+                return result
+            await self._reconcile(operation, command.spec)
+
+    def _log(self, spec: SessionSpec) -> SessionLog:
+        return self._journal.log(spec) if self._repair.max_changes else SessionLog(spec)
+
+    def _report_loss(self, operation: Operation, log: SessionLog) -> None:
+        """Tell the user once of what is gone."""
+        versions, log.lost = log.lost, ()
+        if versions and self._repair.on_loss == "raise":
+            raise operation.error(HistoryLostError, lost_in_words(versions), versions=versions)
+
+    def _note(self, operation: Operation, log: SessionLog, result: Change | Reading | Description) -> None:
+        if isinstance(result, Change):
+            self._note_change(operation, log, result)
+        elif isinstance(result, Reading):
+            self._note_description(operation, log, result.session)
+            self._keep_snapshot(log, result)
+        else:
+            self._note_description(operation, log, result)
+
+    def _note_change(self, operation: Operation, log: SessionLog, change: Change) -> None:
+        before, entry = log.history, change.entry
+        expires_at = log.expires_at
+        if log.spec.ttl_ms:
+            expires_at = time.monotonic() + log.spec.ttl_ms / 1000
+        log.see(LogPosition(change.version, entry.id if entry else b""), change.history, expires_at)
+        if entry is not None and self._repair.max_changes:
+            self._journal.keep(log, entry)
+        self._start_sweep(operation, before, change.history)
+
+    def _keep_snapshot(self, log: SessionLog, reading: Reading) -> None:
+        session = reading.session
+        kept = (snapshot for snapshot in log.snapshots if snapshot.version == session.version)
+        if any(snapshot.count >= reading.count for snapshot in kept):
+            return
+        # With hiredis the elements are read behind the description: there may be newer ones among them.
+        if 0 < reading.count <= session.length and self._repair.max_changes:
+            snapshot = Snapshot(
+                session.version,
+                session.generation,
+                session.length,
+                reading.count,
+                reading.joined,
+                reading.separator,
+                log.members_until(session.version, session.members),
+            )
+            self._journal.keep(log, snapshot)
+
+    def _note_description(self, operation: Operation, log: SessionLog, session: Description) -> None:
+        before = log.history
+        id_ = next((m for v, m in session.members if v == session.version and len(m) == OPERATION_ID_BYTES), b"")
+        expires_at = time.monotonic() + session.ttl_ms / 1000 if session.ttl_ms > 0 else None
+        log.see(LogPosition(session.version, id_), session.history, expires_at)
+        self._start_sweep(operation, before, session.history)
+
+    async def _reconcile(self, operation: Operation, spec: SessionSpec) -> None:
+        """Bring the server and what is known together; one task a session does it, the others wait."""
+        lock = self._locks.setdefault(spec.keys.items, asyncio.Lock())
+        try:
+            async with timeout_at(operation.deadline), lock:
+                await self._reconcile_alone(operation, spec)
+        except asyncio.TimeoutError as error:
+            reason = "the server lost changes that other processes are still putting back"
+            raise operation.error(DeadlineExceededError, reason) from error
+
+    async def _reconcile_alone(self, operation: Operation, spec: SessionSpec) -> None:
+        missed, hints, pause = NO_POSITION, dict[str, bytes](), 0.0
+        while True:
+            command = inspect(spec, hints)
+            found = command.decode(await operation.run(command, missed))
+            log = self._log(spec)
+            if await self._is_reconciled(operation, log, found):
+                return
+            hinted, own = [unpack(hint) for hint in found.hints], fragments_of(log, found)
+            plan = make_plan([*hinted, *own], found, max(log.version, found.fence))
+            patient = found.fence and found.fence_age_seconds < self._repair.patience_seconds
+            if plan.missing and (patient or not found.fence):
+                # Other processes may know it: leave hints of what is known here, and wait for them.
+                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                pause = min(max(2 * pause, _SHORTEST_LOOK_SECONDS), _LONGEST_LOOK_SECONDS)
+                there = set(map(hint_name, hinted))
+                missed = log.position
+                hints = {hint_name(part): pack(part) for part in own if hint_name(part) not in there}
+            elif await self._restore(operation, spec, found, plan):
+                self._note_restored(operation, log, found, plan)
+                return
+
+    async def _restore(self, operation: Operation, spec: SessionSpec, found: ServerState, plan: Plan) -> bool:
+        command = restore(
+            spec,
+            fence=found.fence,
+            version=plan.version,
+            generation=plan.generation,
+            keep=plan.keep,
+            push=plan.push,
+            members=plan.members,
+            abandons=bool(plan.missing),
+        )
+        return command.decode(await operation.run(command, found))
+
+    async def _is_reconciled(self, operation: Operation, log: SessionLog, found: ServerState) -> bool:
+        """Return whether nothing is missing, or nothing of it can come back; lift the fence then."""
+        known, late = log.version, list[LogEntry]()
+        if self._was_deleted(log, found):
+            self._journal.forget(log)
+        elif first_divergence(log, found) is not None:
+            late = self._abandon(operation, log, found)
+        elif max(known, found.fence) > found.version:
+            return False
+        else:
+            log.see(found.position, found.history, log.expires_at)
+            self._live.add(found.history)
+        if found.fence and found.fence <= max(known, found.version):
+            nothing = Plan(found.version, found.generation, (0, found.length), (), (), ())
+            await self._restore(operation, log.spec, found, nothing)
+        await self._put_at_the_end(operation, log, late)
+        return True
+
+    def _was_deleted(self, log: SessionLog, found: ServerState) -> bool:
+        """Whether the session was deleted by another client: the server that confirmed it lost nothing since."""
+        if log.history != found.history or found.history.replication_id is None:
+            return False
+        diverges_at = first_divergence(log, found)
+        return found.version < log.version if diverges_at is None else not is_noop(found.ids[diverges_at])
+
+    def _abandon(self, operation: Operation, log: SessionLog, found: ServerState) -> list[LogEntry]:
+        """Adopt the history that was begun in place of the known one; return the entries to put behind it."""
+        there = set(found.ids.values())
+        diverges_at = first_divergence(log, found) or 0
+        gone = {version: id_ for version, id_ in log.ids.items() if version >= diverges_at}
+        lost = [version for version, id_ in gone.items() if id_ not in there]
+        late = list[LogEntry]()
+        if self._repair.on_divergence == "append":
+            late = [entry for version, entry in sorted(log.entries.items()) if version in lost and entry.appends]
+        self._journal.forget(log)
+        log.see(found.position, found.history, None)
+        self._lose(operation, log, tuple(sorted({*lost} - {entry.version for entry in late})))
+        return late
+
+    async def _put_at_the_end(self, operation: Operation, log: SessionLog, entries: list[LogEntry]) -> None:
+        spec, done = replace(log.spec, confirmation=None), 0  # a shortfall would count as the operation's own
+        try:
+            for entry in entries:
+                command = append(spec, entry.edit.push if entry.edit else (), operation_id=entry.id)
+                change = command.decode(await operation.run(command, NO_POSITION))
+                if change.log_mismatch:  # lost again meanwhile
+                    break
+                self._note_change(operation, log, change)
+                done += 1
+        finally:
+            if done:
+                operation.span.restored(done)
+            self._lose(operation, log, tuple(entry.version for entry in entries[done:]))
+
+    def _note_restored(self, operation: Operation, log: SessionLog, found: ServerState, plan: Plan) -> None:
+        ids = {version: id_ for version, id_ in plan.members if len(id_) == OPERATION_ID_BYTES}
+        lost = {version for version in plan.missing if version <= log.version}
+        own = [entry for version, entry in log.entries.items() if version > found.version and version not in lost]
+        replaced = {entry.version for entry in own if ids.get(entry.version, entry.id) != entry.id}
+        if replaced:  # by what another process knew, which went on from another primary
+            self._journal.forget(log)
+        log.see(LogPosition(plan.version, ids.get(plan.version, b"")), found.history, log.expires_at)
+        if plan.missing and self._repair.max_changes:
+            noops = [LogEntry(version, id_, b"", ListEdit()) for version, id_ in plan.members if is_noop(id_)]
+            self._journal.abandon(log, noops)
+        count = plan.version - found.version - len(plan.missing) - bool(plan.missing)
+        if count:
+            operation.span.restored(count)
+        self._lose(operation, log, tuple(sorted(lost | replaced)))
+
+    def _lose(self, operation: Operation, log: SessionLog, versions: tuple[int, ...]) -> None:
+        if versions:
+            log.lost = tuple(sorted({*log.lost, *versions}))
+            operation.span.lost(versions)
+
+    def _start_sweep(self, operation: Operation, before: ReplicationHistory | None, now: ReplicationHistory) -> None:
+        """After a failover or a restart, look at the other sessions too: they may not be used again for long."""
+        happened = len(self.executor.locator.failovers)
+        if happened == self._failovers and (before is None or before == now):
+            self._live.add(now)
+            return
+        self._failovers = happened
+        self._live = {now}
+        if self._sweep is None or self._sweep.done():
+            self._sweep = asyncio.ensure_future(self._sweep_all(operation.span))
+            self._sweep.add_done_callback(retrieve_exception)
+
+    async def _sweep_all(self, cause: OperationSpan) -> None:
+        sweepers = asyncio.Semaphore(_SWEEPERS)
+
+        async def look_at(log: SessionLog) -> None:
+            async with sweepers:
+                if log.version and log.history not in self._live:
+                    await self._check(log.spec, cause)
+
+        await asyncio.gather(*(look_at(log) for log in reversed(list(self._journal))))
+
+    async def _check(self, spec: SessionSpec, cause: OperationSpan) -> None:
+        topology = self.executor.locator.topology
+        span = OperationSpan("check", topology, spec.session_id, spec.show_id, cause=cause)
+        operation = self.executor.begin(span, changes=False)
+        try:
+            await self._reconcile(operation, spec)
+        except OperationError as error:  # the session's next operation looks again
+            span.finish(error)
+        except BaseException as error:
+            span.finish(error)
+            raise
+        else:
+            span.finish()

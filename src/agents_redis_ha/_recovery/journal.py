@@ -1,0 +1,243 @@
+"""What this process knows of the sessions that it used lately: enough to notice lost history, and to put it back. Pure.
+
+Of each session: the latest log position that was seen, this process's own changes, and the newest snapshot. All of it
+is bounded in number, bytes and age; see `RepairConfig` for what the bounds mean.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from .._commands import NO_POSITION, LogEntry, LogPosition, ReplicationHistory, SessionSpec
+from .._commands.change import OPERATION_ID_BYTES
+from .._commands.commands import Member
+
+__all__ = ["MOST_IDS", "Journal", "SessionLog", "Snapshot"]
+
+MOST_IDS = 1024
+"""So many versions back, the ids of a session's changes are known."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The newest elements of a session, as they were read.
+
+    Attributes:
+        version: The session's version then.
+        generation: Its generation: changes that are no appends.
+        length: How many elements it had.
+        count: How many of them were read.
+        joined: These, with the separator between two of them.
+        separator: What stands between.
+        members: The newest changes up to the version, as in ``ops``.
+    """
+
+    version: int
+    generation: int
+    length: int
+    count: int
+    joined: bytes
+    separator: bytes
+    members: tuple[Member, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds all elements, not only the newest."""
+        return self.count >= self.length
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes that it keeps: members hold what was popped."""
+        return len(self.joined) + sum(len(member) for _, member in self.members)
+
+    def newest(self, count: int) -> list[bytes]:
+        """Return the newest so many of the elements that were read."""
+        return self.joined.split(self.separator)[self.count - count :] if count else []
+
+
+@dataclass
+class SessionLog:
+    """What is known of one session.
+
+    Attributes:
+        spec: The session.
+        position: The latest log position that was seen.
+        history: Which server's data had it.
+        seen_at: When, by `time.monotonic` (seconds).
+        expires_at: When the session expires, if it is not changed, by `time.monotonic`; None means never or not known.
+        whole: The newest snapshot of all elements, as far as it is still kept.
+        tail: A newer one of the newest elements.
+        entries: Own changes by version, the oldest first.
+        others: Ids of other processes' changes by version, as far as they are known.
+        lost: Versions that are gone for good, of which the user has not been told yet.
+    """
+
+    spec: SessionSpec
+    position: LogPosition = NO_POSITION
+    history: ReplicationHistory | None = None
+    seen_at: float = 0.0
+    expires_at: float | None = None
+    whole: Snapshot | None = None
+    tail: Snapshot | None = None
+    entries: dict[int, LogEntry] = field(default_factory=dict)
+    others: dict[int, bytes] = field(default_factory=dict)
+    lost: tuple[int, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """The latest version that was seen; 0 is none."""
+        return self.position.version
+
+    @property
+    def horizon_seconds(self) -> float:
+        """What was seen longer ago does not count."""
+        return self.spec.retention_ms / 1000
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots that are kept."""
+        return [snapshot for snapshot in (self.whole, self.tail) if snapshot]
+
+    @property
+    def ids(self) -> dict[int, bytes]:
+        """All ids that are known, by version."""
+        latest = {self.position.version: self.position.id} if self.position.id else {}
+        return {**self.others, **{version: entry.id for version, entry in self.entries.items()}, **latest}
+
+    def members_until(self, version: int, newest: Iterable[Member]) -> tuple[Member, ...]:
+        """Return what stands in ``ops`` for the latest changes up to a version, as far as it is known.
+
+        Args:
+            version: The last one.
+            newest: What was just read there.
+        """
+        known: dict[Member, None] = {}
+        for snapshot in self.snapshots:
+            known.update(dict.fromkeys(snapshot.members))
+        known.update(dict.fromkeys(member for entry in self.entries.values() for member in entry.members))
+        known.update(dict.fromkeys(newest))
+        return tuple(member for member in known if version - MOST_IDS < member[0] <= version)
+
+    def see(self, position: LogPosition, history: ReplicationHistory, expires_at: float | None) -> None:
+        """Note that a server has this position."""
+        self.seen_at = time.monotonic()
+        self.expires_at = expires_at
+        if position.version > self.version or (position.version == self.version and position.id):
+            self.position = position
+        if position.version == self.version:
+            self.history = history
+
+
+class Journal:
+    """The session logs of this process, the latest used last, within bounds."""
+
+    def __init__(self, max_changes: int, max_bytes: int) -> None:
+        """Make an empty journal.
+
+        Args:
+            max_changes: Most own changes, and most sessions; 1 or more.
+            max_bytes: Most bytes of elements, own, popped and read.
+        """
+        self._max_changes, self._max_bytes = max_changes, max_bytes
+        self._logs: OrderedDict[bytes, SessionLog] = OrderedDict()
+        self._changes = self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def __iter__(self) -> Iterator[SessionLog]:
+        return iter(list(self._logs.values()))
+
+    def log(self, spec: SessionSpec) -> SessionLog:
+        """Return what is known of a session.
+
+        What was seen longer ago than a change's id is remembered, or may have expired meanwhile, is not known any more:
+        the session may have been cleared since, of which the server would have no trace.
+        """
+        key = spec.keys.items
+        log = self._logs.get(key)
+        if log is None:
+            log = self._logs[key] = SessionLog(spec)
+            self._keep_within_bounds(log)
+            return log
+        self._logs.move_to_end(key)
+        log.spec = spec
+        now = time.monotonic()
+        expired = log.expires_at is not None and now >= log.expires_at
+        if log.version and (expired or now - log.seen_at > log.horizon_seconds):
+            self.forget(log)
+        return log
+
+    def forget(self, log: SessionLog) -> None:
+        """Know nothing of a session any more, but what the user still has to be told."""
+        log.position, log.history, log.expires_at = NO_POSITION, None, None
+        log.others.clear()
+        self._replace(log, None, None)
+        self._drop(log, list(log.entries))
+
+    def keep(self, log: SessionLog, kept: LogEntry | Snapshot) -> None:
+        """Keep a change or a snapshot to put it back if need be, and drop the oldest until the bounds hold."""
+        if self._logs.setdefault(log.spec.keys.items, log) is not log:
+            return  # it was dropped while the operation was under way, and begun anew
+        self._logs.move_to_end(log.spec.keys.items)
+        if isinstance(kept, LogEntry):
+            self._drop(log, (kept.version,))  # of a history that is gone, if there was one
+            log.entries[kept.version] = kept
+            self._changes += 1
+            self._bytes += kept.size
+            if kept.previous_id and kept.version - 1 not in log.entries:
+                log.others[kept.version - 1] = kept.previous_id
+        else:
+            self._keep_snapshot(log, kept)
+        self._keep_within_bounds(log)
+
+    def abandon(self, log: SessionLog, noops: Iterable[LogEntry]) -> None:
+        """Keep the no-op entries in the place of changes that were given up; a snapshot behind them tells no more."""
+        self._replace(log, log.whole, None)
+        for noop in noops:
+            self.keep(log, noop)
+
+    def _keep_snapshot(self, log: SessionLog, snapshot: Snapshot) -> None:
+        if snapshot.version < max((kept.version for kept in log.snapshots), default=0):
+            return
+        log.others.update((version, id_) for version, id_ in snapshot.members if len(id_) == OPERATION_ID_BYTES)
+        if snapshot.size > self._max_bytes:
+            return  # its own changes would be dropped for nothing
+        if snapshot.is_whole:
+            self._replace(log, snapshot, None)
+            self._drop(log, [version for version in log.entries if version <= snapshot.version])
+        else:
+            self._replace(log, log.whole, snapshot)
+
+    def _replace(self, log: SessionLog, whole: Snapshot | None, tail: Snapshot | None) -> None:
+        before = sum(snapshot.size for snapshot in log.snapshots)
+        log.whole, log.tail = whole, tail
+        self._bytes += sum(snapshot.size for snapshot in log.snapshots) - before
+
+    def _drop(self, log: SessionLog, versions: Iterable[int]) -> None:
+        for version in versions:
+            entry = log.entries.pop(version, None)
+            if entry is not None:
+                self._changes -= 1
+                self._bytes -= entry.size
+
+    def _keep_within_bounds(self, latest: SessionLog) -> None:
+        old = time.monotonic() - latest.horizon_seconds
+        while latest.entries and next(iter(latest.entries.values())).made_at < old:
+            self._drop(latest, (next(iter(latest.entries)),))
+        if len(latest.others) > 2 * MOST_IDS:
+            for version in sorted(latest.others)[:-MOST_IDS]:
+                del latest.others[version]
+        while self._bytes > self._max_bytes or max(self._changes, len(self._logs)) > self._max_changes:
+            key, oldest = next(iter(self._logs.items()))
+            if oldest is not latest:
+                self.forget(oldest)
+                del self._logs[key]
+            elif oldest.snapshots and self._bytes > self._max_bytes:
+                self._replace(oldest, None, None)
+            else:
+                self._drop(oldest, [next(iter(oldest.entries))])

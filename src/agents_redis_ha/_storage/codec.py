@@ -1,0 +1,109 @@
+"""Item ↔ bytes: one JSON object an element, nothing wrapped around it. Pure.
+
+Writing uses the standard library: exact for big integers and NaN, refuses what is not JSON. Non-ASCII text is stored as
+UTF-8 (half the bytes of escapes for Chinese or Japanese), except where an item holds a lone surrogate, which only an
+escape can carry. Reading uses pydantic-core's parser, which is there with the SDK, is as exact for all of the above and
+takes a third of the time; what it refuses (lone surrogates, nesting over 200) the standard library decides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from agents.items import TResponseInputItem
+from pydantic import BaseModel
+from pydantic_core import from_json
+
+from ..errors import InvalidItemError
+
+__all__ = ["decode_item", "decode_joined", "encode_items"]
+
+
+def _dump_model(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True, warnings=False)
+    raise TypeError(f"a {type(value).__name__} is not JSON")
+
+
+_READABLE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_dump_model)
+_ESCAPED = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=_dump_model)
+
+
+def encode_items(items: Iterable[TResponseInputItem]) -> list[bytes]:
+    """Return each item as the JSON that is stored for it.
+
+    Args:
+        items: Mappings of JSON values; the OpenAI SDK's pydantic models are taken too, as the fields that were set.
+
+    Raises:
+        InvalidItemError: An item is no JSON object. Nothing was sent.
+    """
+    return [_encode(index, item) for index, item in enumerate(items)]
+
+
+def _encode(index: int, item: object) -> bytes:
+    try:
+        value = _dump_model(item) if isinstance(item, BaseModel) else item
+        if not isinstance(value, dict):
+            raise InvalidItemError(index, f"it is a {type(item).__name__}, not a JSON object")
+        _check_keys(value)
+        return _READABLE.encode(value).encode()
+    except UnicodeEncodeError:
+        return _ESCAPED.encode(value).encode()
+    except InvalidItemError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
+        # The text of json's own errors names types and positions, never a value.
+        raise InvalidItemError(index, str(error)) from None
+
+
+def _check_keys(value: Any) -> None:
+    """Refuse keys that are no texts: json would make them texts, and lose one of two that become the same."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a key is a {type(key).__name__}, not a text")
+            if isinstance(part, (dict, list, tuple)):
+                _check_keys(part)
+    else:
+        for part in value:
+            if isinstance(part, (dict, list, tuple)):
+                _check_keys(part)
+
+
+def decode_item(element: bytes) -> TResponseInputItem | None:
+    """Return the item of one stored element, or None if the element is not a JSON object."""
+    try:
+        value = from_json(element)
+    except ValueError:
+        try:
+            value = json.loads(element.decode())
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, dict) else None  # type: ignore[return-value]  # a dict is all a TypedDict is
+
+
+def decode_joined(joined: bytes, count: int, separator: bytes) -> list[TResponseInputItem | None]:
+    """Return the items of ``count`` elements that were joined by ``,<number>,``; None for each corrupt one.
+
+    One parse of the whole reply takes a third of the time of one parse an element. That an element which is no JSON by
+    itself could become some by its neighbours' help is ruled out by the number between them, which no writer knew.
+
+    Args:
+        joined: The elements, in order, with the separator between two of them.
+        count: How many elements were joined.
+        separator: ``,<number>,`` with a number drawn at random for this one read.
+    """
+    if not count:
+        return []
+    marker = int(separator[1:-1])
+    try:
+        values: Any = from_json(b"[" + joined + b"]")
+    except ValueError:
+        return [decode_item(element) for element in joined.split(separator)]
+    items, markers = values[::2], values[1::2]
+    if len(items) == count and markers.count(marker) == len(markers) == count - 1 and set(map(type, items)) == {dict}:
+        return items  # type: ignore[no-any-return]
+    return [decode_item(element) for element in joined.split(separator)]

@@ -1,1 +1,0 @@
-"""Real faults on real servers."""

@@ -1,0 +1,113 @@
+"""What stands in for servers in the unit tests: a locator whose replies are scripted, and commands on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from agents_redis_ha import session_keys
+from agents_redis_ha._commands import (
+    NO_POSITION,
+    REPLICATION_INFO,
+    Command,
+    Positioned,
+    ReplicationHistory,
+    Reply,
+    SessionSpec,
+    append,
+)
+from agents_redis_ha._connections import AttemptError, Request
+
+WHO_IS_THERE = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n"
+I_AM = b"# Replication\r\nrole:master\r\nmaster_replid:" + b"1f" * 20 + b"\r\n"
+
+SPEC = SessionSpec(session_keys("p", "u"), "u")
+NODE = "h:1"
+
+
+def introduction(packed: bytes) -> tuple[list[bytes], bytes]:
+    """Return the reply to the question in front of a new connection's first request, if it is there, and the rest."""
+    return ([I_AM] if packed.startswith(WHO_IS_THERE) else []), packed.removeprefix(WHO_IS_THERE)
+
+
+def request(command: Command[Any] | None = None, log: Positioned = NO_POSITION) -> Request:
+    """Return a command on its way; an append if none is given."""
+    return Request(command or append(SPEC, [b"{}"]), log, lambda node: None)
+
+
+def reply(value: Any = None, *trailing: Any, node: str = NODE, replication_id: str | None = "1f") -> Reply:
+    """Return what a node answered."""
+    return Reply(value, list(trailing), ReplicationHistory(node, replication_id), NO_POSITION)
+
+
+class FakeMonitor:
+    """The topology never changes."""
+
+    topology_epoch = 0
+
+    async def wait_for_topology_change(self, seconds: float, since_epoch: int) -> None:
+        await asyncio.sleep(seconds)
+
+
+class FakeLocator:
+    """Answers each attempt with the next of its replies; the last one is repeated.
+
+    A reply is raised if it is an exception, called with the request if it can be, and else what the script returns.
+    """
+
+    topology: Any = "sentinel"
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies = list(replies)
+        self.attempts = 0
+        self.suspected: list[AttemptError] = []
+        self.requests: list[Request] = []
+        self.failovers: list[str | None] = []
+        self.closed = 0
+        self.monitor: Any = FakeMonitor()
+        self.replication_id = "1f"
+
+    async def attempt(self, request: Request) -> Reply:
+        self.attempts += 1
+        self.requests.append(request)
+        found = await self.reply_to(request)
+        if getattr(found, "sent", True):
+            request.on_sent(getattr(found, "node", None) or NODE)
+        if callable(found):
+            found = await found(request)
+        if isinstance(found, BaseException):
+            raise found
+        if isinstance(found, Reply):
+            return found
+        history = ReplicationHistory(NODE, self.replication_id)
+        trailing = [I_AM for each in request.command.trailing if each == REPLICATION_INFO]
+        return Reply(found, trailing, history, request.log.position)
+
+    async def reply_to(self, request: Request) -> Any:
+        """Return the next of the replies."""
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+    def suspect(self, error: AttemptError) -> None:
+        self.suspected.append(error)
+
+    def nodes(self) -> list[Any]:
+        return []
+
+    async def primaries(self) -> list[Any]:
+        return []
+
+    async def problems(self) -> list[str]:
+        return []
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+def described(length: int = 0, version: int = 0) -> list[Any]:
+    """Return what a script says about a session; see `description` in prelude.lua."""
+    time = b"1700000000000" if version else b""
+    return [length, -1 if version else -2, time, time, b"%d" % version if version else b"", b"", b"", []]
+
+
+def failed(cause: BaseException, *, sent: bool = False, node: str | None = NODE, **more: Any) -> AttemptError:
+    return AttemptError(cause, node=node, sent=sent, **more)

@@ -1,0 +1,305 @@
+"""Who shares connections, and that none is left open, used in another loop or used after a fork. No servers."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import warnings
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from tests.unit._sessions.conftest import FakeLocator, described
+
+from agents_redis_ha import (
+    ClosedError,
+    ConfigurationError,
+    HAConfig,
+    SessionStore,
+    close_shared_connections,
+    ha_session,
+    sharing,
+)
+from agents_redis_ha._sessions.shared_connections import shared_keeper
+
+CONFIG = HAConfig(nodes=["h"], password="p")
+EMPTY_READ = [described(), 0, []]
+
+
+class Locators:
+    """Makes locators that note when they are used and closed, and in which loop."""
+
+    def __init__(self) -> None:
+        self.made: list[FakeLocator] = []
+
+    def __call__(self, config: HAConfig) -> FakeLocator:
+        locator = FakeLocator(EMPTY_READ)
+        self.made.append(locator)
+        return locator
+
+    @property
+    def open(self) -> int:
+        return sum(1 for locator in self.made if not locator.closed)
+
+
+@pytest.fixture
+def locators(monkeypatch: pytest.MonkeyPatch) -> Locators:
+    made = Locators()
+    monkeypatch.setattr(sharing, "create_locator", made)
+    return made
+
+
+def same_config() -> HAConfig:
+    return HAConfig.from_url("redis://:p@h:6379/0")
+
+
+async def test_equal_configurations_share_one_keeper_within_a_loop(locators: Locators) -> None:
+    sources = [shared_keeper(CONFIG), shared_keeper(CONFIG), shared_keeper(same_config())]
+    assert same_config() == CONFIG
+    assert len({id(source()) for source in sources}) == 1
+    assert sources[0]() is sources[0]()
+    assert len(locators.made) == 1
+    await close_shared_connections()
+
+
+async def test_different_configurations_share_nothing(locators: Locators) -> None:
+    for change in ({"db": 1}, {"password": "other"}, {"nodes": ["i"]}):
+        shared_keeper(CONFIG.replace(**change))()
+    assert len(locators.made) == 3
+    await close_shared_connections()
+    assert locators.open == 0
+
+
+async def test_a_users_client_is_shared_with_nobody_elses(locators: Locators) -> None:
+    one, other = Redis(), Redis()
+    keepers = [shared_keeper(CONFIG, client)() for client in (one, one, other)]
+    assert keepers[0] is keepers[1]
+    assert keepers[0] is not keepers[2]
+    assert shared_keeper(CONFIG)() not in keepers
+    assert len({keeper.executor for keeper in keepers}) == 2
+    await close_shared_connections()
+
+
+async def test_making_a_session_opens_nothing(locators: Locators) -> None:
+    for _ in range(10):
+        ha_session(CONFIG)
+    assert locators.made == []
+
+
+def test_a_session_can_be_made_outside_of_any_loop(locators: Locators) -> None:
+    session = ha_session(CONFIG, "u")
+    assert asyncio.run(session.get_items()) == []
+
+
+async def test_a_thousand_sessions_share_one_locator(locators: Locators) -> None:
+    await asyncio.gather(*(ha_session(CONFIG).get_items() for _ in range(1000)))
+    assert len(locators.made) == 1
+    await close_shared_connections()
+
+
+def test_each_loop_has_connections_of_its_own_and_closes_them_at_its_end(locators: Locators) -> None:
+    source = shared_keeper(CONFIG)
+    keepers = []
+
+    async def job() -> None:
+        keepers.append(source())
+        assert locators.open == 1
+
+    for count in range(1, 6):
+        asyncio.run(job())
+        assert len(locators.made) == count
+        assert locators.open == 0
+    assert len({id(keeper) for keeper in keepers}) == len({id(keeper.executor) for keeper in keepers}) == 5
+    assert all(locator.closed == 1 for locator in locators.made)
+
+
+def test_connections_are_closed_when_the_job_fails_too(locators: Locators) -> None:
+    async def job() -> None:
+        await ha_session(CONFIG).get_items()
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        asyncio.run(job())
+    assert [locator.closed for locator in locators.made] == [1]
+
+
+def test_one_session_serves_many_loops(locators: Locators) -> None:
+    session = ha_session(CONFIG, "u")
+    for _ in range(3):
+        assert asyncio.run(session.get_items()) == []
+    assert [(locator.attempts, locator.closed) for locator in locators.made] == [(1, 1)] * 3
+
+
+def test_two_loops_of_two_moments_never_mix(locators: Locators) -> None:
+    session = ha_session(CONFIG, "u")
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    for loop in (*loops, *loops, *loops):
+        loop.run_until_complete(session.get_items())
+    assert [locator.attempts for locator in locators.made] == [3, 3]
+    for loop in loops:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    assert locators.open == 0
+
+
+def test_a_loop_that_was_closed_without_shutting_down_is_forgotten(locators: Locators) -> None:
+    session = ha_session(CONFIG, "u")
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(session.get_items())
+    loop.close()
+    asyncio.run(session.get_items())
+    assert loop not in sharing._registry._loops
+    assert locators.made[0].closed == 0  # nothing can be awaited there any more
+    del session
+    gc.collect()
+
+
+async def test_after_closing_a_session_finds_new_connections(locators: Locators) -> None:
+    session = ha_session(CONFIG, "u")
+    await session.get_items()
+    await close_shared_connections()
+    assert [locator.closed for locator in locators.made] == [1]
+    await session.get_items()
+    assert [(locator.attempts, locator.closed) for locator in locators.made] == [(1, 1), (1, 0)]
+    await close_shared_connections()
+    await close_shared_connections()
+    assert [locator.closed for locator in locators.made] == [1, 1]
+
+
+async def test_closing_one_session_leaves_the_shared_connections(locators: Locators) -> None:
+    async with ha_session(CONFIG, "u") as session:
+        await session.get_items()
+    assert locators.open == 1
+    with pytest.raises(ClosedError):
+        await session.get_items()
+    await close_shared_connections()
+
+
+def test_what_was_closed_by_hand_is_not_closed_again_by_the_loops_end(locators: Locators) -> None:
+    async def job() -> None:
+        session = ha_session(CONFIG, "u")
+        await session.get_items()
+        await close_shared_connections()
+        gc.collect()  # the first guard is finalised
+        await asyncio.sleep(0)
+        await session.get_items()
+
+    asyncio.run(job())
+    assert [locator.closed for locator in locators.made] == [1, 1]
+
+
+async def test_after_a_fork_nothing_inherited_is_used_or_closed(
+    locators: Locators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_registry", registry := sharing._Registry())
+    session = ha_session(CONFIG, "u")
+    await session.get_items()
+    registry.leave_behind()  # what os.register_at_fork calls in the child
+    await close_shared_connections()
+    await session.get_items()
+    inherited, own = locators.made
+    assert (inherited.attempts, inherited.closed) == (1, 0)
+    assert (own.attempts, own.closed) == (1, 0)
+    assert registry._inherited  # kept: finalising it would disturb the parent's sockets
+    await close_shared_connections()
+    assert (inherited.closed, own.closed) == (0, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_a_forked_child_starts_without_connections(locators: Locators) -> None:
+    session = ha_session(CONFIG, "u")
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(session.get_items())
+
+    def in_the_child() -> int:
+        if sharing._registry._loops or not sharing._registry._inherited:
+            return 2
+        asyncio.run(session.get_items())
+        if [(locator.attempts, locator.closed) for locator in locators.made] != [(1, 0), (1, 1)]:
+            return 3
+        return 0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of other tests; this child makes no use of them
+        child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = in_the_child()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [(locator.attempts, locator.closed) for locator in locators.made] == [(1, 0)]
+    loop.run_until_complete(session.get_items())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    assert [(locator.attempts, locator.closed) for locator in locators.made] == [(2, 1)]
+
+
+async def test_a_client_that_cannot_be_used_is_said(locators: Locators) -> None:
+    source = shared_keeper(CONFIG, object())  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError) as caught:
+        source()
+    assert caught.value.field == "client"
+
+
+def test_a_client_that_cannot_be_used_is_said_before_any_operation() -> None:
+    import redis
+
+    with pytest.raises(ConfigurationError):
+        ha_session(client=redis.Redis())  # type: ignore[call-overload]
+
+
+async def test_sessions_that_differ_in_their_lifetime_or_prefix_share_their_connections(locators: Locators) -> None:
+    try:
+        for tenant in range(50):
+            await ha_session(CONFIG, "u", key_prefix=f"tenant-{tenant}", ttl=100 + tenant).get_items()
+        assert len(locators.made) == 1
+    finally:
+        await close_shared_connections()
+
+
+async def test_one_failing_close_does_not_keep_the_others_open(locators: Locators) -> None:
+    class Stubborn(FakeLocator):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise OSError("cannot close")
+
+    shared_keeper(CONFIG)()
+    other = shared_keeper(CONFIG.replace(db=1))()
+    other.executor.locator = Stubborn(EMPTY_READ)
+    shared_keeper(CONFIG.replace(db=2))()
+    with pytest.raises(OSError, match="cannot close"):
+        await close_shared_connections()
+    await asyncio.sleep(0)
+    assert sum(locator.closed for locator in locators.made) == 2
+    assert asyncio.get_running_loop() not in sharing._registry._loops
+
+
+async def test_a_store_shares_with_nobody_and_closes_what_it_made(locators: Locators) -> None:
+    async with SessionStore(CONFIG) as store, SessionStore(CONFIG) as other:
+        for owner in (store, store, other):
+            await owner.session("u").get_items()
+        await ha_session(CONFIG, "u").get_items()
+        assert len(locators.made) == 3
+        session = store.session("u")
+    assert locators.open == 1
+    with pytest.raises(ClosedError):
+        await session.get_items()
+    with pytest.raises(ClosedError):
+        await store.health()
+    await close_shared_connections()
+    assert locators.open == 0
+
+
+def test_a_store_belongs_to_the_loop_of_its_first_use(locators: Locators) -> None:
+    store = SessionStore(CONFIG)
+
+    async def use() -> Any:
+        return await store.session("u").get_items()
+
+    assert asyncio.run(use()) == []
+    with pytest.raises(ClosedError, match="another event loop"):
+        asyncio.run(use())
+    assert len(locators.made) == 1
