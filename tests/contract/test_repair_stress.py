@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from tests.support.history import History, message, texts
 
 from agents_redis_ha import HistoryLostError, RedisHASession, SessionStore, lab
+from tests.support.history import History, message, texts
 
 ITEMS_OF_A_BATCH = (1, 1, 2, 5)
 

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from .._asyncio import retrieve_exception, timeout_at
 from .._commands import (
     NO_POSITION,
+    OPERATION_ID_BYTES,
     Change,
     Command,
     Description,
@@ -29,7 +30,6 @@ from .._commands import (
     inspect,
     restore,
 )
-from .._commands.change import OPERATION_ID_BYTES
 from .._config import HAConfig
 from .._retry import Executor, Operation
 from .._telemetry import OperationSpan

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .._commands import ListEdit, LogEntry, ServerState, new_operation_id
-from .._commands.change import KEEP_ALL
-from .._commands.commands import Member
+from .._commands import KEEP_ALL, ListEdit, LogEntry, Member, ServerState, new_operation_id
 from .journal import MOST_IDS, SessionLog, Snapshot
 
 __all__ = [
