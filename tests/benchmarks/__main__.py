@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agents_redis_ha import lab
 from tests.benchmarks.results import as_json, as_markdown, as_text, versions
-from tests.benchmarks.stages import elsewhere, standalone
+from tests.benchmarks.stages import beside, elsewhere, standalone
 from tests.benchmarks.worker import keep_apart
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
@@ -19,9 +19,11 @@ def main() -> int:
     """Run the benchmarks; return 1 if a target is missed and that was asked for."""
     options = _options()
     common = {"conversations": options.conversations, "processor": keep_apart()}
-    rows = standalone(common, quick=options.quick)
-    if not options.quick:
-        rows += elsewhere(common)
+    if options.beside:
+        rows = beside(common, options.beside.resolve())
+    else:
+        rows = standalone(common, quick=options.quick)
+        rows += [] if options.quick else elsewhere(common)
     header = versions(".".join(map(str, lab.find_server().version)))
     print(json.dumps(as_json(rows, header), indent=2) if options.json else as_text(rows, header))
     if options.write:
@@ -35,6 +37,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds on a standalone server: does it run at all")
+    parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="compare with the code of another working tree")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the markers of this file")

@@ -18,6 +18,8 @@ NAMES = {
     "other": "openai-agents-session",
     "plain": "without OpenTelemetry",
     "unobserved": "without the code that observes",
+    "before": "the other checkout",
+    "again": "noise: the other checkout by itself",
 }
 _COLUMNS = ("ours", "floor", "sdk", "other")
 

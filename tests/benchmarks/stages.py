@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from agents_redis_ha import lab
@@ -17,6 +18,8 @@ from tests.benchmarks.worker import Worker
 Target = tuple[Literal["<=", ">="], float]
 _ALL = ("ours", "floor", "sdk", "other")
 _FLOOR_TAG = "floor"
+# Beside another checkout, a row that is slower by more is a finding.
+_MOST_SLOWER = 1.05
 _SPEED, _NO_SPEED = "standalone", "standalone, without hiredis"
 _UNOBSERVED = "standalone, observation cut out"
 _CONFIRMED, _TLS, _AWAY, _RECORDING = ", `replicas=1`", ", TLS", ", behind a proxy", ", OpenTelemetry recording"
@@ -95,9 +98,8 @@ def elsewhere(common: Mapping[str, Any]) -> list[Row]:
     """Measure the append on other servers, confirmed by a replica and further away, beside the bare commands there."""
     rows = []
     for setup in _ELSEWHERE:
-        topology: Any = setup.partition(",")[0]
         with ExitStack() as stack:
-            servers = stack.enter_context(lab.start(topology, tls=_TLS in setup, proxies=_AWAY in setup))
+            servers = stack.enter_context(_servers(setup))
             workers = {
                 name: stack.enter_context(_worker(servers, name, common)) for name in (setup, setup + _RECORDING)
             }
@@ -107,7 +109,47 @@ def elsewhere(common: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _worker(servers: lab.Lab, setup: str, common: Mapping[str, Any]) -> Worker:
+def beside(common: Mapping[str, Any], checkout: Path) -> list[Row]:
+    """Measure every load with this code and another checkout's, in turn: did a change make anything slower?
+
+    Two workers run the other's code. How far apart these are is the noise.
+
+    Args:
+        common: ``conversations`` and ``processor`` of every worker's setup.
+        checkout: Root of the other working tree; this interpreter runs its source.
+    """
+    rows = []
+    for setup in (_SPEED, _NO_SPEED, _SPEED + _RECORDING, *_ELSEWHERE):
+        with ExitStack() as stack:
+            servers = stack.enter_context(_servers(setup))
+            workers = {
+                name: stack.enter_context(_worker(servers, setup, common, other))
+                for name, other in (("ours", None), ("before", checkout), ("again", checkout))
+            }
+            for measurement in MEASUREMENTS if setup in (_SPEED, _NO_SPEED) else (_APPEND,):
+                lanes = [Lane(name, "ours") for name in workers]
+                samples = _interleaved(workers, lanes, measurement, quick=False)
+                rows.append(_beside_row(measurement, setup, {lane.setup: samples[lane] for lane in lanes}))
+    return rows
+
+
+def _beside_row(measurement: Measurement, setup: str, samples: Mapping[str, Sequence[float]]) -> Row:
+    unit = measurement.unit
+    bound: Target = (">=", 1 / _MOST_SLOWER) if unit == "/s" else ("<=", _MOST_SLOWER)
+    ratios = [
+        Ratio("before", _ratio(unit, samples["ours"], samples["before"]), bound),
+        Ratio("again", _ratio(unit, samples["again"], samples["before"])),
+    ]
+    figures = {name: _in_unit(unit, statistics.median(times)) for name, times in samples.items()}
+    return Row(measurement.title, setup, unit, figures, ratios)
+
+
+def _servers(setup: str) -> lab.Lab:
+    topology: Any = setup.partition(",")[0]
+    return lab.start(topology, tls=_TLS in setup, proxies=_AWAY in setup)
+
+
+def _worker(servers: lab.Lab, setup: str, common: Mapping[str, Any], checkout: Path | None = None) -> Worker:
     return Worker(
         {
             **common,
@@ -117,7 +159,8 @@ def _worker(servers: lab.Lab, setup: str, common: Mapping[str, Any]) -> Worker:
             "python_parser": setup == _NO_SPEED,
             "telemetry": setup.endswith(_RECORDING),
             "unobserved": setup == _UNOBSERVED,
-        }
+        },
+        checkout,
     )
 
 

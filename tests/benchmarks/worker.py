@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -41,11 +42,15 @@ class Worker:
     Args:
         setup: ``url``, ``floor_address``, ``floor_tag``, ``conversations``, ``python_parser``, ``telemetry``,
             ``unobserved``, ``processor``.
+        checkout: Root of another working tree whose code is measured; None means this code.
     """
 
-    def __init__(self, setup: Mapping[str, Any]) -> None:
+    def __init__(self, setup: Mapping[str, Any], checkout: Path | None = None) -> None:
         command = [sys.executable, "-m", __name__, json.dumps(setup)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        path = {} if checkout is None else {"PYTHONPATH": str(checkout / "src")}
+        self._process = subprocess.Popen(
+            command, cwd=checkout, env={**os.environ, **path}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def sample(self, load: str, contender: str) -> float:
         """Return the seconds that one operation of a load took a contender.

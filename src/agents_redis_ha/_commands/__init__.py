@@ -13,18 +13,7 @@ from .change import (
     Status,
 )
 from .command import REPLICATION_INFO, Argument, Command, Confirmation, Reply, Script, SessionSpec, load_script
-from .commands import (
-    ChangeCommand,
-    append,
-    clear,
-    info,
-    inspect,
-    new_operation_id,
-    pop,
-    read,
-    replace,
-    restore,
-)
+from .commands import ChangeCommand, append, clear, info, inspect, new_operation_id, pop, read, replace, restore
 from .state import Description, Member, Reading, ServerState
 
 __all__ = [

@@ -1,15 +1,7 @@
 """What can be configured, and from which text. No I/O happens here."""
 
 from .model import HAConfig, Topology
-from .parts import (
-    Address,
-    DurabilityConfig,
-    PoolConfig,
-    RepairConfig,
-    RetryConfig,
-    SentinelConfig,
-    TLSConfig,
-)
+from .parts import Address, DurabilityConfig, PoolConfig, RepairConfig, RetryConfig, SentinelConfig, TLSConfig
 
 __all__ = [
     "Address",

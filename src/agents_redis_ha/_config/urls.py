@@ -17,12 +17,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from ..errors import ConfigurationError
-from .parts import (
-    DEFAULT_PORT,
-    DEFAULT_SENTINEL_PORT,
-    ENVIRONMENT_PREFIX,
-    Address,
-)
+from .parts import DEFAULT_PORT, DEFAULT_SENTINEL_PORT, ENVIRONMENT_PREFIX, Address
 
 __all__ = ["OPTIONS", "parse_environment", "parse_url"]
 

@@ -24,17 +24,8 @@ from ..errors import OperationError, WrongTopologyError
 from . import factory
 from .diagnosis import permanent_cause
 from .failover_monitor import FailoverMonitor
-from .failures import (
-    AttemptError,
-    NoPrimaryError,
-    TakenOverError,
-    classify,
-)
-from .locator import (
-    SingleFlight,
-    ask_all,
-    is_majority,
-)
+from .failures import AttemptError, NoPrimaryError, TakenOverError, classify
+from .locator import SingleFlight, ask_all, is_majority
 from .node import Node
 from .request import Request
 

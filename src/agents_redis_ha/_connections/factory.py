@@ -14,12 +14,7 @@ from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
 from redis.maint_notifications import MaintNotificationsConfig
 
-from .._config import (
-    Address,
-    HAConfig,
-    SentinelConfig,
-    TLSConfig,
-)
+from .._config import Address, HAConfig, SentinelConfig, TLSConfig
 from ..errors import ConfigurationError
 
 __all__ = ["Client", "create_client", "node_client", "sentinel_client"]

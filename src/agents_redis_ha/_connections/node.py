@@ -163,7 +163,7 @@ class Node:
                 if request is not None:
                     request.sent = True
                 introduced = connection in self._introduced
-                if not introduced:  # who is it: in front of the first request of a new connection, in the same write
+                if not introduced:  # in front of the first request of a new connection, in the same write
                     commands = (REPLICATION_INFO, *commands)
                 await wire.send(connection, commands)
                 if request is not None:  # what it does takes no time: the reply is under way

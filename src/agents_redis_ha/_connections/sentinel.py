@@ -26,28 +26,13 @@ from redis.asyncio import Redis
 
 from .._asyncio import timeout_at
 from .._commands import Reply
-from .._config import (
-    Address,
-    HAConfig,
-    SentinelConfig,
-    Topology,
-)
+from .._config import Address, HAConfig, SentinelConfig, Topology
 from ..errors import OperationError, PrimaryNotFoundError, WrongTopologyError
 from . import factory, sentinel_events
 from .diagnosis import permanent_cause
 from .failover_monitor import FailoverMonitor
-from .failures import (
-    AttemptError,
-    NoPrimaryError,
-    ShortfallError,
-    TakenOverError,
-    classify,
-)
-from .locator import (
-    SingleFlight,
-    ask_all,
-    is_majority,
-)
+from .failures import AttemptError, NoPrimaryError, ShortfallError, TakenOverError, classify
+from .locator import SingleFlight, ask_all, is_majority
 from .node import Node
 from .request import Request
 from .sentinel_state import SentinelState, ask

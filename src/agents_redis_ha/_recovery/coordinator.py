@@ -35,16 +35,7 @@ from .._retry import Executor, Operation
 from .._telemetry import OperationSpan
 from ..errors import DeadlineExceededError, HistoryLostError, OperationError, lost_in_words
 from .journal import Journal, SessionLog, Snapshot
-from .replay import (
-    Plan,
-    first_divergence,
-    fragments_of,
-    hint_name,
-    is_noop,
-    make_plan,
-    pack,
-    unpack,
-)
+from .replay import Plan, first_divergence, fragments_of, hint_name, is_noop, make_plan, pack, unpack
 
 __all__ = ["RecoveryCoordinator"]
 

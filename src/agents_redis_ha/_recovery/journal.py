@@ -12,15 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from .._commands import (
-    NO_POSITION,
-    OPERATION_ID_BYTES,
-    LogEntry,
-    LogPosition,
-    Member,
-    ReplicationHistory,
-    SessionSpec,
-)
+from .._commands import NO_POSITION, OPERATION_ID_BYTES, LogEntry, LogPosition, Member, ReplicationHistory, SessionSpec
 
 __all__ = ["MOST_IDS", "Journal", "SessionLog", "Snapshot"]
 
