@@ -95,8 +95,13 @@ class Relay:
 
     async def _hold(self, seconds: float) -> None:
         if seconds > 0:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._healed().wait(), seconds)
+            # Not wait_for: before Python 3.12 that loses a cancellation which comes in the very moment of the healing,
+            # and the pump would go on for ever.
+            healing = asyncio.ensure_future(self._healed().wait())
+            try:
+                await asyncio.wait([healing], timeout=seconds)
+            finally:
+                healing.cancel()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
