@@ -3,31 +3,83 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from agents_redis_ha.lab.faults import Faults, Traffic
-from agents_redis_ha.lab.relay import Relay
+from agents_redis_ha.lab import relay as relay_module
+from agents_redis_ha.lab.exchange import Exchange
+from agents_redis_ha.lab.faults import Faults, Flow, Traffic
+from agents_redis_ha.lab.wire import Wire
 
-ENOUGH_TURNS = 50  # of the loop; a relay without sockets needs about five to end
+ENOUGH_TURNS = 50  # of the loop; a relay without sockets needs about ten to end
+REQUEST = b"PING\r\n"
 
 
 class Sink:
-    """A writer that has no socket and is never full."""
+    """A writer that has no socket."""
 
     def __init__(self) -> None:
+        self.transport = self
         self.closed = False
+        self.written = b""
+        self.drained = asyncio.Event()
+        self.drained.set()
+        self.error: Exception | None = None
 
     def write(self, chunk: bytes) -> None:
-        pass
+        self.written += chunk
 
     async def drain(self) -> None:
-        pass
+        await self.drained.wait()
+        if self.error:
+            raise self.error
 
     def close(self) -> None:
         self.closed = True
+
+    abort = close
+
+    async def wait_closed(self) -> None:
+        pass
+
+    def get_extra_info(self, _: str) -> None:
+        return None
+
+
+class Ends:
+    """The streams of both sides: the client's and the server's, the latter found by whoever dials it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.readers = [asyncio.StreamReader(), asyncio.StreamReader()]
+        self.sinks = [Sink(), Sink()]
+        streams = list(zip(self.readers, self.sinks, strict=True))
+
+        async def accept(*_: Any) -> Any:
+            return streams[0]
+
+        async def dial(*_: Any, **__: Any) -> Any:
+            return streams[1]
+
+        monkeypatch.setattr(relay_module, "open_accepted", accept)
+        monkeypatch.setattr(asyncio, "open_connection", dial)
+
+    @property
+    def closed(self) -> bool:
+        return all(sink.closed for sink in self.sinks)
+
+
+@pytest.fixture
+async def ends(monkeypatch: pytest.MonkeyPatch) -> Ends:
+    return Ends(monkeypatch)
+
+
+def exchange(ends: Ends, faults: Faults, healed: asyncio.Event) -> Exchange:
+    return Exchange(
+        socket.socket(), ("", 0), tls=None, upstream_tls=None, faults=faults, traffic=Traffic(), healed=lambda: healed
+    )
 
 
 async def turns(number: int) -> None:
@@ -35,29 +87,73 @@ async def turns(number: int) -> None:
         await asyncio.sleep(0)
 
 
-async def held(faults: Faults) -> tuple[asyncio.Event, list[asyncio.StreamReader], list[Sink], asyncio.Task[None]]:
-    """Return the healing, both readers, both writers and the task of a relay that holds a request or a reply."""
-    healed = asyncio.Event()
-    readers, sinks = [asyncio.StreamReader(), asyncio.StreamReader()], [Sink(), Sink()]
-    client, server = ((reader, cast(Any, sink)) for reader, sink in zip(readers, sinks, strict=True))
-    task = asyncio.ensure_future(Relay(client, server, faults, Traffic(), lambda: healed).run())
-    for reader in readers:
-        reader.feed_data(b"+PING\r\n")
-    await turns(10)
-    assert not task.done()
-    return healed, readers, sinks, task
-
-
 @pytest.mark.parametrize("side", [0, 1], ids=["client", "server"])
 @pytest.mark.parametrize("lead", range(-5, 6))
-async def test_a_connection_ends_whose_one_side_closes_while_healing_lets_the_other_go(side: int, lead: int) -> None:
-    faults = Faults()
+async def test_a_connection_ends_whose_one_side_closes_while_healing_lets_the_other_go(
+    ends: Ends, side: int, lead: int
+) -> None:
+    faults, healed = Faults(), asyncio.Event()
     faults.reply_delay, faults.request_delay = (30, 0) if side == 0 else (0, 30)
-    healed, readers, sinks, task = await held(faults)
-    events: list[Callable[[], None]] = [readers[side].feed_eof, healed.set]
+    task = exchange(ends, faults, healed).start()
+    for reader in ends.readers:
+        reader.feed_data(REQUEST)
+    await turns(ENOUGH_TURNS)
+    assert not task.done()
+    events: list[Callable[[], None]] = [ends.readers[side].feed_eof, healed.set]
     for event in events if lead >= 0 else reversed(events):
         event()
         await turns(abs(lead))
     await turns(ENOUGH_TURNS)
     assert task.done()
-    assert all(sink.closed for sink in sinks)
+    assert ends.closed
+
+
+async def test_a_request_that_was_held_when_the_blackhole_opened_is_lost(ends: Ends) -> None:
+    faults = Faults()
+    faults.request_delay = 0.001
+    relay = exchange(ends, faults, asyncio.Event())
+    task = relay.start()
+    ends.readers[0].feed_data(REQUEST)
+    await turns(ENOUGH_TURNS)
+    faults.flow = Flow.BLACKHOLE
+    ends.readers[0].feed_eof()
+    await task
+    assert ends.sinks[1].written == b""
+
+
+async def test_what_follows_on_lost_bytes_is_lost_too_until_the_connection_is_reset(ends: Ends) -> None:
+    faults = Faults()
+    relay = exchange(ends, faults, asyncio.Event())
+    task = relay.start()
+    faults.flow = Flow.BLACKHOLE
+    ends.readers[0].feed_data(REQUEST)
+    await turns(ENOUGH_TURNS)
+    faults.clear()
+    ends.readers[0].feed_data(REQUEST)
+    await turns(ENOUGH_TURNS)
+    assert ends.sinks[1].written == b""
+    assert relay.mends
+    relay.abort()
+    await turns(ENOUGH_TURNS)
+    assert task.done()
+    assert ends.closed
+
+
+async def test_a_peer_that_dies_in_a_partition_vanishes_also_for_one_who_waits_to_write_to_it(ends: Ends) -> None:
+    is_open = True
+    relay = Wire(socket.socket(), ("", 0), lambda: is_open)
+    task = relay.start()
+    ends.sinks[1].drained.clear()
+    ends.readers[0].feed_data(REQUEST)
+    await turns(ENOUGH_TURNS)
+    is_open = False
+    ends.sinks[1].error = ConnectionResetError()
+    ends.sinks[1].drained.set()
+    await turns(ENOUGH_TURNS)
+    assert not task.done()
+    is_open = True
+    assert relay.mends
+    relay.abort()
+    await turns(ENOUGH_TURNS)
+    assert task.done()
+    assert ends.closed

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -203,3 +208,75 @@ def test_a_proxy_survives_a_restart_of_its_server(topology: lab.Lab, proxy: lab.
             client.get("key")
         topology.restart(topology.primary())
         assert client.ping()
+
+
+def test_refusing_resets_a_connection_whose_way_to_the_server_is_still_being_made(
+    proxy: lab.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialling, cut_off = threading.Event(), asyncio.Event()
+    dial_now = asyncio.open_connection
+
+    async def dial_slowly(*args: Any, **options: Any) -> Any:
+        dialling.set()
+        await cut_off.wait()
+        return await dial_now(*args, **options)
+
+    async def go_on() -> None:
+        cut_off.set()
+
+    monkeypatch.setattr(asyncio, "open_connection", dial_slowly)
+    with socket.create_connection((proxy.host, proxy.port), timeout=10) as connection:
+        assert dialling.wait(10)
+        proxy.refuse()
+        proxy._loop.run(go_on())
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+        lab.wait_until(lambda: proxy.connections == 0, "the connection to be given up")
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_closing_ends_a_connection_that_is_just_being_accepted(topology: lab.Lab, turns: int) -> None:
+    node = topology.primary()
+    proxy = lab.Proxy(node.host, node.port)
+
+    async def connect() -> socket.socket:  # in the proxy's own thread, which turns so many times before it closes
+        connection = socket.create_connection((proxy.host, proxy.port), timeout=10)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await proxy._stop_listening()
+        return connection
+
+    with proxy._loop.run(connect()) as connection:
+        proxy.close()
+        gc.collect()
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+def test_closing_cuts_a_connection_to_a_server_that_does_not_take_what_is_left_of_a_request() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        with lab.Proxy(*server.getsockname()) as proxy:
+            with socket.create_connection((proxy.host, proxy.port), timeout=10) as client:
+                client.settimeout(0.5)
+                with contextlib.suppress(TimeoutError):  # neither the kernel nor the proxy holds more
+                    while True:
+                        client.send(b"x" * 65536)
+            taken, _ = server.accept()
+        gc.collect()
+        with taken, contextlib.suppress(ConnectionResetError):
+            taken.settimeout(10)
+            while taken.recv(65536):
+                pass
+
+
+def test_an_error_in_a_function_that_chooses_requests_is_told(
+    proxy: lab.Proxy, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    def choose(request: bytes) -> bool:
+        raise ValueError("a mistake in the test")
+
+    proxy.cut_replies(choose)
+    with pytest.raises(redis.ConnectionError):
+        client.ping()
+    lab.wait_until(lambda: "a mistake in the test" in caplog.text, "the mistake to be told")

@@ -58,4 +58,15 @@ class LoopThread:
         try:
             self._loop.run_forever()
         finally:
+            self._loop.run_until_complete(_end_tasks())
             self._loop.close()
+
+
+async def _end_tasks() -> None:
+    """Cancel what still runs in the loop, and wait for it: also what asyncio itself began."""
+    await asyncio.sleep(0)  # all have begun then; one that has not would leave a socket open behind it
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # one more turn of the loop, in which the transports are closed

@@ -7,17 +7,17 @@ what is cut vanishes: bytes, the ends of connections, and new connections, which
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from .errors import LabError, PortTakenError
 from .loop_thread import LoopThread
 from .node import Node
 from .ports import BUS_OFFSET, HOST, release_port, reserve_port
-from .relay import reset
+from .relays import Listener, Relays
 from .wire import Wire
 
 MINIMUM_VERSION = (7, 0, 0)  # the first with bind-source-addr
@@ -25,7 +25,7 @@ _FIRST_SOURCE = 11
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relay:
+class Door:
     """A port through which a server is reached.
 
     Attributes:
@@ -54,14 +54,13 @@ class Network:
             raise LabError(f"links=True needs servers of 7.0 or newer, which have bind-source-addr; this is {version}")
         _check_sources()
         self._loop = LoopThread("network")
-        self._listeners: dict[Relay, asyncio.AbstractServer] = {}
+        self._listeners: dict[Door, Listener] = {}
         self._sources: dict[str, Node] = {}
         self._ports: list[int] = []
         self._sides: dict[Node, int] = {}
         self._sides_made = 0
         self._unreplicated: set[Node] = set()
-        self._wires: set[Wire] = set()
-        self._handlers: set[asyncio.Task[None]] = set()
+        self._relays = Relays()
 
     def attach(self, node: Node, *, with_bus: bool) -> None:
         """Give a server, before its start, a source address and a relay, which it is to announce.
@@ -73,22 +72,20 @@ class Network:
             node.source = f"127.0.0.{_FIRST_SOURCE + len(self._sources)}"
             self._sources[node.source] = node
         else:
-            self._loop.run(
-                self._shut([relay for relay in self._listeners if relay.target is node and not relay.beside])
-            )
+            self._loop.run(self._shut([door for door in self._listeners if door.target is node and not door.beside]))
         node.announced_port = reserve_port(with_bus=with_bus)
-        self._open(Relay(target=node, port=node.announced_port))
+        self._open(Door(target=node, port=node.announced_port))
         if with_bus:
-            self._open(Relay(target=node, port=node.announced_port + BUS_OFFSET, bus=True))
+            self._open(Door(target=node, port=node.announced_port + BUS_OFFSET, bus=True))
 
     def address_beside(self, node: Node, target: Node) -> str:
         """Return where the clients that stand beside `node` reach `target`."""
-        for relay in self._listeners:
-            if relay.beside is node and relay.target is target:
-                return f"{HOST}:{relay.port}"
-        relay = Relay(target=target, port=reserve_port(), beside=node)
-        self._open(relay)
-        return f"{HOST}:{relay.port}"
+        for door in self._listeners:
+            if door.beside is node and door.target is target:
+                return f"{HOST}:{door.port}"
+        door = Door(target=target, port=reserve_port(), beside=node)
+        self._open(door)
+        return f"{HOST}:{door.port}"
 
     def isolate(self, nodes: Iterable[Node]) -> None:
         """Put these servers on a side of their own."""
@@ -124,60 +121,42 @@ class Network:
         # In the relays' own thread: so no chunk is between its check and its delivery.
         self._sides = self._sides if sides is None else sides
         self._unreplicated = self._unreplicated if unreplicated is None else unreplicated
-        for wire in [wire for wire in self._wires if wire.mends]:
-            wire.abort()
+        self._relays.abort_mended()
 
-    def _passes(self, relay: Relay, source: Node | None) -> bool:
-        if source in self._unreplicated and not relay.bus and not relay.beside:
+    def _passes(self, door: Door, source: Node | None) -> bool:
+        if source in self._unreplicated and not door.bus and not door.beside:
             return False
         side = self._sides.get(source, 0) if source else 0
-        return side == self._sides.get(relay.target, 0)
+        return side == self._sides.get(door.target, 0)
 
-    def _open(self, relay: Relay) -> None:
-        self._ports.append(relay.port)
+    def _open(self, door: Door) -> None:
+        self._ports.append(door.port)
         try:
-            self._loop.run(self._listen(relay))
+            self._loop.run(self._listen(door))
         except OSError as error:
-            raise PortTakenError(f"no relay can listen on {HOST}:{relay.port}: {error}") from error
+            raise PortTakenError(f"no relay can listen on {HOST}:{door.port}: {error}") from error
 
-    async def _listen(self, relay: Relay) -> None:
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._accept(relay, reader, writer)
+    async def _listen(self, door: Door) -> None:
+        self._listeners[door] = self._relays.listen(door.port, partial(self._accepted, door))
 
-        self._listeners[relay] = await asyncio.start_server(accept, HOST, relay.port, family=socket.AF_INET)
+    def _accepted(self, door: Door, connection: socket.socket, host: str) -> Wire:
+        source = door.beside or self._sources.get(host)
+        server = _upstream(door, by_server=source is not None and not door.beside)
+        return Wire(connection, server, lambda: self._passes(door, source))
 
-    async def _accept(self, relay: Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handler = asyncio.current_task()
-        if handler is None:
-            raise LabError("a connection is handled by a task")
-        source = relay.beside or self._sources.get(writer.get_extra_info("peername")[0])
-        wire = Wire((reader, writer), lambda: self._passes(relay, source))
-        self._handlers.add(handler)
-        self._wires.add(wire)
-        try:
-            await wire.run(*_upstream(relay, by_server=source is not None and not relay.beside))
-        except (OSError, asyncio.CancelledError):
-            reset(writer)  # the server cannot be reached, or the network is closing
-        finally:
-            self._wires.discard(wire)
-            self._handlers.discard(handler)
-
-    async def _shut(self, relays: Iterable[Relay]) -> None:
-        for relay in list(relays):
-            self._listeners.pop(relay).close()
+    async def _shut(self, doors: Iterable[Door]) -> None:
+        for door in list(doors):
+            self._listeners.pop(door).close()
 
     async def _end(self) -> None:
         await self._shut(self._listeners)
-        for handler in list(self._handlers):
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-        await asyncio.sleep(0)  # one more turn of the loop, in which the transports are closed
+        self._relays.abort()
 
 
-def _upstream(relay: Relay, *, by_server: bool) -> tuple[str, int]:
+def _upstream(door: Door, *, by_server: bool) -> tuple[str, int]:
     """Return where the relay leads: clients pass the server's proxy, if it has one."""
-    node = relay.target
-    if relay.bus:
+    node = door.target
+    if door.bus:
         return node.host, node.port + BUS_OFFSET
     if by_server:
         return node.host, node.port

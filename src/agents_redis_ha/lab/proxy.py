@@ -13,10 +13,11 @@ import ssl
 from collections.abc import Callable
 
 from .errors import LabError
+from .exchange import Exchange
 from .faults import Faults, Flow, Matcher, Traffic
 from .loop_thread import LoopThread
 from .ports import HOST, release_port, reserve_port
-from .relay import Relay, reset
+from .relays import Listener, Relays
 
 
 class Proxy:
@@ -55,9 +56,8 @@ class Proxy:
         self._upstream = (upstream_host, upstream_port)
         self._tls, self._upstream_tls = tls, upstream_tls
         self._faults, self._traffic = Faults(), Traffic()
-        self._relays: set[Relay] = set()
-        self._handlers: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.AbstractServer | None = None
+        self._relays = Relays()
+        self._listener: Listener | None = None
         self._healed = asyncio.Event()
         self._loop = LoopThread(f"proxy {self.address}")
         try:
@@ -185,20 +185,13 @@ class Proxy:
         if self._loop.closed:
             return
         with contextlib.suppress(LabError):
-            self._loop.run(self._end())
+            self._loop.run(self._stop_listening())
         self._loop.close()
         release_port(self.port)
 
     async def _listen(self) -> None:
         if self._listener is None:
-            listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            try:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listening.bind((self.host, self.port))
-                self._listener = await asyncio.start_server(self._accept, sock=listening, ssl=self._tls)
-            except BaseException:
-                listening.close()
-                raise
+            self._listener = self._relays.listen(self.port, self._accepted)
 
     async def _listen_anew(self) -> None:
         if self._listener is not None:
@@ -208,50 +201,28 @@ class Proxy:
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
-            # No wait_closed: from Python 3.12 on that waits for the connections too.
             self._listener.close()
             self._listener = None
-        for relay in list(self._relays):
-            relay.abort()
+        self._relays.abort()
 
     async def _recover(self) -> None:
         self._healed.set()
         self._healed = asyncio.Event()
-        for relay in [relay for relay in self._relays if relay.swallowed]:
-            relay.abort()
+        self._relays.abort_mended()
         await self._listen()
 
-    async def _end(self) -> None:
-        await self._stop_listening()
-        for handler in list(self._handlers):
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-        await asyncio.sleep(0)  # one more turn of the loop, in which the transports are closed
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handler = asyncio.current_task()
-        if handler is None:
-            raise LabError("a connection is handled by a task")
-        self._handlers.add(handler)
-        self._traffic.opened()
-        try:
-            await self._relay(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            reset(writer)  # the server cannot be reached, or the proxy is closing
-        finally:
-            self._traffic.closed()
-            self._handlers.discard(handler)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._faults.flow is Flow.REFUSED:  # it had been accepted just before
-            raise ConnectionRefusedError
-        server = await asyncio.open_connection(*self._upstream, ssl=self._upstream_tls)
-        relay = Relay((reader, writer), server, self._faults, self._traffic, lambda: self._healed)
-        self._relays.add(relay)
-        try:
-            await relay.run()
-        finally:
-            self._relays.discard(relay)
+    def _accepted(self, connection: socket.socket, _: str) -> Exchange | None:
+        if self._faults.flow is Flow.REFUSED:  # the listener is about to be closed
+            return None
+        return Exchange(
+            connection,
+            self._upstream,
+            tls=self._tls,
+            upstream_tls=self._upstream_tls,
+            faults=self._faults,
+            traffic=self._traffic,
+            healed=lambda: self._healed,
+        )
 
 
 def _any_request(_: bytes) -> bool:

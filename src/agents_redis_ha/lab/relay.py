@@ -1,113 +1,150 @@
-"""One connection through a proxy."""
+"""One connection that is passed on to a server."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from .faults import Faults, Flow, Traffic
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Pump = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 _CHUNK = 64 * 1024
-_LONGEST_MATCHED = 1024 * 1024  # bytes of a request that are kept to match it
 
 
-class Relay:
-    """Passes requests one way and replies the other, as the faults allow."""
+class Relay(ABC):
+    """A connection that was accepted, and the one to the server behind it.
+
+    Args:
+        connection: The connection that was accepted.
+        server: The server's host and port.
+        tls: A server's context, to speak TLS with the client.
+        upstream_tls: A client's context, to speak TLS to the server.
+    """
 
     def __init__(
         self,
-        client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        faults: Faults,
-        traffic: Traffic,
-        healed: Callable[[], asyncio.Event],
+        connection: socket.socket,
+        server: tuple[str, int],
+        *,
+        tls: ssl.SSLContext | None = None,
+        upstream_tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._from_client, self._to_client = client
-        self._from_server, self._to_server = server
-        self._faults = faults
-        self._traffic = traffic
-        self._healed = healed
-        self._request = bytearray()
-        self._between_requests = True
-        self._cutting = False
-        self.swallowed = False
-        """Whether bytes were lost: such a connection cannot go on after the fault is healed."""
+        self._connection = connection
+        self._server = server
+        self._tls, self._upstream_tls = tls, upstream_tls
+        self._writers: list[asyncio.StreamWriter] = []
+        self._task: asyncio.Task[None] | None = None
+        self._torn = False
 
-    async def run(self) -> None:
-        """Pass traffic until either side closes or a fault ends the connection."""
-        pumps = [
-            asyncio.ensure_future(self._pass_requests()),
-            asyncio.ensure_future(self._pass_replies()),
-        ]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            # Closed, not aborted: what was written is still delivered, so a request that has been
-            # forwarded is executed.
-            for writer in (self._to_client, self._to_server):
-                writer.close()
+    @property
+    def mends(self) -> bool:
+        """Whether it has lost something, so that it cannot go on, although nothing is lost any more."""
+        return self._torn and self._is_open()
+
+    def start(self) -> asyncio.Task[None]:
+        """Connect to the server and pass traffic until either side closes or `abort`; done when both are closed."""
+        self._task = asyncio.ensure_future(self._run())
+        self._task.add_done_callback(lambda _: self._connection.close())  # if it was cancelled before its first step
+        return self._task
 
     def abort(self) -> None:
-        """Reset both connections (RST)."""
-        for writer in (self._to_client, self._to_server):
-            reset(writer)
+        """Reset both connections (RST); one that is still being made is given up."""
+        self._reset()
+        if self._task:
+            self._task.cancel()
 
-    async def _pass_requests(self) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await self._from_client.read(_CHUNK):
-                if self._faults.flow is Flow.BLACKHOLE:
-                    self.swallowed = True
-                    continue
-                self._note_request(chunk)
-                await self._hold(self._faults.request_delay)
-                self._to_server.write(chunk)
-                await self._to_server.drain()
+    @abstractmethod
+    def _is_open(self) -> bool:
+        """Return whether bytes pass at this moment."""
 
-    async def _pass_replies(self) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await self._from_server.read(_CHUNK):
-                self._between_requests = True
-                if self._cutting:
-                    self._traffic.cut()
-                    return
-                await self._hold(self._faults.reply_delay)
-                if self._faults.flow is Flow.BLACKHOLE:
-                    self.swallowed = True
-                    continue
-                self._to_client.write(chunk)
-                await self._to_client.drain()
+    @abstractmethod
+    async def _serve(self, client: Streams) -> None:
+        """Pass traffic until either side closes."""
 
-    def _note_request(self, chunk: bytes) -> None:
-        begins, self._between_requests = self._between_requests, False
-        if begins:
-            self._request.clear()
-        self._traffic.requested(chunk, begins=begins)
-        if len(self._request) < _LONGEST_MATCHED:
-            self._request += chunk  # a pattern may lie across two chunks
-            if not self._cutting:
-                self._cutting = self._faults.claims(bytes(self._request))
+    async def _exchange(self, requests: Pump, replies: Pump, client: Streams) -> None:
+        """Connect to the server and run the two pumps, each from one reader to one writer, until either ends."""
+        from_client, to_client = client
+        from_server, to_server = await asyncio.open_connection(*self._server, ssl=self._upstream_tls)
+        self._writers.append(to_server)
+        await _until_one_ends(requests(from_client, to_server), replies(from_server, to_client))
 
-    async def _hold(self, seconds: float) -> None:
-        if seconds > 0:
-            # Not wait_for: before Python 3.12 that loses a cancellation which comes in the very moment of the healing,
-            # and the pump would go on for ever.
-            healing = asyncio.ensure_future(self._healed().wait())
-            try:
-                await asyncio.wait([healing], timeout=seconds)
-            finally:
-                healing.cancel()
+    async def _run(self) -> None:
+        try:
+            client = await open_accepted(self._connection, self._tls)
+            self._writers.append(client[1])
+            await self._serve(client)
+            # Closed, not aborted: what was written is still delivered, so a request that has been
+            # forwarded is executed.
+            for writer in self._writers:
+                writer.close()
+            for writer in self._writers:
+                with contextlib.suppress(OSError):  # it was reset
+                    await writer.wait_closed()
+        except OSError:
+            pass  # the server cannot be reached, or the client does not speak TLS
+        finally:
+            self._reset()
+
+    def _reset(self) -> None:
+        linger_not(self._connection)  # while there is no writer for it yet
+        for writer in self._writers:
+            connection: socket.socket | None = writer.get_extra_info("socket")
+            if connection is not None:
+                linger_not(connection)
+            writer.transport.abort()
+
+    def _passes(self) -> bool:
+        """Return whether to pass on what has come; once something was lost, everything is, until `abort`."""
+        self._torn = self._torn or not self._is_open()
+        return not self._torn
 
 
-def reset(writer: asyncio.StreamWriter) -> None:
-    """Close a connection with an RST, as a crashed host does."""
-    connection: socket.socket | None = writer.get_extra_info("socket")
-    if connection is not None:
-        with contextlib.suppress(OSError):  # it is closed already
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+async def read(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes next; nothing if the connection has ended, in whatever way."""
+    try:
+        return await reader.read(_CHUNK)
+    except OSError:
+        return b""
+
+
+async def write(writer: asyncio.StreamWriter, chunk: bytes) -> bool:
+    """Write, wait while too much is under way, and return whether the connection is still there."""
+    writer.write(chunk)
+    try:
+        await writer.drain()
+    except OSError:
+        return False
+    return True
+
+
+def linger_not(connection: socket.socket) -> None:
+    """Have the connection closed with an RST, as a crashed host does, as soon as it is closed."""
+    with contextlib.suppress(OSError):  # it is closed already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def open_accepted(connection: socket.socket, tls: ssl.SSLContext | None) -> Streams:
+    """Return the streams of a connection that was accepted."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection, ssl=tls)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+async def _until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
+    pumps = [asyncio.ensure_future(each) for each in coroutines]
+    try:
+        done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+    for pump in done:
+        pump.result()  # raises what a test's own function has raised
