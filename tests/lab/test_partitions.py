@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from redis.retry import Retry
 from agents_redis_ha import ha_session, lab
 
 TOPOLOGIES = ["sentinel", "cluster"]
+PATIENCE = 10.0  # where an answer comes
+MOMENT = 0.3  # where none will ever come
 
 
 @pytest.fixture(params=TOPOLOGIES)
@@ -23,17 +26,25 @@ def topology(request: pytest.FixtureRequest) -> Iterator[lab.Lab]:
         yield started
 
 
-def dial(address: Any) -> redis.Redis:
+def dial(address: Any, timeout: float) -> redis.Redis:
     host, _, port = str(address).rpartition(":")
     return redis.Redis(
-        host=host, port=int(port), socket_timeout=0.3, retry=Retry(NoBackoff(), 0), decode_responses=True
+        host=host, port=int(port), socket_timeout=timeout, retry=Retry(NoBackoff(), 0), decode_responses=True
     )
 
 
-def reaches(config: Any, node: lab.Node) -> bool:
+def connect(node: lab.Node) -> socket.socket:
+    """Return a connection to the server's announced address, on which it has answered once."""
+    connection = socket.create_connection((node.host, node.announced_port), PATIENCE)
+    connection.sendall(b"PING\r\n")
+    assert connection.recv(100) == b"+PONG\r\n"
+    return connection
+
+
+def reaches(config: Any, node: lab.Node, timeout: float = PATIENCE) -> bool:
     """Whether a client with this configuration gets an answer of the server, by its announced address."""
     mapped = {str(announced): str(dialled) for announced, dialled in config.address_map}
-    with dial(mapped.get(node.announced_address, node.announced_address)) as client:
+    with dial(mapped.get(node.announced_address, node.announced_address), timeout) as client:
         try:
             return bool(client.info("server")["process_id"] == node.pid)
         except redis.RedisError:
@@ -99,8 +110,8 @@ def test_an_isolated_primary_goes_on_for_its_side_and_is_replaced_on_the_other(t
     topology.partition(old)
     assert reaches(inside, old)
     assert reaches(outside, others[0])
-    assert not reaches(outside, old)
-    assert not any(reaches(inside, node) for node in others)
+    assert not reaches(outside, old, MOMENT)
+    assert not any(reaches(inside, node, MOMENT) for node in others)
     assert all(reaches(everywhere, node) for node in all_nodes)
     new = topology.wait_for_new_primary(old)
     topology.wait_ready()
@@ -120,16 +131,21 @@ def test_an_isolated_primary_goes_on_for_its_side_and_is_replaced_on_the_other(t
 
 def test_a_connection_stalls_in_a_partition_and_is_reset_when_healed(topology: lab.Lab) -> None:
     old = topology.primary("key")
-    with dial(old.announced_address) as used, dial(old.announced_address) as idle:
-        assert used.ping()
-        assert idle.ping()
+    with connect(old) as used, connect(old) as idle:
         topology.partition(old)
-        with pytest.raises(redis.TimeoutError):
-            used.set("key", "late")
-        with pytest.raises(redis.TimeoutError):
-            dial(old.announced_address).ping()
-        topology.heal()
-        assert idle.ping()
+        with socket.create_connection((old.host, old.announced_port), PATIENCE) as fresh:
+            for connection in (used, fresh):
+                connection.sendall(b"SET key late\r\n")
+                connection.settimeout(MOMENT)
+                with pytest.raises(TimeoutError):
+                    connection.recv(100)
+            topology.heal()
+            for connection in (used, fresh):
+                connection.settimeout(PATIENCE)
+                with pytest.raises(ConnectionResetError):
+                    connection.recv(100)
+        idle.sendall(b"PING\r\n")
+        assert idle.recv(100) == b"+PONG\r\n"
     assert value(old, "key") in ("None", None)  # what was sent has vanished: it does not arrive late
 
 

@@ -49,9 +49,17 @@ def direct(topology: lab.Lab) -> Iterator[redis.Redis]:
         yield connected
 
 
-def dial(proxy: lab.Proxy, timeout: float = 2.0) -> redis.Redis:
+def dial(proxy: lab.Proxy, timeout: float = 10.0, **options: Any) -> redis.Redis:
     retry = Retry(NoBackoff(), 0)
-    return redis.Redis(host=proxy.host, port=proxy.port, retry=retry, socket_timeout=timeout)
+    return redis.Redis(host=proxy.host, port=proxy.port, retry=retry, socket_timeout=timeout, **options)
+
+
+def dial_impatiently(proxy: lab.Proxy) -> redis.Redis:
+    """Return a client whose connection, made in peace, gives up a reply after a moment; the next one is patient."""
+    client = dial(proxy, single_connection_client=True)
+    client.ping()
+    client.connection._sock.settimeout(0.1)
+    return client
 
 
 def test_a_cut_reply_leaves_the_value_stored_and_the_client_with_a_connection_error(
@@ -108,8 +116,7 @@ def test_a_large_request_is_executed_before_its_reply_is_cut(
 def test_a_delayed_reply_is_late_although_the_command_was_executed_at_once(
     proxy: lab.Proxy, direct: redis.Redis
 ) -> None:
-    with dial(proxy, timeout=0.2) as client:
-        client.ping()
+    with dial_impatiently(proxy) as client:
         proxy.delay(30)
         with pytest.raises(redis.TimeoutError):
             client.incr("count")
@@ -117,12 +124,12 @@ def test_a_delayed_reply_is_late_although_the_command_was_executed_at_once(
 
 
 def test_a_delayed_request_is_executed_after_its_client_gave_up(proxy: lab.Proxy, direct: redis.Redis) -> None:
-    with dial(proxy, timeout=0.1) as client:
-        client.ping()
-        proxy.delay(0.4, requests=True)
+    with dial_impatiently(proxy) as client:
+        proxy.delay(30, requests=True)
         with pytest.raises(redis.TimeoutError):
             client.incr("count")
     assert direct.get("count") is None
+    proxy.heal()
     lab.wait_until(lambda: direct.get("count") == b"1", "the delayed request to be executed")
 
 
@@ -154,8 +161,7 @@ def test_refusing_resets_connections_and_turns_new_ones_away_until_healed(
 
 
 def test_a_blackhole_accepts_and_reads_but_nothing_arrives(proxy: lab.Proxy, direct: redis.Redis) -> None:
-    with dial(proxy, timeout=0.15) as established, dial(proxy, timeout=0.15) as fresh:
-        assert established.ping()
+    with dial_impatiently(proxy) as established, dial(proxy, timeout=0.1) as fresh:
         proxy.blackhole()
         for client in (established, fresh):
             with pytest.raises(redis.TimeoutError):
@@ -163,6 +169,7 @@ def test_a_blackhole_accepts_and_reads_but_nothing_arrives(proxy: lab.Proxy, dir
         proxy.heal()
         assert direct.get("key") is None
         assert established.ping()
+    with dial(proxy) as fresh:
         assert fresh.ping()
 
 
