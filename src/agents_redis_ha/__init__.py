@@ -14,6 +14,7 @@ from ._connections import Health, PrimaryHealth, ReplicaHealth, create_client
 from ._sessions import RedisHASession, SessionInfo, SessionStore, close_shared_connections, ha_session
 from ._storage import SessionKeys, acl_rule, session_keys
 from ._telemetry import counters, hash_session_id
+from ._version import __version__
 from .errors import (
     AgentsRedisError,
     AuthenticationFailedError,
@@ -71,6 +72,7 @@ __all__ = [
     "UnconfirmedError",
     "WrongKeyTypeError",
     "WrongTopologyError",
+    "__version__",
     "acl_rule",
     "close_shared_connections",
     "counters",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 from typing import Any, TypeAlias, cast
 
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis, RedisCluster, SSLConnection
@@ -15,6 +15,7 @@ from redis.driver_info import DriverInfo
 from redis.maint_notifications import MaintNotificationsConfig
 
 from .._config import Address, HAConfig, SentinelConfig, TLSConfig
+from .._version import __version__
 from ..errors import ConfigurationError
 
 __all__ = ["Client", "create_client", "node_client", "sentinel_client"]
@@ -129,12 +130,10 @@ def _tls_kwargs(tls: TLSConfig | None) -> dict[str, Any]:
     }
 
 
+@cache
 def _driver_info() -> DriverInfo:
-    try:
-        number = version(DISTRIBUTION)
-    except PackageNotFoundError:  # running from a source tree
-        number = "0"
-    return DriverInfo().add_upstream_driver(DISTRIBUTION, number)
+    """Return what CLIENT SETINFO tells the servers, made once: redis-py reads its own version from files for each."""
+    return DriverInfo().add_upstream_driver(DISTRIBUTION, __version__)
 
 
 class _MappingSentinel(Sentinel):
