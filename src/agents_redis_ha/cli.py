@@ -27,7 +27,7 @@ EXIT_INTERRUPTED = 130
 DEFAULT_TOPOLOGY: Literal["sentinel"] = "sentinel"
 DEFAULT_FAULT: Literal["kill"] = "kill"
 OWN_TTL_SECONDS = 3600
-"""How long conversations stay on servers that are not the demo's."""
+"""How long the demo's conversations stay on servers that it did not start."""
 
 DEMO = """\
 Replays recorded agent conversations through real local servers with several worker processes, has
@@ -48,7 +48,7 @@ URL_HELP = "servers that run already; without a URL those of the environment (AG
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Return the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="agents-redis-ha",
         description="High-availability sessions for the OpenAI Agents SDK on Redis and Valkey.",
@@ -100,7 +100,7 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
         help='JSON lines {"conversation": id, "items": [...]} in place of the packaged ones',
     )
     demo.add_argument("--limit", type=_positive, metavar="N", help="at most N conversations")
-    demo.add_argument("--url", nargs="?", const="", metavar="URL", help=f"{URL_HELP}. Nothing strikes them but you")
+    demo.add_argument("--url", nargs="?", const="", metavar="URL", help=f"{URL_HELP}. The demo causes no fault there")
     demo.add_argument(
         "--copies",
         type=_positive,
@@ -171,7 +171,7 @@ def _demo(given: argparse.Namespace) -> int:
 
 
 def _why_not_own(given: argparse.Namespace) -> str | None:
-    """Why a run on servers of the user's own cannot be like that; None if it can."""
+    """Return why these options do not go with servers of the user's own; None if they do."""
     for name in ("topology", "fault"):
         if getattr(given, name) is not None:
             return f"--{name} is for servers that the demo starts itself: leave it out with --url"
@@ -197,14 +197,14 @@ def _options(given: argparse.Namespace) -> Options:
 
 
 def _config(url: str) -> HAConfig:
-    """The servers of a URL, or of the environment; what is written there expires."""
+    """Return the configuration of a URL or of the environment, with an expiry for what the demo writes."""
     config = HAConfig.from_url(url) if url else HAConfig.from_env()
     return config if config.ttl else config.replace(ttl=OWN_TTL_SECONDS)
 
 
 @contextmanager
 def _told_to_end() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the next one interrupts."""
+    """Give an event that the first SIGINT or SIGTERM sets; the next one interrupts."""
     end = threading.Event()
 
     def tell(*_: object) -> None:

@@ -3,7 +3,7 @@
     AgentsRedisError
     ├── ConfigurationError          the configuration cannot work; nothing was sent
     ├── InvalidItemError            an item is not JSON; nothing was sent
-    ├── ConflictError               somebody else changed the session first; nothing was changed
+    ├── ConflictError               another writer changed the session first; nothing was added
     ├── ClosedError                 the session or store was closed; nothing was sent
     └── OperationError              an operation failed; `outcome` says what became of it
         ├── DeadlineExceededError   the retry deadline passed
@@ -17,7 +17,7 @@
         ├── UnconfirmedError        stored, but on fewer replicas (or disks) than asked for
         ├── HistoryLostError        the servers lost confirmed changes that cannot be put back
         ├── WrongKeyTypeError       a key of this session holds another type
-        └── ServerRefusedError      the server refused for another lasting reason
+        └── ServerRefusedError      the server refused for another permanent reason
 
 A message names the operation, the topology, the node, the state of the data and what to do. It never holds a
 password, a URL, an item or a raw session id.
@@ -99,7 +99,7 @@ class InvalidItemError(AgentsRedisError, ValueError):
 
 
 class ConflictError(AgentsRedisError):
-    """The session has another version than the caller expected: somebody else changed it first. Nothing was changed.
+    """The session has another version than the caller expected: another writer changed it first. Nothing was added.
 
     Attributes:
         expected: The version that it was to have.
@@ -108,8 +108,8 @@ class ConflictError(AgentsRedisError):
 
     def __init__(self, expected: int, version: int) -> None:
         super().__init__(
-            f"the session has version {version}, not {expected} as expected: it was changed meanwhile; nothing was "
-            "changed now: read it before you decide what to add"
+            f"the session has version {version}, not {expected} as expected: another writer changed it; "
+            "nothing was added now. Read the session before you decide what to add"
         )
         self.expected = expected
         self.version = version
@@ -189,13 +189,13 @@ class ConnectionsClosedError(OperationError):
 
 
 class AuthenticationFailedError(OperationError):
-    """The server did not accept the user name or password; `outcome` tells of an attempt before that."""
+    """The server did not accept the user name or password; `outcome` covers earlier attempts of the operation."""
 
     hint = "Check username and password (for Sentinels: sentinel.username and sentinel.password)."
 
 
 class PermissionDeniedError(OperationError):
-    """The ACL user may not do this; `outcome` tells of an attempt before that."""
+    """The ACL user may not do this; `outcome` covers earlier attempts of the operation."""
 
     hint = "docs/topologies.md lists the ACL rule that a session needs."
 
@@ -225,22 +225,22 @@ class PrimaryNotFoundError(OperationError):
 
 
 class UnconfirmedError(OperationError):
-    """Fewer replicas, or disks, than ``durability`` asks for had the change before the deadline.
+    """Before the deadline, fewer replicas (or disks) had the change than ``durability`` asks for.
 
-    The change is on the primary, and on as many of them as the message says; a failover may drop it.
+    The change is on the primary. The message says on how many replicas it is too. A failover may drop it.
     """
 
     hint = "Check the replicas (SessionStore.health), or lower durability.replicas or set on_shortfall to degrade."
 
 
 class HistoryLostError(OperationError):
-    """The servers lost changes that had been confirmed, and nobody who is left could put all of them back.
+    """The servers lost changes that had been confirmed, and no process could put all of them back.
 
-    Raised once for a loss, by the next operation of this process on the session; that operation was not applied. The
-    next call goes on from what is there.
+    Raised once for each loss, by the next operation of this process on the session. That operation was not applied.
+    The next call goes on from what is stored.
 
     Attributes:
-        versions: The versions of the session, counted from 1, that are gone.
+        versions: The versions of the session that are lost, counted from 1.
     """
 
     hint = "Read the session, and repeat what is missing if you can; docs/guarantees.md names the causes."

@@ -1,4 +1,4 @@
-"""One configuration for every topology. No I/O happens here; what cannot work together cannot be built.
+"""One configuration for every topology. No I/O happens here. Fields that cannot work together are refused.
 
 `HAConfig` comes from keywords, from a URL (`HAConfig.from_url`, its grammar is in `urls`), from the environment
 (`HAConfig.from_env`) or from a preset for a managed service. Configurations are frozen, comparable and hashable, and
@@ -65,7 +65,7 @@ class HAConfig(Frozen):
         durability: When a change counts as stored.
         repair: What is kept to put back what the servers lose.
         key_prefix: First part of every key; no braces.
-        ttl: Seconds after its last change at which a session expires; None sets no expiry and leaves one that is there.
+        ttl: Seconds from a session's last change until it expires. None sets no expiry, and leaves one that is there.
         op_retention_seconds: How long the id of an operation is remembered, so that a repeat is recognised; at most a
             year.
         client_name: Name of the connections in CLIENT LIST; the ACL user then needs ``+client|setname``.
@@ -178,7 +178,7 @@ class HAConfig(Frozen):
         return cls(**_merged(parse_environment(os.environ if environ is None else environ), overrides))
 
     def connection_part(self) -> HAConfig:
-        """Return the configuration without what only concerns the sessions: equal parts share connections."""
+        """Return the configuration without the fields that concern sessions alone: equal ones share connections."""
         only_sessions = ("durability", "key_prefix", "ttl", "op_retention_seconds", "trace_session_id")
         defaults = {name: type(self).model_fields[name].default for name in only_sessions}
         return self.model_copy(update=defaults)
@@ -231,7 +231,7 @@ class HAConfig(Frozen):
 
 
 def _merged(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay overrides over fields, part by part: a password for the Sentinels takes nothing from their TLS."""
+    """Lay overrides over fields, part by part: a given password for the Sentinels leaves their TLS as it is."""
     result = dict(fields)
     for name, value in overrides.items():
         given = {part: getattr(value, part) for part in value.model_fields_set} if isinstance(value, Frozen) else value

@@ -1,4 +1,4 @@
-"""The parts of a configuration: addresses, TLS, pool, retry loop and Sentinels. No I/O happens here."""
+"""The parts of a configuration: addresses, TLS, pool, retry, durability, repair and Sentinels. No I/O happens here."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def refuse(field: str, reason: str) -> PydanticCustomError:
 
 
 class Frozen(BaseModel):
-    """A frozen, keyword-only model that raises ConfigurationError and never shows a value."""
+    """A frozen, keyword-only model. Its errors are `ConfigurationError` and never show a value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
 
@@ -168,7 +168,7 @@ class PoolConfig(Frozen):
         wait_timeout_seconds: Longest wait of one attempt for a free connection.
         connect_timeout_seconds: Longest wait for a connection to be made.
         response_timeout_seconds: Longest silence of the server while it owes a reply. Afterwards the operation is sent
-            again under the same id. Longer than any script, WAIT or pause that you consider normal.
+            again under the same id. Choose it longer than any script, WAIT or pause that is normal on your servers.
     """
 
     max_connections: int = Field(default=32, ge=1)
@@ -178,7 +178,7 @@ class PoolConfig(Frozen):
 
 
 class RetryConfig(Frozen):
-    """The one retry loop.
+    """The one retry loop of an operation.
 
     Attributes:
         deadline_seconds: Longest time of one operation, all attempts and waits together.
@@ -198,8 +198,8 @@ class RetryConfig(Frozen):
 
 
 def _confirm_seconds(fsync: bool | None) -> float:
-    # `appendfsync everysec` flushes once a second, and a replica says once a second what it has flushed. An attempt
-    # that waits for less than both is repeated, and the repeat is a write that waits for the next second.
+    # `appendfsync everysec` flushes once a second, and a replica tells once a second what it has flushed. An attempt
+    # that waits for less than both together is sent again, and that is a write which waits for the next flush.
     return 2.5 if fsync else 1.0
 
 
@@ -207,13 +207,14 @@ class DurabilityConfig(Frozen):
     """When a change counts as stored: on the primary alone, on replicas too, on disk.
 
     Attributes:
-        replicas: So many replicas must have the change before it is confirmed (WAIT). In a cluster: of its shard.
-        fsync: Whether the primary, and so many replicas, must have it in their append-only files on disk (WAITAOF:
-            Redis 7.2, Valkey 8 and newer, with ``appendonly yes``).
+        replicas: Number of replicas that must have the change before it is confirmed (WAIT). In a cluster, replicas of
+            the shard.
+        fsync: Whether the primary and that number of replicas must have it in their append-only files on disk
+            (WAITAOF: Redis 7.2, Valkey 8 and newer, with ``appendonly yes``).
         timeout_seconds: Longest wait for them in one attempt; shorter than ``pool.response_timeout_seconds``. The next
             attempt waits again, until the deadline. With ``fsync`` 2.5 by default.
-        on_shortfall: When the deadline comes with too few of them: ``raise`` `UnconfirmedError`, or ``degrade``: return
-            with a warning, a span event and a metric.
+        on_shortfall: What happens when too few of them have the change at the deadline. ``raise``: `UnconfirmedError`.
+            ``degrade``: the call returns, with a warning, a span event and a metric.
     """
 
     replicas: int = Field(default=0, ge=0)
@@ -228,15 +229,15 @@ class RepairConfig(Frozen):
     The age is bounded by ``op_retention_seconds``.
 
     Attributes:
-        max_changes: Most changes of its own, of all sessions together, and most sessions. 0 keeps none: losses are not
-            noticed then.
-        max_bytes: Most bytes of items, own and read.
+        max_changes: Most own changes that are kept, of all sessions together, and most sessions. With 0 none are kept,
+            and no loss is noticed.
+        max_bytes: Most bytes of items that are kept, written and read together.
         patience_seconds: Longest time for which a session takes no changes because another process may still put back
             what this one cannot.
-        on_loss: When something cannot be put back: ``raise`` `HistoryLostError` once, or ``warn``: log it, count it,
-            and go on.
-        on_divergence: What happens to lost appends of this process when others wrote on before they were back: they are
-            lost (``report``), or put at the end, with a warning (``append``).
+        on_loss: What happens when a change cannot be put back. ``raise``: `HistoryLostError`, once. ``warn``: a line of
+            the log and a metric; the operation goes on.
+        on_divergence: What happens to lost appends of this process when another process wrote in their place before
+            they were back. ``report``: they are lost. ``append``: they go to the end, with a warning.
     """
 
     max_changes: int = Field(default=10_000, ge=0)
@@ -253,9 +254,9 @@ class SentinelConfig(Frozen):
         username: ACL user on the Sentinels; None means the default user.
         password: Password on the Sentinels; None means none. The data servers' password is never sent to a Sentinel.
         tls: TLS to the Sentinels; None means plain TCP, also when the data servers use TLS.
-        timeout_seconds: Longest wait for a Sentinel; they are asked all at once.
-        poll_interval_seconds: How often the primary is asked for again although nothing seems wrong, beside the
-            Sentinels' own announcements.
+        timeout_seconds: Longest wait for the answers of the Sentinels, which are all asked at once.
+        poll_interval_seconds: Time between two rounds of questions while nothing seems wrong. The Sentinels'
+            announcements are heard besides.
     """
 
     username: str | None = None

@@ -6,7 +6,8 @@
 Schemes: ``redis``, ``rediss`` (TLS), ``unix``, ``redis+sentinel``, ``rediss+sentinel``, ``redis+cluster``,
 ``rediss+cluster``; the same with ``valkey``. IPv6 addresses stand in brackets. User, password, service and options are
 percent-encoded where they hold reserved characters. ``/service`` exists with Sentinel only, and is required there.
-``rediss+sentinel`` means TLS to the data servers and to the Sentinels; ``sentinel_tls=false`` takes it off the latter.
+``rediss+sentinel`` means TLS to the data servers and to the Sentinels; ``sentinel_tls=false`` means plain TCP to the
+Sentinels.
 The options are the keys of `OPTIONS`; an unknown one is an error, so that no typo passes unnoticed.
 """
 
@@ -180,7 +181,7 @@ def _place(result: dict[str, Any], path: list[str], value: str) -> None:
 
 
 def _decide_sentinel_tls(result: dict[str, Any], wanted: str | None) -> None:
-    """Let the Sentinels' TLS start from the data servers': most fleets have one authority for both."""
+    """Give the Sentinels the data servers' TLS settings, overridden by their own: most fleets have one authority."""
     switches = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if wanted is not None and wanted.lower() not in switches:
         raise ConfigurationError("sentinel_tls", "must be true or false")

@@ -1,9 +1,9 @@
 """Item ↔ bytes: one JSON object an element, nothing wrapped around it. Pure.
 
 Writing uses the standard library: exact for big integers and NaN, refuses what is not JSON. Non-ASCII text is stored as
-UTF-8 (half the bytes of escapes for Chinese or Japanese), except where an item holds a lone surrogate, which only an
-escape can carry. Reading uses pydantic-core's parser, which is there with the SDK, is as exact for all of the above and
-takes a third of the time; what it refuses (lone surrogates, nesting over 200) the standard library decides.
+UTF-8 (half the bytes of escapes for Chinese or Japanese). An item with a lone surrogate is escaped: UTF-8 cannot hold
+one. Reading uses pydantic-core's parser, which the SDK brings. It is as exact and takes a third of the time. What it
+refuses (lone surrogates, nesting over 200) is given to the standard library.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _encode(index: int, item: object) -> bytes:
 
 
 def _check_keys(value: Any) -> None:
-    """Refuse keys that are no texts: json would make them texts, and lose one of two that become the same."""
+    """Refuse keys that are not strings: json would turn them into strings, and two that become equal would be one."""
     if isinstance(value, dict):
         for key, part in value.items():
             if not isinstance(key, str):
@@ -88,8 +88,8 @@ def decode_item(element: bytes) -> TResponseInputItem | None:
 def decode_joined(joined: bytes, count: int, separator: bytes) -> list[TResponseInputItem | None]:
     """Return the items of ``count`` elements that were joined by ``,<number>,``; None for each corrupt one.
 
-    One parse of the whole reply takes a third of the time of one parse an element. That an element which is no JSON by
-    itself could become some by its neighbours' help is ruled out by the number between them, which no writer knew.
+    One parse of the whole reply takes a third of the time that one parse for each element takes. Elements that are not
+    JSON by themselves could be JSON once they are joined. The number between them prevents it: no writer knew it.
 
     Args:
         joined: The elements, in order, with the separator between two of them.

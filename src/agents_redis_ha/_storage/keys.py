@@ -17,9 +17,9 @@ from ..errors import ConfigurationError
 
 __all__ = ["SessionKeys", "acl_rule", "check_prefix", "session_keys"]
 
-# Lone surrogates cannot be UTF-8; 'surrogatepass' gives each its own bytes, so that ids differing in them stay apart.
+# UTF-8 has no lone surrogates. 'surrogatepass' gives each its own bytes, so that ids that differ in one stay apart.
 _ENCODING_ERRORS = "surrogatepass"
-# An empty tag "{}" is no tag to Redis: the whole key would be hashed. "%" alone is never the encoding of another id.
+# Redis does not take "{}" for a tag: it would hash the whole key. "%" alone is never the encoding of another id.
 _EMPTY_TAG = "%"
 
 
@@ -30,7 +30,7 @@ class SessionKeys:
     Attributes:
         items: LIST, one JSON item an element.
         meta: HASH, the session's id, times (milliseconds since 1970, the server's clock), version and generation.
-        ops: ZSET, the recent operations' ids by the version that they made.
+        ops: ZSET, the ids of recent changes, scored by the version that each made.
         slot: The cluster slot of all of them, 0 to 16383.
     """
 
@@ -60,8 +60,8 @@ def session_keys(prefix: str, session_id: str) -> SessionKeys:
 def acl_rule(prefix: str, *, fsync: bool = False) -> tuple[str, ...]:
     """Return the ACL rule that a session's user on the data servers needs, as arguments of ACL SETUSER.
 
-    INFO tells a session that was lost from one that was deleted, and serves `SessionStore.health`; ROLE serves Sentinel
-    too; WAIT is for ``durability``; ASKING and CLUSTER are for clusters.
+    INFO tells a session that was lost from one that was deleted. `SessionStore.health` needs INFO and ROLE. Sentinel
+    needs ROLE too. WAIT is for ``durability``; ASKING and CLUSTER are for clusters.
 
     Args:
         prefix: The key prefix.

@@ -1,6 +1,6 @@
-"""What observers see: every span, attribute, event and metric; the only importer of OpenTelemetry.
+"""Spans, metrics and their names: everything that is observed. The only importer of OpenTelemetry.
 
-With the API alone, or with no SDK set up, an operation pays for one span that records nothing and one call per metric.
+Where no OpenTelemetry SDK is set up, an operation pays for one span that records nothing and one call for each metric.
 """
 
 from .instruments import PoolUse, counters, note_corrupt, note_failovers, watch_pools

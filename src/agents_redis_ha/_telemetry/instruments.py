@@ -1,4 +1,4 @@
-"""The metrics' instruments, and the same totals for those who have no OpenTelemetry."""
+"""The metrics' instruments, and the same totals for processes without OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Instruments:
         )
         self.connections = meter.create_observable_up_down_counter(
             names.CONNECTIONS,
-            # A collection asks before it takes what was recorded: so it has every duration.
+            # A collection calls these before it takes what was recorded: so it has every duration.
             [_record_durations, _observe_connections],
             "{connection}",
             "Connections to a node, used or idle",
@@ -117,7 +117,7 @@ _totals = {
     "changes_restored": 0,
     "changes_lost": 0,
 }
-# Durations are recorded by so many: the first costs three times as much as each that follows it at once.
+# Durations are recorded so many at a time: the first costs three times as much as each that follows it directly.
 _DURATIONS = 8
 _durations: deque[tuple[float, Mapping[str, str | int], trace.Span]] = deque()
 _owners: WeakSet[PoolOwner] = WeakSet()
@@ -154,12 +154,12 @@ def note_corrupt(topology: Topology, number: int) -> None:
 
 
 def note_duration(seconds: float, attributes: Mapping[str, str | int], span: trace.Span) -> None:
-    """Note what an operation took, to be recorded with others, at the latest when metrics are collected.
+    """Note how long an operation took. It is recorded together with others, at the latest when metrics are collected.
 
     Args:
         seconds: The duration.
-        attributes: Of the operation; not to be changed.
-        span: The operation's, to which an exemplar leads.
+        attributes: The operation's attributes; they are not to be changed later.
+        span: The operation's span, to which an exemplar leads.
     """
     _durations.append((seconds, attributes, span))
     if len(_durations) >= _DURATIONS:
@@ -167,7 +167,7 @@ def note_duration(seconds: float, attributes: Mapping[str, str | int], span: tra
 
 
 def watch_pools(owner: PoolOwner) -> None:
-    """Have the metrics show an owner's connections for as long as it lives."""
+    """Show an owner's connections in the metrics, for as long as the owner exists."""
     with _owners_lock:
         _owners.add(owner)
 
@@ -184,7 +184,7 @@ def _record_durations(_: metrics.CallbackOptions | None = None) -> Iterable[metr
 
 
 def _pools() -> dict[tuple[Topology, str], PoolUse]:
-    """Return the use of the connections to each node, those of all event loops of this process together."""
+    """Return the use of the connections to each node, over all event loops of this process."""
     with _owners_lock:
         owners = list(_owners)
     found: dict[tuple[Topology, str], PoolUse] = {}

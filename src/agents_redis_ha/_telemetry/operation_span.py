@@ -1,4 +1,4 @@
-"""The span of one operation, and what its metrics count."""
+"""The span of one operation, and the metrics that it counts in."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FailedAttempt:
         text: The error in words, without anything of the request.
         reason: A short word for it (low cardinality).
         node: ``host:port`` of the node that was asked; None if none was found.
-        wait_seconds: Until the next attempt; None if none follows.
+        wait_seconds: Seconds until the next attempt; None if none follows.
     """
 
     error_type: str
@@ -45,7 +45,7 @@ class FailedAttempt:
 class OperationSpan:
     """The span of one operation, with its metrics: made at its start, finished once.
 
-    Its span is started when the first request has left, so that this takes no time: the reply is still under way.
+    OpenTelemetry's span is started when the first request has left. That delays nothing: the reply is still under way.
 
     Attributes:
         operation: The operation's name, such as ``append``.
@@ -81,7 +81,7 @@ class OperationSpan:
         *,
         cause: OperationSpan | None = None,
     ) -> None:
-        """Begin the span, which is started later.
+        """Note when the operation begins; OpenTelemetry's span is started later.
 
         Args:
             operation: Its name.
@@ -89,7 +89,8 @@ class OperationSpan:
             session_id: The session's id.
             show_id: How much of the id may be shown.
             batch_size: Number of items, where there are some.
-            cause: What gave the reason, where it belongs to no caller: it has a trace of its own, with a link to that.
+            cause: The operation that led to this one, if no caller asked for it. Then this one has a trace of its own,
+                with a link to the cause.
         """
         self._cause = cause
         self._session_id, self._show_id, self._batch_size = session_id, show_id, batch_size
@@ -105,7 +106,7 @@ class OperationSpan:
 
     @property
     def span_context(self) -> trace.SpanContext:
-        """What leads to the operation's span."""
+        """The context by which other spans link to this one."""
         return self._recorded.get_span_context()
 
     def request_sent(self, node: str) -> None:
@@ -148,7 +149,7 @@ class OperationSpan:
         self._recorded.set_attribute(names.REPEATED, True)
 
     def unconfirmed(self, shortfall: str, *, degraded: bool) -> None:
-        """Note that too few replicas or disks had the change by the deadline; a warning if it counts all the same."""
+        """Note that too few replicas or disks had the change by the deadline; if ``degraded`` the call succeeds."""
         count("unconfirmed")
         INSTRUMENTS.unconfirmed.add(1, {**self._what, **names.server(self.node)})
         self._recorded.add_event(names.UNCONFIRMED_EVENT, {names.SHORTFALL: shortfall})
@@ -156,7 +157,7 @@ class OperationSpan:
             self._say(logging.WARNING, "%s on %s goes on unconfirmed: %s", self.operation, self.node, shortfall)
 
     def restored(self, number: int) -> None:
-        """Note that so many changes that the servers had lost were put back."""
+        """Note how many changes were put back that the servers had lost."""
         count("changes_restored", number)
         INSTRUMENTS.restored.add(number, {names.TOPOLOGY: self.topology, **names.server(self.node)})
         self._recorded.add_event(names.RESTORED_EVENT, {names.VERSIONS: number})
@@ -165,7 +166,7 @@ class OperationSpan:
         )
 
     def lost(self, versions: tuple[int, ...]) -> None:
-        """Note that these versions of the session are gone for good."""
+        """Note which versions of the session are lost for good."""
         count("changes_lost", len(versions))
         INSTRUMENTS.lost.add(len(versions), {names.TOPOLOGY: self.topology, **names.server(self.node)})
         self._recorded.add_event(names.LOST_EVENT, {names.VERSIONS: len(versions)})
@@ -205,7 +206,7 @@ class OperationSpan:
 
     @property
     def _session(self) -> str:
-        """The session's id as far as it may be shown."""
+        """The session's id in the form in which it may be shown."""
         if self._show_id == "off":
             return "not shown"
         return self._session_id if self._show_id == "plain" else hash_session_id(self._session_id)
@@ -236,7 +237,7 @@ class OperationSpan:
         return span
 
     def _show_attempt(self, node: str | None, attributes: dict[str, str | int | float], status: Status | None) -> None:
-        """Record an attempt that is over: only where it failed, or followed one that did."""
+        """Record a span of an attempt that is over. Only one that failed, or that followed a failed one, has a span."""
         if not self._recorded.is_recording():
             return
         span = _tracer.start_span(
@@ -258,14 +259,17 @@ class OperationSpan:
 
 @lru_cache(maxsize=1024)
 def hash_session_id(session_id: str) -> str:
-    """Return the first 16 hexadecimal digits of the id's SHA-256: the same in every process, not reversible by eye."""
+    """Return the first 16 hexadecimal digits of the id's SHA-256, the same in every process.
+
+    The id cannot be read from it, but an id that is easy to guess can be tried.
+    """
     return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _describe(span: trace.Span, error: BaseException) -> None:
     """Say in the span that the operation failed."""
     span.set_attribute(names.ERROR_TYPE, type(error).__name__)
-    # Only our own errors are known to hold no item and no password.
+    # Only the package's own errors are known to hold no item and no password.
     text = str(error) if isinstance(error, OperationError) else type(error).__name__
     span.set_status(Status(StatusCode.ERROR, text))
     if isinstance(error, OperationError):

@@ -1,9 +1,8 @@
 """The demo: real agents in several processes talk through real servers, and one of those dies.
 
-Recorded conversations are replayed by the SDK's own Runner. A scripted model says what was said,
-and scripted functions return what they returned, so that it is known beforehand what the store must
-hold in the end. The turns of a conversation go round the worker processes; in the middle a fault
-strikes the servers; at the end every conversation is read from the servers and compared.
+The SDK's own Runner replays recorded conversations. A scripted model and scripted functions answer as recorded, so that
+it is known beforehand what the store must hold in the end. The turns of a conversation go round the worker processes.
+In the middle a fault strikes the servers. At the end every conversation is read from the servers and compared.
 """
 
 from .conversations import ConversationError

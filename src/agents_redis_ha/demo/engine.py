@@ -183,7 +183,7 @@ class Engine:
     def _show(self) -> None:
         now = self._clock()
         if not self._schedule.awaits_answer:
-            self._answered = now  # nobody waits for anything, so this is no silence
+            self._answered = now  # no turn waits for an answer, so this is no silence
         if now - self._shown < SHOW_SECONDS:
             return
         self._shown = now

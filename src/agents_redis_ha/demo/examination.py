@@ -1,4 +1,4 @@
-"""What the store holds, compared with what was said: at the end of a run, or later from its record."""
+"""Compares what is stored with what was said, at the end of a run or later from its record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Found:
 
     Attributes:
         comparisons: One for each conversation.
-        view_differs: Number of conversations that the session reads otherwise than they are stored.
+        view_differs: Number of conversations that a session reads in another form than they are stored.
     """
 
     comparisons: tuple[Comparison, ...]

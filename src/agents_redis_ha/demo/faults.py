@@ -63,7 +63,7 @@ class Fault(Protocol):
 
 
 class NoFault:
-    """What happens to servers that are not ours to break: nothing that we know of."""
+    """The fault on servers that the demo did not start: none."""
 
     takeover_seconds: float | None = None
     slots_moved = 0

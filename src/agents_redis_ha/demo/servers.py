@@ -23,7 +23,7 @@ TOPOLOGIES: tuple[DemoTopology, ...] = ("standalone", "sentinel", "cluster", "tl
 FAULTS: tuple[FaultName, ...] = ("none", "kill", "stall", "move-slot")
 
 DETECTION_MS = 1000
-"""After how long a silence the servers hold a primary for dead."""
+"""How long a primary may be silent until the servers count it as down."""
 
 
 def has_successor(topology: DemoTopology) -> bool:

@@ -1,14 +1,11 @@
 """Child processes that do not outlive this one.
 
-On Linux every child asks the kernel to be killed when its parent dies (PR_SET_PDEATHSIG). Two traps
-are avoided:
+On Linux every child asks the kernel to be killed when its parent dies (PR_SET_PDEATHSIG). Two traps are avoided:
 
-* "Parent" means the *thread* that started the child. A server started by `asyncio.to_thread` would
-die with that worker
-  thread, so one daemon thread, which lasts as long as the process, starts them all.
-* A `preexec_fn` is unsafe (and, from Python 3.12, warned about) in a process with threads. So a
-tiny interpreter makes the
-  request and then becomes the server by `exec`, which keeps the process id; it costs about 10 ms.
+* "Parent" means the *thread* that started the child. A server started by `asyncio.to_thread` would die with that worker
+  thread. So one daemon thread, which lasts as long as the process, starts them all.
+* A `preexec_fn` is unsafe (and, from Python 3.12, warned about) in a process with threads. So a tiny interpreter makes
+  the request and then becomes the server by `exec`, which keeps the process id. It costs about 10 ms.
 
 Elsewhere children are ended by `Lab.close` and at exit only.
 """
@@ -60,7 +57,7 @@ class _Starter:
             command, log, future = self._jobs.get()
             try:
                 future.set_result(_popen(command, log))
-            except Exception as error:  # noqa: BLE001 (whoever waits for the future gets it)
+            except Exception as error:  # noqa: BLE001 (the thread that waits for the future gets it)
                 future.set_exception(error)
 
 

@@ -41,11 +41,11 @@ class ClusterLab(Lab):
         return self._owner_of(key_slot(key.encode() if isinstance(key, str) else key))
 
     def promote(self, node: Node, timeout: float = 30.0) -> None:
-        """Send CLUSTER FAILOVER to this replica and return when everybody has settled.
+        """Send CLUSTER FAILOVER to this replica and return when all servers have settled.
 
-        If its primary is down, or replication cut, the failover is forced. It is sent again if it did not last: a
-        replica that was a primary seconds ago may take the votes of then for new ones, until it hears of a higher
-        epoch (seen on 6.2 and 7.0).
+        If its primary is down, or replication is cut, the failover is forced. It is sent again if it did not last: a
+        replica that was a primary seconds ago may count the votes of that time as new ones, until it hears of a
+        higher epoch (seen on 6.2 and 7.0).
 
         Raises:
             LabError: It did not come about in time.
@@ -85,12 +85,12 @@ class ClusterLab(Lab):
             node.write_conf(cluster_directives(self._settings, node))
         launch(self.nodes)
         for epoch, node in enumerate(self.nodes, start=1):
-            node.ask("CLUSTER", "SET-CONFIG-EPOCH", epoch)  # else they quarrel about it for seconds
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", epoch)  # else they take seconds to settle on epochs
         for shard in range(_SHARDS):
             slots = range(SLOTS * shard // _SHARDS, SLOTS * (shard + 1) // _SHARDS)
             self.nodes[shard].ask("CLUSTER", "ADDSLOTS", *slots)
         for node in self.nodes:
-            for other in self.nodes:  # all with all, so that nobody waits for gossip
+            for other in self.nodes:  # all with all: gossip would take seconds
                 if other is not node:
                     node.ask("CLUSTER", "MEET", HOST, other.announced_port, other.announced_port + BUS_OFFSET)
         wait_until(self._all_met, "the members of the cluster to know each other")
@@ -142,7 +142,7 @@ class ClusterLab(Lab):
         return None
 
     def _give_slot(self, slot: int, target: Node) -> None:
-        """Tell all primaries, the target first: so the slot never has no owner."""
+        """Tell all primaries, the target first, so that the slot has an owner at every moment."""
         target_id = target.ask("CLUSTER", "MYID")
         source = self._owner_of(slot)
         others = [node for node in self.primaries() if node not in (target, source)]

@@ -16,7 +16,7 @@ class Member:
         port: Its client port.
         flags: `myself`, `master`, `slave`, `fail?`, `fail`, `handshake`, `noaddr` …
         primary_id: The id of the primary that it replicates; None for a primary.
-        epoch: Its configuration epoch; the higher one wins a quarrel about slots.
+        epoch: Its configuration epoch; where two members claim a slot, the higher one has it.
         connected: Whether the link to it is up.
         slots: Ranges that it owns, both ends included.
     """
@@ -36,11 +36,11 @@ class Member:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is said against it."""
+        """Whether its link is up and it is neither failing nor still joining."""
         return self.connected and not self.flags & {"fail", "fail?", "handshake", "noaddr"}
 
     def owns(self, slot: int) -> bool:
-        """Return whether the slot is its."""
+        """Return whether it owns the slot."""
         return any(first <= slot <= last for first, last in self.slots)
 
 

@@ -1,7 +1,7 @@
 """What the lab raises.
 
-LabError                 anything that the lab could not do; the message says what to do about
-it └── PortTakenError       a server found its port in use; `start` tries again with other ports
+LabError                 the lab could not do what was asked; the message says what to do about it
+└── PortTakenError       a server found its port in use; `start` tries again with other ports
 """
 
 from __future__ import annotations

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 class Partitions(Running):
     """Faults between servers.
 
-    What is cut vanishes without a sign, as in a network that loses every packet; but a new connection is accepted, by
-    the relay, before nothing answers on it. Whatever lost bytes is reset when it is healed, so that nothing arrives
-    late; connections on which nothing was sent go on.
+    Bytes between servers that are cut off vanish without a sign, as in a network that loses every packet. Only a new
+    connection is accepted, by the relay; then nothing answers on it. When the cut is healed, a connection that lost
+    bytes is reset, so that nothing arrives late. Connections on which nothing was sent go on.
     """
 
     def cut_replication(self, replica: Node) -> None:
-        """Have the replica receive nothing more of its primary, from now on and of whichever primary.
+        """Have the replica receive nothing more from its primary, nor from a later one.
 
-        It stays up, answers clients, Sentinels and the cluster bus, and goes on to call itself a connected replica
-        until `repl-timeout` (60 s): it can be promoted with the data of this moment.
+        It stays up and answers clients, Sentinels and the cluster bus. Until `repl-timeout` (60 s) it calls itself a
+        connected replica: it can be promoted with the data of this moment.
 
         Raises:
             LabError: The lab was started without links.

@@ -26,7 +26,7 @@ _random = random.SystemRandom()  # parallel test runs must not walk through the 
 
 
 def reserve_port(*, with_bus: bool = False) -> int:
-    """Return a port that nobody listens on; it is not handed out again before `release_port`.
+    """Return a port that no process listens on; it is not handed out again before `release_port`.
 
     Args:
         with_bus: Ask for the port + 10000 to be free as well.

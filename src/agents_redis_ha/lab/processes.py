@@ -31,8 +31,8 @@ class Processes(Running):
     def restart(self, node: Node, timeout: float = ANSWER_SECONDS) -> None:
         """Start the server again on its port and with its files, and return when it answers.
 
-        A server that is up is stopped first. A former primary comes back believing that it still is
-        one, until the Sentinels or the cluster tell it otherwise: `wait_ready` waits for that.
+        A server that is up is stopped first. A former primary comes back as a primary, until
+        the Sentinels or the cluster demote it: `wait_ready` waits for that.
 
         Raises:
             LabError: It does not start; the message holds the end of its log.
@@ -46,9 +46,9 @@ class Processes(Running):
     def restart_empty(self, node: Node, timeout: float = ANSWER_SECONDS) -> None:
         """Kill the server, remove its data, start it again at once, and return when it answers.
 
-        It keeps what it knows of its cluster. If `down_after_ms` (`node_timeout_ms`) is longer than this takes, about
-        0.1 s, nobody fails over: a primary stays one, and its replicas sync what it no longer has; `wait_ready` waits
-        for that. A primary of a cluster answers CLUSTERDOWN for its first 2 s (Redis's own delay after a restart).
+        It keeps what it knows of its cluster. This takes about 0.1 s. If `down_after_ms` (`node_timeout_ms`) is longer,
+        there is no failover: a primary stays one, and its replicas copy the empty data; `wait_ready` waits for that. A
+        primary of a cluster answers CLUSTERDOWN for its first 2 s (Redis's own delay after a restart).
 
         Raises:
             LabError: It does not start; the message holds the end of its log.

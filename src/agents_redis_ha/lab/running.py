@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Running(ABC):
-    """What a topology has to provide, and what follows from it; the attributes are described by `Lab`."""
+    """The methods that a topology provides, and those built on them; `Lab` describes the attributes."""
 
     topology: ClassVar[Topology]
 
@@ -129,7 +129,7 @@ class Running(ABC):
         """Return when all servers that are up have settled.
 
         Replicas are linked and synced; all Sentinels see the same primary, every replica and each
-        other; every member of a cluster sees all slots covered and nobody failing. Servers that are
+        other; every member of a cluster sees all slots covered and no member failing. Servers that are
         down, stalled or isolated are left out.
 
         Raises:
@@ -165,13 +165,13 @@ class Running(ABC):
             timeout: Seconds to wait for it.
 
         Raises:
-            LabError: Nobody has taken over in time.
+            LabError: No server has taken over in time.
         """
         return wait_until(lambda: self._successor(old), f"a new primary in the place of {old.name}", timeout)
 
     @abstractmethod
     def promote(self, node: Node, timeout: float = 30.0) -> None:
-        """Make a replica the primary in an orderly failover, and return when everybody has settled.
+        """Make a replica the primary in an orderly failover, and return when all servers have settled.
 
         Raises:
             LabError: The topology has no failover, or it did not come about in time.
@@ -215,7 +215,7 @@ class Running(ABC):
 
     @abstractmethod
     def _successor(self, old: Node) -> Node | None:
-        """Return the primary in the place of `old`, if all that are up agree on one."""
+        """Return the primary that replaced `old`, if all servers that are up agree on one."""
 
     def _switch_own_clients(self) -> None:
         """Use the settings' credentials for the lab's own connections from now on."""

@@ -1,8 +1,7 @@
 """A primary, two replicas and three Sentinels.
 
-The Sentinels start with what they would otherwise take seconds to find out by gossip: each other's
-ids and the replicas are in their configuration files, in the very lines that Sentinel itself writes
-there.
+By gossip, Sentinels take seconds to find each other and the replicas. Here both are in their configuration files from
+the start, in the lines that Sentinel itself writes there.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class SentinelLab(Lab):
         raise LabError(f"the Sentinels do not agree on a primary: {named}")
 
     def promote(self, node: Node, timeout: float = 30.0) -> None:
-        """Have the Sentinels fail over to this replica, and return when everybody has settled.
+        """Have the Sentinels fail over to this replica, and return when all servers have settled.
 
         Sentinel chooses the replica with the lowest replica-priority: that is what makes it choose
         this one. Servers older than 7.0 take up to 20 s, because their Sentinels look only every 10

@@ -40,7 +40,7 @@ class Settings:
 
     @property
     def native_certificates(self) -> Certificates | None:
-        """The certificates, if the servers speak TLS themselves; None if proxies do or nobody."""
+        """The certificates, if the servers themselves speak TLS; None if only proxies do, or if there is no TLS."""
         return self.certificates if self.server.native_tls else None
 
     def client_options(self, password: str | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class StandaloneLab(Lab):
         return self.nodes[0]
 
     def promote(self, node: Node, timeout: float = 30.0) -> None:
-        """Raise: nobody can take over from a single server."""
+        """Raise: a single server has no replica that could take over."""
         raise LabError("a standalone lab has no replica to promote")
 
     def _build(self) -> None:

@@ -30,7 +30,7 @@ class Wire(Relay):
     async def _serve(self, client: Streams) -> None:
         if self._passes():
             await self._exchange(self._pass, self._pass, client)
-        else:  # the kernel has accepted it; nobody will ever answer
+        else:  # the kernel has accepted it, and no reply will come
             while await read(client[0]):
                 pass
 
