@@ -103,6 +103,10 @@ class ListEdit:
         return sum(map(len, self.push))
 
 
+def _now() -> float:
+    return time.monotonic()  # looked up at each call, not at import: another clock may stand in for it
+
+
 @dataclass(frozen=True, slots=True)
 class LogEntry:
     """One change, with all that is needed to make it again.
@@ -113,7 +117,7 @@ class LogEntry:
         previous_id: The id of the change before it; empty where that is not known.
         edit: What it did to the list; None if that cannot be repeated.
         result: What its repeat returns; None for nothing.
-        made_at: When it was confirmed, by `time.monotonic` (seconds).
+        made_at: When it was confirmed, by `time.monotonic` (seconds); it does not count when entries are compared.
     """
 
     version: int
@@ -121,7 +125,7 @@ class LogEntry:
     previous_id: bytes
     edit: ListEdit | None
     result: bytes | None = None
-    made_at: float = field(default_factory=time.monotonic)
+    made_at: float = field(default_factory=_now, compare=False)
 
     @property
     def size(self) -> int:
