@@ -10,6 +10,7 @@ from agents_redis_ha._commands import (
     NO_POSITION,
     REPLICATION_INFO,
     Command,
+    LogPosition,
     Positioned,
     ReplicationHistory,
     Reply,
@@ -53,6 +54,10 @@ class FakeLocator:
     """Answers each attempt with the next of its replies; the last one is repeated.
 
     A reply is raised if it is an exception, called with the request if it can be, and else what the script returns.
+
+    Attributes:
+        requests: What each attempt sent.
+        positions: The log position that went along with each.
     """
 
     topology: Any = "sentinel"
@@ -62,6 +67,7 @@ class FakeLocator:
         self.attempts = 0
         self.suspected: list[AttemptError] = []
         self.requests: list[Request] = []
+        self.positions: list[LogPosition] = []
         self.failovers: list[str | None] = []
         self.closed = 0
         self.monitor: Any = FakeMonitor()
@@ -70,6 +76,7 @@ class FakeLocator:
     async def attempt(self, request: Request) -> Reply:
         self.attempts += 1
         self.requests.append(request)
+        self.positions.append(request.log.position)
         found = await self.reply_to(request)
         if getattr(found, "sent", True):
             request.on_sent(getattr(found, "node", None) or NODE)
@@ -101,6 +108,32 @@ class FakeLocator:
 
     async def aclose(self) -> None:
         self.closed += 1
+
+
+class FakeServer(FakeLocator):
+    """Answers each command with the next of the replies under its name; the last one is repeated."""
+
+    def __init__(self, **replies: list[Any]) -> None:
+        super().__init__()
+        self.scripts = replies
+
+    @property
+    def asked(self) -> list[str]:
+        """The commands' names, in the order of their attempts."""
+        return [request.command.name for request in self.requests]
+
+    def sent(self, name: str) -> list[Command[Any]]:
+        """Return the commands of this name, one for each attempt."""
+        return [request.command for request in self.requests if request.command.name == name]
+
+    async def reply_to(self, request: Request) -> Any:
+        replies = self.scripts[request.command.name]
+        await asyncio.sleep(0)  # other tasks get their turn, as they do while a real server answers
+        return replies.pop(0) if len(replies) > 1 else replies[0]
+
+    def becomes_another(self) -> None:
+        """Let the server be started again: what is missing on it is a loss then, and no deletion."""
+        self.replication_id = "2e"
 
 
 def described(length: int = 0, version: int = 0) -> list[Any]:

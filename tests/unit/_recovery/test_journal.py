@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agents_redis_ha import session_keys
 from agents_redis_ha._commands import NO_POSITION, ListEdit, LogEntry, LogPosition, ReplicationHistory, SessionSpec
 from agents_redis_ha._commands import change as changes
-from agents_redis_ha._commands.change import KEEP_ALL
 from agents_redis_ha._recovery import journal as journals
-from agents_redis_ha._recovery.journal import Journal, SessionLog, Snapshot
+from agents_redis_ha._recovery.journal import Journal, SessionLog
+from tests.support.recovery import Clock, an_id, entry, kept_anew, snapshot, spec
 
 RETENTION_SECONDS = 120
 HISTORY = ReplicationHistory("h:1", "1f")
 OTHER_HISTORY = ReplicationHistory("h:2", "2e")
-
-
-def spec(name: str = "u") -> SessionSpec:
-    return SessionSpec(session_keys("p", name), name, retention_ms=RETENTION_SECONDS * 1000)
-
-
-def an_id(number: int) -> bytes:
-    return b"%016d" % number
-
-
-def entry(version: int, *items: bytes, id_: bytes = b"", before: bytes = b"", **more: Any) -> LogEntry:
-    return LogEntry(version, id_ or an_id(version), before, ListEdit(push=items), **more)
-
-
-def snapshot(version: int, *elements: bytes, length: int | None = None, members: Any = ()) -> Snapshot:
-    there = len(elements) if length is None else length
-    return Snapshot(version, 0, there, len(elements), b",1,".join(elements), b",1,", members)
-
-
-class Clock:
-    """Stands in for the machine's clock, which counts from its boot: no test depends on how long that is ago."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +32,6 @@ def saw(journal: Journal, name: str, version: int, expires_at: float | None = No
     log = journal.log(spec(name))
     log.see(LogPosition(version, an_id(version)), HISTORY, expires_at)
     return log
-
-
-def total(journal: Journal) -> tuple[int, int]:
-    """Return the changes and the bytes that are kept, counted anew."""
-    entries = [entry for log in journal for entry in log.entries.values()]
-    snapshots = [snapshot for log in journal for snapshot in (log.whole, log.tail) if snapshot is not None]
-    kept = [len(snapshot.joined) + sum(len(member) for _, member in snapshot.members) for snapshot in snapshots]
-    kept += [len(item) for entry in entries if entry.edit for item in entry.edit.push]
-    kept += [len(entry.result) for entry in entries if entry.result is not None]
-    return len(entries), sum(kept)
 
 
 def names(journal: Journal) -> list[str]:
@@ -118,7 +75,7 @@ def test_of_two_ids_under_one_version_the_later_one_counts() -> None:
     log.see(LogPosition(5, an_id(77)), HISTORY, None)
     assert [kept.id for kept in log.entries.values()] == [an_id(77)]
     assert log.ids == {5: an_id(77)}
-    assert (journal._changes, journal._bytes) == total(journal) == (1, 4)
+    assert (journal._changes, journal._bytes) == kept_anew(journal) == (1, 4)
 
 
 def test_a_whole_snapshot_takes_the_place_of_the_changes_that_it_shows() -> None:
@@ -130,7 +87,7 @@ def test_a_whole_snapshot_takes_the_place_of_the_changes_that_it_shows() -> None
     assert sorted(log.entries) == [2, 3, 4]
     journal.keep(log, snapshot(3, b"x", b"y"))
     assert sorted(log.entries) == [4]
-    assert (journal._changes, journal._bytes) == total(journal)
+    assert (journal._changes, journal._bytes) == kept_anew(journal)
 
 
 def test_a_snapshot_of_the_tail_is_kept_beside_that_of_the_whole_until_all_is_read_again() -> None:
@@ -140,10 +97,10 @@ def test_a_snapshot_of_the_tail_is_kept_beside_that_of_the_whole_until_all_is_re
     journal.keep(log, snapshot(4, b"z", length=3))
     journal.keep(log, part := snapshot(5, b"z", length=4))
     assert (log.whole, log.tail) == (whole, part)
-    assert journal._bytes == total(journal)[1]
+    assert journal._bytes == kept_anew(journal)[1]
     journal.keep(log, whole := snapshot(6, b"x", b"y", b"z"))
     assert (log.whole, log.tail) == (whole, None)
-    assert journal._bytes == total(journal)[1]
+    assert journal._bytes == kept_anew(journal)[1]
 
 
 def test_an_older_snapshot_does_not_replace_a_newer_one() -> None:
@@ -158,7 +115,7 @@ def test_an_older_snapshot_does_not_replace_a_newer_one() -> None:
     journal.keep(log, part := snapshot(5, b"x", length=4))
     journal.keep(log, snapshot(4, b"yy"))
     assert (log.whole, log.tail) == (same, part)
-    assert (journal._changes, journal._bytes) == total(journal)
+    assert (journal._changes, journal._bytes) == kept_anew(journal)
 
 
 def test_the_oldest_changes_of_a_session_alone_are_dropped_beyond_the_number() -> None:
@@ -168,7 +125,7 @@ def test_the_oldest_changes_of_a_session_alone_are_dropped_beyond_the_number() -
         journal.keep(log, entry(version, b"x"))
     assert list(log.entries) == [7, 8, 9]
     assert log.position == (9, an_id(9))
-    assert total(journal) == (3, 3)
+    assert kept_anew(journal) == (3, 3)
 
 
 def test_the_sessions_used_longest_ago_are_dropped_first() -> None:
@@ -180,7 +137,7 @@ def test_the_sessions_used_longest_ago_are_dropped_first() -> None:
     journal.log(spec("a"))
     journal.keep(saw(journal, "c", 1), entry(1, b"x"))
     assert names(journal) == ["a", "c"]
-    assert total(journal) == (3, 3)
+    assert kept_anew(journal) == (3, 3)
 
 
 def test_sessions_are_bounded_in_number_also_if_nothing_of_them_is_kept() -> None:
@@ -197,7 +154,7 @@ def test_bytes_are_bounded_over_all_sessions() -> None:
     assert names(journal) == ["a", "b"]
     journal.keep(saw(journal, "c", 1), snapshot(1, b"x" * 5))
     assert names(journal) == ["b", "c"]
-    assert total(journal) == (1, 9)
+    assert kept_anew(journal) == (1, 9)
 
 
 def test_what_a_session_had_before_gives_way_to_its_newest_change() -> None:
@@ -211,7 +168,7 @@ def test_what_a_session_had_before_gives_way_to_its_newest_change() -> None:
     assert sorted(log.entries) == [4]
     journal.keep(log, entry(5, b"x" * 11))  # larger than all that may be kept
     assert log.entries == {}
-    assert (journal._changes, journal._bytes) == total(journal) == (0, 0)
+    assert (journal._changes, journal._bytes) == kept_anew(journal) == (0, 0)
     assert log.position == (3, an_id(3))  # a loss is still noticed
 
 
@@ -222,7 +179,7 @@ def test_a_snapshot_that_is_too_large_to_be_kept_does_not_cost_the_changes_that_
     journal.keep(log, snapshot(2, b"x" * 11, b"y" * 3, members=((1, an_id(1)),)))
     assert (log.whole, log.tail, sorted(log.entries)) == (None, None, [2])
     assert log.ids[1] == an_id(1)
-    assert (journal._changes, journal._bytes) == total(journal)
+    assert (journal._changes, journal._bytes) == kept_anew(journal)
 
 
 def test_what_was_popped_counts_among_the_bytes() -> None:
@@ -231,10 +188,10 @@ def test_what_was_popped_counts_among_the_bytes() -> None:
     for version in (1, 2, 3):
         journal.keep(log, LogEntry(version, an_id(version), b"", ListEdit(keep=(0, -1)), result=b"x" * 40))
     assert sorted(log.entries) == [2, 3]
-    assert (journal._changes, journal._bytes) == total(journal) == (2, 80)
+    assert (journal._changes, journal._bytes) == kept_anew(journal) == (2, 80)
     members = tuple((version, an_id(version) + b"x" * 40) for version in (1, 2))
     journal.keep(log, snapshot(3, b"x", members=members))
-    assert journal._bytes == total(journal)[1] <= 100
+    assert journal._bytes == kept_anew(journal)[1] <= 100
 
 
 def test_nothing_of_no_bytes_is_dropped_where_no_bytes_may_be_kept() -> None:
@@ -265,7 +222,7 @@ def test_changes_older_than_the_retention_are_dropped_with_the_next_one(clock: C
         journal.keep(log, entry(version, b"x"))
         clock.now += RETENTION_SECONDS * 0.6
     assert sorted(log.entries) == [2, 3]
-    assert (journal._changes, journal._bytes) == total(journal) == (2, 2)
+    assert (journal._changes, journal._bytes) == kept_anew(journal) == (2, 2)
 
 
 def full(journal: Journal, clock: Clock, expires_at: float | None = None) -> SessionLog:
@@ -334,7 +291,7 @@ def test_a_session_that_was_dropped_while_an_operation_was_under_way_is_kept_aga
     journal.keep(under_way, entry(2, b"y"))
     assert journal.log(spec("a")) is under_way
     assert under_way.position == (2, an_id(2))
-    assert (journal._changes, journal._bytes) == total(journal) == (1, 1)
+    assert (journal._changes, journal._bytes) == kept_anew(journal) == (1, 1)
 
 
 def test_a_session_that_was_dropped_and_begun_anew_meanwhile_is_not_mixed_with_what_was_known() -> None:
@@ -346,7 +303,7 @@ def test_a_session_that_was_dropped_and_begun_anew_meanwhile_is_not_mixed_with_w
     assert journal.log(spec("a")) is anew
     assert anew is not under_way
     assert (under_way.entries, anew.entries) == ({}, {})
-    assert (journal._changes, journal._bytes) == total(journal) == (0, 0)
+    assert (journal._changes, journal._bytes) == kept_anew(journal) == (0, 0)
 
 
 def test_a_session_may_be_dropped_while_all_are_looked_at() -> None:
@@ -358,79 +315,3 @@ def test_a_session_may_be_dropped_while_all_are_looked_at() -> None:
         journal.log(spec(f"new {len(seen)}"))
         seen.append(log.spec.session_id)
     assert seen == ["a", "b"]
-
-
-VERSIONS = st.integers(1, 9)
-ITEMS = st.lists(st.binary(max_size=12), max_size=3).map(tuple)
-MEMBERS = st.lists(st.tuples(VERSIONS, st.binary(max_size=20)), max_size=3).map(tuple)
-EDITS = st.none() | st.builds(ListEdit, keep=st.sampled_from([KEEP_ALL, (0, -1), (0, 0)]), push=ITEMS)
-
-
-class Accounting(RuleBasedStateMachine):
-    """Counts anew what is kept after each step."""
-
-    @initialize(max_changes=st.integers(1, 6), max_bytes=st.integers(0, 60))
-    def begin(self, max_changes: int, max_bytes: int) -> None:
-        self.clock = Clock()
-        self.before = journals.time
-        journals.time = self.clock  # type: ignore[assignment,attr-defined]
-        self.bounds = (max_changes, max_bytes)
-        self.journal = Journal(*self.bounds)
-        self.handed_out: list[SessionLog] = []
-
-    def teardown(self) -> None:
-        if hasattr(self, "before"):
-            journals.time = self.before  # type: ignore[attr-defined]
-
-    @rule(name=st.sampled_from("abcdefgh"))
-    def use(self, name: str) -> None:
-        log = self.journal.log(spec(name))
-        if not any(log is known for known in self.handed_out):
-            self.handed_out.append(log)
-
-    @precondition(lambda self: self.handed_out)
-    @rule(data=st.data(), version=VERSIONS, edit=EDITS, result=st.none() | st.binary(max_size=12))
-    def change(self, data: st.DataObject, version: int, edit: ListEdit | None, result: bytes | None) -> None:
-        log = self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))]
-        log.see(LogPosition(version, an_id(version)), HISTORY, None)
-        self.journal.keep(log, LogEntry(version, an_id(version), b"", edit, result, self.clock.now))
-
-    @precondition(lambda self: self.handed_out)
-    @rule(data=st.data(), version=VERSIONS, elements=ITEMS, more=st.integers(0, 1), members=MEMBERS)
-    def read(self, data: st.DataObject, version: int, elements: Any, more: int, members: Any) -> None:
-        log = self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))]
-        log.see(LogPosition(version, b""), HISTORY, self.clock.now + 50 * more if more else None)
-        self.journal.keep(log, snapshot(version, *elements, length=len(elements) + more, members=members))
-
-    @precondition(lambda self: self.handed_out)
-    @rule(data=st.data())
-    def forget(self, data: st.DataObject) -> None:
-        self.journal.forget(self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))])
-
-    @rule(seconds=st.sampled_from([1, 60, RETENTION_SECONDS + 1]))
-    def wait(self, seconds: int) -> None:
-        self.clock.now += seconds
-
-    @invariant()
-    def what_is_counted_is_what_is_kept(self) -> None:
-        if hasattr(self, "journal"):
-            assert (self.journal._changes, self.journal._bytes) == total(self.journal)
-
-    @invariant()
-    def the_bounds_hold(self) -> None:
-        if hasattr(self, "journal"):
-            changes, size = total(self.journal)
-            assert max(changes, len(self.journal)) <= self.bounds[0]
-            assert size <= self.bounds[1]
-
-    @invariant()
-    def what_was_dropped_holds_nothing(self) -> None:
-        if hasattr(self, "journal"):
-            kept = list(self.journal)
-            for log in self.handed_out:
-                if not any(log is known for known in kept):
-                    assert (log.entries, log.whole, log.tail) == ({}, None, None)
-
-
-TestAccounting = Accounting.TestCase
-TestAccounting.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,93 @@
+"""The journal's bounds hold and its sums are right, whatever is done to it: a state machine that counts anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from agents_redis_ha._commands import ListEdit, LogEntry, LogPosition, ReplicationHistory
+from agents_redis_ha._commands.change import KEEP_ALL
+from agents_redis_ha._recovery import journal as journals
+from agents_redis_ha._recovery.journal import Journal, SessionLog
+from tests.support.recovery import Clock, an_id, kept_anew, snapshot, spec
+
+RETENTION_SECONDS = 120
+HISTORY = ReplicationHistory("h:1", "1f")
+
+VERSIONS = st.integers(1, 9)
+ITEMS = st.lists(st.binary(max_size=12), max_size=3).map(tuple)
+MEMBERS = st.lists(st.tuples(VERSIONS, st.binary(max_size=20)), max_size=3).map(tuple)
+EDITS = st.none() | st.builds(ListEdit, keep=st.sampled_from([KEEP_ALL, (0, -1), (0, 0)]), push=ITEMS)
+
+
+class Accounting(RuleBasedStateMachine):
+    """Counts anew what is kept after each step."""
+
+    @initialize(max_changes=st.integers(1, 6), max_bytes=st.integers(0, 60))
+    def begin(self, max_changes: int, max_bytes: int) -> None:
+        self.clock = Clock()
+        self.before = journals.time
+        journals.time = self.clock  # type: ignore[assignment,attr-defined]
+        self.bounds = (max_changes, max_bytes)
+        self.journal = Journal(*self.bounds)
+        self.handed_out: list[SessionLog] = []
+
+    def teardown(self) -> None:
+        if hasattr(self, "before"):
+            journals.time = self.before  # type: ignore[attr-defined]
+
+    @rule(name=st.sampled_from("abcdefgh"))
+    def use(self, name: str) -> None:
+        log = self.journal.log(spec(name))
+        if not any(log is known for known in self.handed_out):
+            self.handed_out.append(log)
+
+    @precondition(lambda self: self.handed_out)
+    @rule(data=st.data(), version=VERSIONS, edit=EDITS, result=st.none() | st.binary(max_size=12))
+    def change(self, data: st.DataObject, version: int, edit: ListEdit | None, result: bytes | None) -> None:
+        log = self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))]
+        log.see(LogPosition(version, an_id(version)), HISTORY, None)
+        self.journal.keep(log, LogEntry(version, an_id(version), b"", edit, result, self.clock.now))
+
+    @precondition(lambda self: self.handed_out)
+    @rule(data=st.data(), version=VERSIONS, elements=ITEMS, more=st.integers(0, 1), members=MEMBERS)
+    def read(self, data: st.DataObject, version: int, elements: Any, more: int, members: Any) -> None:
+        log = self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))]
+        log.see(LogPosition(version, b""), HISTORY, self.clock.now + 50 * more if more else None)
+        self.journal.keep(log, snapshot(version, *elements, length=len(elements) + more, members=members))
+
+    @precondition(lambda self: self.handed_out)
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        self.journal.forget(self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))])
+
+    @rule(seconds=st.sampled_from([1, 60, RETENTION_SECONDS + 1]))
+    def wait(self, seconds: int) -> None:
+        self.clock.now += seconds
+
+    @invariant()
+    def what_is_counted_is_what_is_kept(self) -> None:
+        if hasattr(self, "journal"):
+            assert (self.journal._changes, self.journal._bytes) == kept_anew(self.journal)
+
+    @invariant()
+    def the_bounds_hold(self) -> None:
+        if hasattr(self, "journal"):
+            changes, size = kept_anew(self.journal)
+            assert max(changes, len(self.journal)) <= self.bounds[0]
+            assert size <= self.bounds[1]
+
+    @invariant()
+    def what_was_dropped_holds_nothing(self) -> None:
+        if hasattr(self, "journal"):
+            kept = list(self.journal)
+            for log in self.handed_out:
+                if not any(log is known for known in kept):
+                    assert (log.entries, log.whole, log.tail) == ({}, None, None)
+
+
+TestAccounting = Accounting.TestCase
+TestAccounting.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
