@@ -1,66 +1,39 @@
-"""Who waits for a node is woken, cut loose and counted: the watch, without servers."""
+"""What waits for a node is woken and cut loose, with one look a round however many wait. In virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from redis import exceptions as redis_errors
-from tests.unit._connections.conftest import FakeLocator, FakeRequest, failed
 
 from agents_redis_ha import HAConfig, RetryConfig
-from agents_redis_ha._connections import watch as watching
-from agents_redis_ha._connections.failover_monitor import Watch
+from agents_redis_ha._connections.failover_monitor import FailoverMonitor
 from agents_redis_ha._connections.failures import AttemptError, TakenOverError, classify
-from agents_redis_ha._connections.node import Node
 from agents_redis_ha._retry import Executor
-from agents_redis_ha._telemetry import Observation
+from agents_redis_ha._telemetry import OperationSpan
 from agents_redis_ha.errors import ConnectionsClosedError
+from tests.support.fake_nodes import LOST, FakePool, command, fake_node
+from tests.support.fakes import FakeLocator, failed, request
+from tests.support.virtual_time import in_virtual_time
 
-LOST = redis_errors.ConnectionError("lost")
 NOWHERE = AttemptError(LOST, node=None, sent=False)
 LONG = 30.0
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 (what is waited for is the subject's own state)
-        await asyncio.sleep(0.001)
-
-
 class Looks:
-    """Counts the looks; `error` is what they raise."""
+    """Counts the looks; `error` is what they raise, and `until` what each of them waits for."""
 
     def __init__(self) -> None:
         self.count = 0
         self.error: Exception | None = None
+        self.until: asyncio.Event | None = None
 
     async def __call__(self) -> None:
         self.count += 1
-        await asyncio.sleep(0)
+        await (self.until.wait() if self.until else asyncio.sleep(0))
         if self.error is not None:
             raise self.error
-
-    async def reach(self, count: int) -> None:
-        await until(lambda: self.count >= count)
-
-
-class Hanging(FakeRequest):
-    """A request without a reply."""
-
-    def __init__(self, *, sent: bool = True) -> None:
-        self.leaves = sent
-        self.ended: BaseException | None = None
-
-    async def send(self, node: Node, *, asking: bool = False, only_first_key: bool = False) -> Any:
-        self.sent = self.leaves
-        try:
-            await asyncio.sleep(LONG)
-        except BaseException as error:
-            self.ended = error
-            raise
 
 
 @pytest.fixture
@@ -68,234 +41,301 @@ def looks() -> Looks:
     return Looks()
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "_PATIENCE_SECONDS", 0.01)
-    monkeypatch.setattr(watching, "_SHORTEST_ROUND_SECONDS", 0.005)
-    monkeypatch.setattr(watching, "_LEAST_PAUSE_SECONDS", 0.001)
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
-@contextmanager
-def quick_enough(seconds: float = 5.0) -> Iterator[None]:
-    """Fail if the block takes anything like the waits in it, on a machine however busy."""
-    loop = asyncio.get_running_loop()
-    since = loop.time()
-    yield
-    assert loop.time() - since < seconds
+def silent(name: str = "h:1", *, sent: bool = True) -> Any:
+    """Return a node that owes every reply, or does not even get connected."""
+    pool = FakePool(*(asyncio.get_running_loop().create_future() for _ in range(10)))
+    if not sent:
+        pool.may_connect.clear()
+    return fake_node(pool, name=name)
 
 
-def node(name: str = "h:1") -> Node:
-    return Node(name, lambda: None, owned=False)  # type: ignore[arg-type,return-value]
+async def turns(number: int = 5) -> None:
+    """Let everything happen that is ready, without a move of the clock."""
+    for _ in range(number):
+        await asyncio.sleep(0)
 
 
-async def test_all_who_wait_are_woken_by_one_change(looks: Looks) -> None:
-    watch = Watch(looks)
-    waiters = [asyncio.ensure_future(watch.wait_for_change(LONG, 0)) for _ in range(300)]
-    await asyncio.sleep(0)
-    with quick_enough():
-        watch.changed()
-        await asyncio.gather(*waiters)
-    assert looks.count == 0
+def waiting(monitor: FailoverMonitor, number: int = 1) -> list[asyncio.Future[None]]:
+    epoch = monitor.topology_epoch
+    return [asyncio.ensure_future(monitor.wait_for_topology_change(LONG, epoch)) for _ in range(number)]
 
 
+def sending(monitor: FailoverMonitor, node: Any) -> asyncio.Future[Any]:
+    return asyncio.ensure_future(monitor.send(request(command()), node))
+
+
+@in_virtual_time
+async def test_one_change_wakes_all_that_wait_without_a_look(looks: Looks) -> None:
+    monitor = FailoverMonitor(looks)
+    waiters = waiting(monitor, 300)
+    await turns()
+    since = now()
+    monitor.topology_changed()
+    await asyncio.gather(*waiters)
+    assert (now() - since, looks.count) == (0, 0)
+
+
+@in_virtual_time
 async def test_a_wait_without_a_change_lasts_as_long_as_it_says(looks: Looks) -> None:
-    watch = Watch(looks)
-    loop = asyncio.get_running_loop()
-    watch.changed()
-    since = loop.time()
-    await watch.wait_for_change(0.03, watch.changes)
-    assert loop.time() - since > 0.025
+    monitor = FailoverMonitor(looks)
+    monitor.topology_changed()
+    since = now()
+    await monitor.wait_for_topology_change(7, monitor.topology_epoch)
+    assert now() - since == pytest.approx(7)
 
 
+@in_virtual_time
 async def test_a_change_during_the_attempt_ends_the_wait_after_it(looks: Looks) -> None:
-    watch = Watch(looks)
-    seen = watch.changes
-    watch.changed()
-    with quick_enough():
-        await watch.wait_for_change(LONG, seen)
+    monitor = FailoverMonitor(looks)
+    seen, since = monitor.topology_epoch, now()
+    monitor.topology_changed()
+    await monitor.wait_for_topology_change(LONG, seen)
+    assert now() == since
 
 
-async def test_nobody_looks_around_while_replies_come(looks: Looks) -> None:
-    class Prompt(FakeRequest):
-        async def send(self, node: Node, *, asking: bool = False, only_first_key: bool = False) -> Any:
-            await asyncio.sleep(0)
-            return "reply"
-
-    watch, target = Watch(looks), node()
-    end = asyncio.get_running_loop().time() + 0.05
-    while asyncio.get_running_loop().time() < end:
-        assert await watch.send(Prompt(), target) == "reply"
+@in_virtual_time
+async def test_there_is_no_look_while_replies_come(looks: Looks) -> None:
+    monitor, node = FailoverMonitor(looks), fake_node()
+    for _ in range(100):
+        reply = await monitor.send(request(command()), node)
+        assert reply.value == b"OK"
+        await asyncio.sleep(0.05)
     assert looks.count == 0
-    await watch.aclose()
+    await monitor.aclose()
 
 
-async def test_a_request_without_a_reply_makes_the_watch_begin_and_go_on(looks: Looks) -> None:
-    watch = Watch(looks)
-    task = asyncio.ensure_future(watch.send(Hanging(), node()))
-    await looks.reach(4)
+@in_virtual_time
+async def test_a_request_that_goes_unanswered_for_a_moment_makes_the_looks_begin_and_go_on(looks: Looks) -> None:
+    monitor = FailoverMonitor(looks)
+    task = sending(monitor, silent())
+    await asyncio.sleep(0.19)
+    assert looks.count == 0
+    await asyncio.sleep(0.02)
+    assert looks.count == 1
+    await asyncio.sleep(3)
+    assert looks.count > 10
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    await watch.aclose()
+    await monitor.aclose()
 
 
-async def test_the_watch_ends_by_itself_when_nobody_waits(looks: Looks) -> None:
-    watch = Watch(looks)
-    watch.begin()
-    await until(lambda: watch._task is not None and watch._task.done())
-    assert 1 <= looks.count <= 3
-    watch.begin()  # and can begin again
-    await looks.reach(4)
-    await watch.aclose()
+@in_virtual_time
+async def test_a_younger_request_does_not_hide_the_one_that_hangs(looks: Looks) -> None:
+    monitor, quick = FailoverMonitor(looks), fake_node()
+    await monitor.send(request(command()), quick)  # the timer that it began is not the next one's
+    await asyncio.sleep(0.15)
+    task = sending(monitor, silent())
+    await asyncio.sleep(0.19)
+    assert looks.count == 0
+    await monitor.send(request(command()), quick)
+    await asyncio.sleep(0.02)
+    assert looks.count == 1
+    task.cancel()
+    await monitor.aclose()
+
+
+@in_virtual_time
+async def test_the_looks_end_by_themselves_when_no_operation_waits(looks: Looks) -> None:
+    monitor = FailoverMonitor(looks)
+    monitor.begin()
+    await asyncio.sleep(LONG)
+    assert looks.count == 2
+    monitor.begin()  # and can begin again
+    await asyncio.sleep(LONG)
+    assert looks.count == 4
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@in_virtual_time
+async def test_looks_become_rarer_the_longer_an_outage_lasts(looks: Looks) -> None:
+    monitor = FailoverMonitor(looks)
+    looks.error = NOWHERE
+    (waiter,) = waiting(monitor)
+    monitor.begin()
+    await asyncio.sleep(1)
+    assert 8 <= looks.count <= 13  # every 0.1 s, at random 20 % more or less
+    await asyncio.sleep(LONG - 2)
+    before = looks.count
+    await asyncio.sleep(0.9)
+    assert 2 <= looks.count - before <= 5  # every 0.25 s
+    waiter.cancel()
+    await monitor.aclose()
 
 
 @pytest.mark.parametrize("sent", [True, False])
+@in_virtual_time
 async def test_requests_to_a_node_that_was_taken_over_are_cut_and_others_are_not(looks: Looks, sent: bool) -> None:
-    watch, old, other = Watch(looks), node("old:1"), node("other:2")
-    requests = [Hanging(sent=sent) for _ in range(3)]
-    cut = [asyncio.ensure_future(watch.send(request, old)) for request in requests]
-    left = asyncio.ensure_future(watch.send(Hanging(), other))
-    await asyncio.sleep(0)
-    with quick_enough():
-        watch.cut(old)
-        watch.cut(old)
-        await asyncio.wait(cut)
+    monitor, old, other = FailoverMonitor(looks), silent("old:1", sent=sent), silent("other:2")
+    cut = [sending(monitor, old) for _ in range(3)]
+    left = sending(monitor, other)
+    await turns()
+    since = now()
+    monitor.cut(old)
+    monitor.cut(old)
+    await asyncio.wait(cut)
+    assert now() == since
     for task in cut:
         error = task.exception()
         assert isinstance(error, AttemptError)
         assert isinstance(error.cause, TakenOverError)
         assert (error.node, error.sent) == ("old:1", sent)
-        assert classify(error.cause, sent=error.sent).retry
-        assert classify(error.cause, sent=error.sent).applied is sent
+        found = classify(error.cause, sent=error.sent)
+        assert (found.retry, found.may_have_applied) == (True, sent)
     assert not left.done()
     left.cancel()
     await asyncio.wait([left])
-    await watch.aclose()
+    await monitor.aclose()
 
 
+@in_virtual_time
 async def test_a_callers_own_cancellation_stays_one_even_in_the_moment_of_a_cut(looks: Looks) -> None:
     if not hasattr(asyncio.Task, "uncancel"):
         pytest.skip("before Python 3.11 two cancellations of one moment cannot be told apart")
-    watch, old = Watch(looks), node()
-    task = asyncio.ensure_future(watch.send(Hanging(), old))
-    await asyncio.sleep(0)
-    watch.cut(old)
+    monitor, old = FailoverMonitor(looks), silent()
+    task = sending(monitor, old)
+    await turns()
+    monitor.cut(old)
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    await watch.aclose()
+    await monitor.aclose()
 
 
-async def test_a_task_whose_request_was_cut_is_not_cancelled_afterwards(looks: Looks) -> None:
-    watch, old = Watch(looks), node()
-    request = Hanging()
+class Converting:
+    """A node whose connection makes a lost connection of a cancellation, as redis-py's timeouts may."""
 
-    async def work() -> int:
-        with pytest.raises(AttemptError):
-            await watch.send(request, old)
+    name = "h:1"
+
+    async def execute(self, request: Any, **how: Any) -> Any:
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            raise failed(LOST, sent=True) from None
+
+
+@pytest.mark.parametrize(("make", "cause"), [(silent, TakenOverError), (Converting, type(LOST))])
+@in_virtual_time
+async def test_a_task_whose_request_was_cut_is_not_cancelled_afterwards(looks: Looks, make: Any, cause: Any) -> None:
+    monitor, old = FailoverMonitor(looks), make()
+
+    async def work() -> tuple[Any, int]:
+        with pytest.raises(AttemptError) as caught:
+            await monitor.send(request(command()), old)
         await asyncio.sleep(0)
         task: Any = asyncio.current_task()
-        return int(task.cancelling()) if hasattr(task, "cancelling") else 0
+        return type(caught.value.cause), int(task.cancelling()) if hasattr(task, "cancelling") else 0
 
     task = asyncio.ensure_future(work())
-    await asyncio.sleep(0)
-    watch.cut(old)
-    assert await task == 0
-    assert isinstance(request.ended, asyncio.CancelledError)
-    await watch.aclose()
+    await turns()
+    monitor.cut(old)
+    assert await task == (cause, 0)
+    await monitor.aclose()
 
 
-async def test_hundreds_who_wait_for_a_look_share_one() -> None:
-    looked, gate = 0, asyncio.Event()
-
-    async def look() -> None:
-        nonlocal looked
-        looked += 1
-        await gate.wait()
-
-    watch = Watch(look)
-    watch.begin()
-    waiting = [asyncio.ensure_future(watch.looked()) for _ in range(300)]
-    await until(lambda: looked > 0)
-    gate.set()
-    await asyncio.gather(*waiting)
-    assert looked == 1
-    await watch.aclose()
+@in_virtual_time
+async def test_hundreds_that_wait_for_a_look_share_one(looks: Looks) -> None:
+    looks.until = asyncio.Event()
+    monitor = FailoverMonitor(looks)
+    monitor.begin()
+    waiters = [asyncio.ensure_future(monitor.looked()) for _ in range(300)]
+    await turns()
+    looks.until.set()
+    await asyncio.gather(*waiters)
+    assert looks.count == 1
+    await monitor.aclose()
 
 
-async def test_who_waits_for_a_look_is_told_how_it_failed(looks: Looks) -> None:
+@in_virtual_time
+async def test_what_waits_for_a_look_is_told_how_it_failed(looks: Looks) -> None:
     looks.error = NOWHERE
-    watch = Watch(looks)
-    watch.begin()
-    results = await asyncio.gather(*(watch.looked() for _ in range(5)), return_exceptions=True)
-    assert results == [NOWHERE] * 5
-    waiter = asyncio.ensure_future(watch.wait_for_change(LONG, watch.changes))
-    count = looks.count
+    monitor = FailoverMonitor(looks)
+    monitor.begin()
+    assert await asyncio.gather(*(monitor.looked() for _ in range(5)), return_exceptions=True) == [NOWHERE] * 5
+    (waiter,) = waiting(monitor)
     with pytest.raises(AttemptError):  # also between two looks, at once
-        await watch.looked()
-    assert looks.count == count
+        await monitor.looked()
+    assert looks.count == 1
     looks.error = KeyError("a bug")
-    await looks.reach(count + 2)
+    await asyncio.sleep(1)
     with pytest.raises(AttemptError, match="a bug"):
-        await watch.looked()
+        await monitor.looked()
     looks.error = None
     await waiter
-    await watch.looked()
-    await watch.aclose()
+    await monitor.looked()
+    await monitor.aclose()
 
 
-async def test_without_a_watch_a_look_is_taken_at_once(looks: Looks) -> None:
+@in_virtual_time
+async def test_while_no_looks_go_on_one_is_taken_at_once(looks: Looks) -> None:
     looks.error = NOWHERE
     with pytest.raises(AttemptError):
-        await Watch(looks).looked()
+        await FailoverMonitor(looks).looked()
     assert looks.count == 1
 
 
-async def test_a_look_that_succeeds_after_one_that_failed_wakes_those_who_wait(looks: Looks) -> None:
+@in_virtual_time
+async def test_a_look_that_succeeds_after_one_that_failed_wakes_what_waits(looks: Looks) -> None:
     looks.error = NOWHERE
-    watch = Watch(looks)
-    watch.begin()
-    waiter = asyncio.ensure_future(watch.wait_for_change(LONG, 0))
-    await looks.reach(3)
+    monitor = FailoverMonitor(looks)
+    monitor.begin()
+    (waiter,) = waiting(monitor)
+    await asyncio.sleep(5)
     assert not waiter.done()
-    looks.error = None
-    with quick_enough():
-        await waiter
-    assert watch.changes == 1
-    await watch.aclose()
+    looks.error, since = None, now()
+    await waiter
+    assert now() - since < 0.31  # the longest round
+    assert monitor.topology_epoch == 1
+    await monitor.aclose()
 
 
-async def test_looks_that_keep_succeeding_wake_nobody(looks: Looks) -> None:
-    watch = Watch(looks)
-    watch.begin()
-    waiter = asyncio.ensure_future(watch.wait_for_change(LONG, 0))
-    await looks.reach(6)
+@in_virtual_time
+async def test_looks_that_keep_succeeding_wake_nothing(looks: Looks) -> None:
+    monitor = FailoverMonitor(looks)
+    monitor.begin()
+    (waiter,) = waiting(monitor)
+    await asyncio.sleep(LONG - 1)
+    assert looks.count > 10
     assert not waiter.done()
-    await watch.aclose()
+    await monitor.aclose()
     await waiter
 
 
-async def test_closing_wakes_those_who_wait_and_leaves_no_task(looks: Looks) -> None:
+@in_virtual_time
+async def test_closing_wakes_what_waits_and_leaves_no_task(looks: Looks) -> None:
     looks.error = NOWHERE
-    watch = Watch(looks)
-    watch.begin()
-    waiters = [asyncio.ensure_future(watch.wait_for_change(LONG, 0)), asyncio.ensure_future(watch.looked())]
-    await looks.reach(1)
-    with quick_enough():
-        await watch.aclose()
-        await asyncio.wait(waiters)
-    watch.begin()
+    monitor = FailoverMonitor(looks)
+    monitor.begin()
+    waiters = [*waiting(monitor), asyncio.ensure_future(monitor.looked())]
+    await turns()
+    since = now()
+    await monitor.aclose()
+    await asyncio.wait(waiters)
+    assert now() == since
+    monitor.begin()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-def executor(locator: FakeLocator) -> Executor:
+@in_virtual_time
+async def test_a_closed_monitor_still_sends_and_never_looks(looks: Looks) -> None:
+    monitor = FailoverMonitor(looks)
+    await monitor.aclose()
+    task = sending(monitor, silent())
+    await asyncio.sleep(LONG)
+    assert (task.done(), looks.count) == (False, 0)
+    task.cancel()
+
+
+def running(locator: FakeLocator) -> tuple[Executor, asyncio.Future[Any]]:
+    """Return an executor and an operation of it that backs off for as long as it can."""
     retry = RetryConfig(deadline_seconds=60, initial_backoff_seconds=LONG, max_backoff_seconds=LONG)
-    return Executor(HAConfig(nodes=["h"], retry=retry), locator)
-
-
-def running(locator: FakeLocator) -> asyncio.Future[Any]:
-    run = executor(locator).begin(Observation("append", "sentinel", "id", "hashed"), changes=True).run(FakeRequest())
-    return asyncio.ensure_future(run)
+    executor = Executor(HAConfig(nodes=["h"], retry=retry), locator)
+    operation = executor.begin(OperationSpan("append", "sentinel", "id", "hashed"), changes=True)
+    return executor, asyncio.ensure_future(operation.run(command(), request().log))
 
 
 @pytest.fixture
@@ -304,41 +344,41 @@ def longest_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("longest_backoff")
-async def test_an_operation_that_backs_off_is_tried_again_at_the_change(looks: Looks) -> None:
-    locator = FakeLocator(failed(LOST), failed(LOST), "reply")
-    locator.watch = Watch(looks)
-    task = running(locator)
-    with quick_enough():
-        for attempts in (1, 2):
-            await until(lambda expected=attempts: locator.attempts >= expected)
-            await asyncio.sleep(0.02)
-            assert locator.attempts == attempts  # once a change: then the backoff goes on
-            locator.watch.changed()
-        assert await task == "reply"
+@in_virtual_time
+async def test_an_operation_that_backs_off_is_tried_again_at_each_change(looks: Looks) -> None:
+    locator = FakeLocator(failed(LOST), failed(LOST), "value")
+    locator.monitor = FailoverMonitor(looks)
+    _, task = running(locator)
+    for attempts in (1, 2):
+        await asyncio.sleep(1)
+        assert locator.attempts == attempts  # once a change: then the backoff goes on
+        locator.monitor.topology_changed()
+    assert (await task).value == "value"
 
 
 @pytest.mark.usefixtures("longest_backoff")
+@in_virtual_time
 async def test_a_change_while_the_attempt_failed_is_not_missed(looks: Looks) -> None:
     async def attempt(request: Any) -> Any:
-        locator.watch.changed()
+        locator.monitor.topology_changed()
         raise failed(LOST, sent=True)
 
-    locator = FakeLocator(attempt, attempt, "reply")
-    locator.watch = Watch(looks)
-    with quick_enough():
-        assert await running(locator) == "reply"
+    locator, since = FakeLocator(attempt, attempt, "value"), now()
+    locator.monitor = FailoverMonitor(looks)
+    _, task = running(locator)
+    assert (await task).value == "value"
+    assert now() == since
 
 
 @pytest.mark.usefixtures("longest_backoff")
+@in_virtual_time
 async def test_closing_ends_an_operation_that_backs_off(looks: Looks) -> None:
-    locator = FakeLocator(failed(LOST))
-    locator.watch = Watch(looks)
-    used = executor(locator)
-    run = used.begin(Observation("append", "sentinel", "id", "hashed"), changes=True).run(FakeRequest())
-    task = asyncio.ensure_future(run)
-    await asyncio.sleep(0.01)
-    used.closed = True
-    with quick_enough():
-        await locator.watch.aclose()
-        with pytest.raises(ConnectionsClosedError):
-            await task
+    locator, since = FakeLocator(failed(LOST)), now()
+    locator.monitor = FailoverMonitor(looks)
+    executor, task = running(locator)
+    await turns()
+    executor.closed = True
+    await locator.monitor.aclose()
+    with pytest.raises(ConnectionsClosedError):
+        await task
+    assert now() == since
