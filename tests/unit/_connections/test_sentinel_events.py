@@ -1,0 +1,132 @@
+"""Listening to one Sentinel's announcements."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis import exceptions as redis_errors
+
+from agents_redis_ha._connections import sentinel_events
+from agents_redis_ha._connections.sentinel_events import STEPS
+from tests.support.fake_nodes import LOST
+from tests.support.virtual_time import in_virtual_time
+
+RETRY_SECONDS = 2.0
+
+
+class Sentinel:
+    """A client of a Sentinel; each subscription hears the next of `heard`, then silence; an error is raised."""
+
+    def __init__(self, *heard: list[Any], refusals: int = 0) -> None:
+        self.connection_pool = SimpleNamespace(connection_kwargs={"socket_timeout": 0.4, "host": "s"})
+        self.heard = list(heard)
+        self.refusals = refusals
+        self.log: list[str] = []
+        self.channels: list[tuple[str, ...]] = []
+        self.closed = 0
+
+    def pubsub(self, ignore_subscribe_messages: bool) -> Subscription:
+        assert ignore_subscribe_messages
+        return Subscription(self)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class Subscription:
+    def __init__(self, sentinel: Sentinel) -> None:
+        self.sentinel = sentinel
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        self.sentinel.log.append("given back")
+
+    async def subscribe(self, *channels: str) -> None:
+        if self.sentinel.refusals:
+            self.sentinel.refusals -= 1
+            raise redis_errors.NoPermissionError("no channel for you")
+        self.sentinel.channels.append(channels)
+
+    async def listen(self) -> Any:
+        for heard in self.sentinel.heard.pop(0) if self.sentinel.heard else []:
+            if isinstance(heard, Exception):
+                raise heard
+            yield {"type": "message", "data": heard}
+        await asyncio.get_running_loop().create_future()
+
+
+async def listening(sentinel: Sentinel, seconds: float = 0.0) -> asyncio.Task[None]:
+    """Listen for some seconds of the loop's time; what is called is in the Sentinel's log."""
+
+    async def note(what: str) -> None:
+        sentinel.log.append(what)
+
+    following = sentinel_events.follow(
+        sentinel,  # type: ignore[arg-type]
+        "m",
+        lambda: note("step"),
+        lambda: note("subscribed"),
+        RETRY_SECONDS,
+    )
+    task = asyncio.ensure_future(following)
+    await asyncio.sleep(seconds)
+    return task
+
+
+@in_virtual_time
+async def test_each_announced_step_of_the_services_failovers_is_told() -> None:
+    sentinel = Sentinel([b"slave new:2 new 2 @ m old 1", b"m old 1 new 2"])
+    await listening(sentinel, 1)
+    assert sentinel.log == ["subscribed", "step", "step"]
+    assert sentinel.channels == [STEPS]
+
+
+@pytest.mark.parametrize("data", [b"other old 1 new 2", b"m2 old 1 new 2", b"slave m:2 m-2 2 @ other old 1", b"\xff"])
+@in_virtual_time
+async def test_an_announcement_of_another_service_is_passed_over(data: bytes) -> None:
+    sentinel = Sentinel([data])
+    await listening(sentinel, 1)
+    assert sentinel.log == ["subscribed"]
+
+
+@pytest.mark.parametrize("lost", [LOST, redis_errors.TimeoutError("x"), OSError(104, "reset"), asyncio.TimeoutError()])
+@in_virtual_time
+async def test_after_a_lost_connection_the_listening_begins_again_and_says_so(lost: Exception) -> None:
+    sentinel = Sentinel([b"m old 1 new 2", lost], [b"m new 2 old 1"])
+    await listening(sentinel, RETRY_SECONDS - 0.1)
+    assert sentinel.log == ["subscribed", "step", "given back"]
+    await asyncio.sleep(0.2)
+    assert sentinel.log == ["subscribed", "step", "given back", "subscribed", "step"]
+
+
+@in_virtual_time
+async def test_a_sentinel_that_refuses_is_asked_again_after_each_pause() -> None:
+    sentinel = Sentinel(refusals=3)
+    await listening(sentinel, 3 * RETRY_SECONDS - 0.1)
+    assert "subscribed" not in sentinel.log
+    await asyncio.sleep(0.2)
+    assert sentinel.log[-1] == "subscribed"
+
+
+@in_virtual_time
+async def test_a_listener_may_wait_for_hours_and_keeps_its_connection_alive() -> None:
+    sentinel = Sentinel()
+    task = await listening(sentinel, 36_000)
+    assert not task.done()
+    kwargs = sentinel.connection_pool.connection_kwargs
+    assert (kwargs["socket_timeout"], kwargs["socket_keepalive"], kwargs["host"]) == (None, True, "s")
+
+
+@in_virtual_time
+async def test_a_listener_that_is_cancelled_closes_its_client() -> None:
+    for seconds in (1.0, RETRY_SECONDS + 0.5):  # while it listens, and in the pause after a failure
+        sentinel = Sentinel([], refusals=int(seconds > RETRY_SECONDS) * 2)
+        task = await listening(sentinel, seconds)
+        task.cancel()
+        await asyncio.wait([task])
+        assert (task.cancelled(), sentinel.closed) == (True, 1)

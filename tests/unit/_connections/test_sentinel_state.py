@@ -1,0 +1,144 @@
+"""What is made of one Sentinel's replies."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis import exceptions as redis_errors
+
+from agents_redis_ha import Address
+from agents_redis_ha._connections import sentinel_state
+from agents_redis_ha._connections.sentinel_state import SentinelState, ask
+
+NOW = 5000.0
+OLD, NEW = ("old", 1), ("new", 2)
+
+
+class Sentinel:
+    """Answers as redis-py parses it: `fields` of its primary, whom it names, and the flags of its replicas."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = {
+            "ip": "old",
+            "port": 1,
+            "config-epoch": 7,
+            "is_sdown": False,
+            "is_odown": False,
+            "down-after-milliseconds": 3000,
+            "last-ping-sent": 0,
+            "quorum": 2,
+            **{name.replace("_", "-") if name[:3] != "is_" else name: value for name, value in fields.items()},
+        }
+        self.named: tuple[str | bytes, int | str] | None = OLD
+        self.replicas: Any = [("new", 2, "slave,promoted"), ("third", 3, "slave")]
+        self.asked: list[str] = []
+
+    async def sentinel_master(self, service: str) -> dict[str, Any]:
+        self.asked.append(service)
+        return self.fields
+
+    async def sentinel_get_master_addr_by_name(self, service: str) -> Any:
+        self.asked.append(service)
+        return self.named
+
+    async def sentinel_slaves(self, service: str) -> list[dict[str, Any]]:
+        self.asked.append(f"replicas of {service}")
+        if isinstance(self.replicas, Exception):
+            raise self.replicas
+        return [{"ip": ip, "port": port, "flags": flags} for ip, port, flags in self.replicas]
+
+
+@pytest.fixture(autouse=True)
+def _at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentinel_state, "time", SimpleNamespace(monotonic=lambda: NOW))
+
+
+async def state(sentinel: Sentinel) -> SentinelState:
+    return await ask(sentinel, "m")  # type: ignore[arg-type]
+
+
+async def test_a_sentinel_at_rest_tells_primary_epoch_and_quorum() -> None:
+    sentinel = Sentinel()
+    assert await state(sentinel) == SentinelState(Address("old", 1), 7, False, NOW + 3, 2, None)
+    assert sentinel.asked == ["m", "m"]
+
+
+@pytest.mark.parametrize(
+    ("down_after_ms", "ping_sent_ms", "seconds"),
+    [(3000, 0, 3.0), (3000, 1200, 1.8), (3000, 3000, 0.0), (3000, 4500, -1.5)],
+)
+async def test_the_lease_lasts_until_the_open_ping_is_too_old(
+    down_after_ms: int, ping_sent_ms: int, seconds: float
+) -> None:
+    sentinel = Sentinel(**{"down-after-milliseconds": down_after_ms, "last-ping-sent": ping_sent_ms})
+    assert (await state(sentinel)).lease_until == NOW + seconds
+
+
+async def test_the_lease_counts_from_before_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([NOW, NOW + 1, NOW + 2])
+    monkeypatch.setattr(sentinel_state, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    assert (await state(Sentinel())).lease_until == NOW + 3
+
+
+async def test_a_sentinel_that_does_not_tell_its_patience_grants_no_lease() -> None:
+    sentinel = Sentinel()
+    del sentinel.fields["down-after-milliseconds"], sentinel.fields["last-ping-sent"], sentinel.fields["quorum"]
+    found = await state(sentinel)
+    assert (found.lease_until, found.quorum) == (NOW, 1)
+
+
+@pytest.mark.parametrize(("sdown", "odown", "down"), [(False, False, False), (True, False, True), (False, True, True)])
+async def test_a_primary_is_down_by_this_sentinels_view_or_by_the_majoritys(
+    sdown: bool, odown: bool, down: bool
+) -> None:
+    assert (await state(Sentinel(is_sdown=sdown, is_odown=odown))).down is down
+
+
+async def test_the_flags_of_the_old_primary_say_nothing_of_the_promoted_one() -> None:
+    sentinel = Sentinel(is_sdown=True, is_odown=True, failover_state="reconf_slaves")
+    sentinel.named = NEW
+    found = await state(sentinel)
+    assert (found.address, found.down, found.promoted_replica) == (Address("new", 2), False, None)
+
+
+@pytest.mark.parametrize(("named", "address"), [((b"new", b"2"), ("new", 2)), (("new", "2"), ("new", 2)), (None, OLD)])
+async def test_an_address_may_come_as_text_or_as_bytes_or_not_at_all(named: Any, address: Any) -> None:
+    sentinel = Sentinel()
+    sentinel.named = named
+    assert (await state(sentinel)).address == address
+
+
+@pytest.mark.parametrize("failover_state", ["send_slaveof_noone", "wait_promotion"])
+async def test_a_replica_that_is_chosen_and_not_yet_promoted_is_told(failover_state: str) -> None:
+    assert (await state(Sentinel(failover_state=failover_state))).promoted_replica == Address("new", 2)
+
+
+@pytest.mark.parametrize("failover_state", ["none", "wait_start", "select_slave", "reconf_slaves", "update_config"])
+async def test_in_no_other_state_replicas_are_asked_for(failover_state: str) -> None:
+    sentinel = Sentinel(failover_state=failover_state)
+    assert (await state(sentinel)).promoted_replica is None
+    assert sentinel.asked == ["m", "m"]
+
+
+@pytest.mark.parametrize(
+    "replicas",
+    [
+        [("third", 3, "slave")],
+        [],
+        redis_errors.NoPermissionError("no"),
+        redis_errors.ResponseError("ERR No such master with that name"),
+    ],
+)
+async def test_without_a_chosen_replica_in_the_list_or_the_right_to_it_none_is_told(replicas: Any) -> None:
+    sentinel = Sentinel(failover_state="wait_promotion")
+    sentinel.replicas = replicas
+    assert (await state(sentinel)).promoted_replica is None
+
+
+async def test_a_sentinel_that_breaks_off_while_it_lists_replicas_has_not_answered() -> None:
+    sentinel = Sentinel(failover_state="wait_promotion")
+    sentinel.replicas = redis_errors.ConnectionError("lost")
+    with pytest.raises(redis_errors.ConnectionError):
+        await state(sentinel)
