@@ -44,9 +44,12 @@ def in_virtual_time(test: Callable[Given, Coroutine[Any, Any, None]]) -> Callabl
         loop = VirtualTimeLoop()
         try:
             loop.run_until_complete(test(*args, **kwargs))
-            left = asyncio.all_tasks(loop)
-            assert not left, f"the test left tasks behind: {left}"
         finally:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left))
             loop.close()
 
     return run
