@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis import exceptions as redis_errors
 
-from agents_redis_ha import PoolConfig
+from agents_redis_ha import Address, PoolConfig
 from agents_redis_ha._commands import REPLICATION_INFO, Argument, Command, Script
 from agents_redis_ha._connections.node import Node
 from tests.support.fakes import I_AM, SPEC
@@ -32,22 +34,27 @@ def as_written(*arguments: Argument) -> Written:
     return tuple(part if isinstance(part, bytes) else str(part).encode() for part in arguments)
 
 
-def unpacked(packed: bytes) -> list[Written]:
+def packed(*parts: bytes) -> bytes:
+    """Return an array as a server sends it."""
+    return b"".join([b"*%d\r\n" % len(parts), *(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)])
+
+
+def unpacked(written: bytes) -> list[Written]:
     """Return the commands in what was written."""
 
     def line() -> bytes:
         nonlocal at
-        end = packed.index(b"\r\n", at)
-        found, at = packed[at:end], end + 2
+        end = written.index(b"\r\n", at)
+        found, at = written[at:end], end + 2
         return found
 
     def commands() -> Iterator[Written]:
         nonlocal at
-        while at < len(packed):
+        while at < len(written):
             parts = []
             for _ in range(int(line()[1:])):
                 length = int(line()[1:])
-                parts.append(packed[at : at + length])
+                parts.append(written[at : at + length])
                 at += length + 2
             yield tuple(parts)
 
@@ -163,3 +170,33 @@ def fake_node(*pools: FakePool, name: str = "h:1", pool: PoolConfig | None = Non
     """Return a node over these pools, one after another as it starts afresh; then over new ones."""
     left = list(pools)
     return Node(name, lambda: FakeClient(left.pop(0) if left else FakePool()), pool, owned=owned)  # type: ignore[arg-type,return-value]
+
+
+@asynccontextmanager
+async def listening(
+    answer: Callable[[bytes], bytes | None], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Address]:
+    """Listen on a free port of 127.0.0.1: answer each piece that arrives; None closes the connection."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended = served[writer] = asyncio.Event()
+        try:
+            while piece := await reader.read(65_536):
+                if (reply := answer(piece)) is None:
+                    break
+                writer.write(reply)
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+            ended.set()
+
+    served: dict[asyncio.StreamWriter, asyncio.Event] = {}
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield Address(*server.sockets[0].getsockname())
+    finally:
+        server.close()
+        for writer, ended in served.items():
+            writer.transport.abort()
+            await ended.wait()

@@ -37,8 +37,10 @@ async def follow(
         on_subscribed: Called when the listening begins, and begins again: something may have been announced before.
         retry_seconds: The pause after a failure: it is down, or its user may not subscribe.
     """
-    # A listener waits for hours: its connection has no response timeout.
-    sentinel.connection_pool.connection_kwargs.update(socket_timeout=None, socket_keepalive=True)
+    # A listener waits for hours: its connection has no response timeout. A user's client may have been told to decode.
+    sentinel.connection_pool.connection_kwargs.update(
+        socket_timeout=None, socket_keepalive=True, decode_responses=False
+    )
     try:
         while True:
             try:

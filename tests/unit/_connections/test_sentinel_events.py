@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from redis import exceptions as redis_errors
+from redis.asyncio import Redis
 
 from agents_redis_ha._connections import sentinel_events
 from agents_redis_ha._connections.sentinel_events import STEPS
-from tests.support.fake_nodes import LOST
+from tests.support.fake_nodes import LOST, listening, packed, unpacked
 from tests.support.virtual_time import in_virtual_time
 
 RETRY_SECONDS = 2.0
@@ -60,7 +61,7 @@ class Subscription:
         await asyncio.get_running_loop().create_future()
 
 
-async def listening(sentinel: Sentinel, seconds: float = 0.0) -> asyncio.Task[None]:
+async def followed(sentinel: Sentinel, seconds: float = 0.0) -> asyncio.Task[None]:
     """Listen for some seconds of the loop's time; what is called is in the Sentinel's log."""
 
     async def note(what: str) -> None:
@@ -81,7 +82,7 @@ async def listening(sentinel: Sentinel, seconds: float = 0.0) -> asyncio.Task[No
 @in_virtual_time
 async def test_each_announced_step_of_the_services_failovers_is_told() -> None:
     sentinel = Sentinel([b"slave new:2 new 2 @ m old 1", b"m old 1 new 2"])
-    await listening(sentinel, 1)
+    await followed(sentinel, 1)
     assert sentinel.log == ["subscribed", "step", "step"]
     assert sentinel.channels == [STEPS]
 
@@ -90,7 +91,7 @@ async def test_each_announced_step_of_the_services_failovers_is_told() -> None:
 @in_virtual_time
 async def test_an_announcement_of_another_service_is_passed_over(data: bytes) -> None:
     sentinel = Sentinel([data])
-    await listening(sentinel, 1)
+    await followed(sentinel, 1)
     assert sentinel.log == ["subscribed"]
 
 
@@ -98,7 +99,7 @@ async def test_an_announcement_of_another_service_is_passed_over(data: bytes) ->
 @in_virtual_time
 async def test_after_a_lost_connection_the_listening_begins_again_and_says_so(lost: Exception) -> None:
     sentinel = Sentinel([b"m old 1 new 2", lost], [b"m new 2 old 1"])
-    await listening(sentinel, RETRY_SECONDS - 0.1)
+    await followed(sentinel, RETRY_SECONDS - 0.1)
     assert sentinel.log == ["subscribed", "step", "given back"]
     await asyncio.sleep(0.2)
     assert sentinel.log == ["subscribed", "step", "given back", "subscribed", "step"]
@@ -107,7 +108,7 @@ async def test_after_a_lost_connection_the_listening_begins_again_and_says_so(lo
 @in_virtual_time
 async def test_a_sentinel_that_refuses_is_asked_again_after_each_pause() -> None:
     sentinel = Sentinel(refusals=3)
-    await listening(sentinel, 3 * RETRY_SECONDS - 0.1)
+    await followed(sentinel, 3 * RETRY_SECONDS - 0.1)
     assert "subscribed" not in sentinel.log
     await asyncio.sleep(0.2)
     assert sentinel.log[-1] == "subscribed"
@@ -116,7 +117,7 @@ async def test_a_sentinel_that_refuses_is_asked_again_after_each_pause() -> None
 @in_virtual_time
 async def test_a_listener_may_wait_for_hours_and_keeps_its_connection_alive() -> None:
     sentinel = Sentinel()
-    task = await listening(sentinel, 36_000)
+    task = await followed(sentinel, 36_000)
     assert not task.done()
     kwargs = sentinel.connection_pool.connection_kwargs
     assert (kwargs["socket_timeout"], kwargs["socket_keepalive"], kwargs["host"]) == (None, True, "s")
@@ -126,7 +127,32 @@ async def test_a_listener_may_wait_for_hours_and_keeps_its_connection_alive() ->
 async def test_a_listener_that_is_cancelled_closes_its_client() -> None:
     for seconds in (1.0, RETRY_SECONDS + 0.5):  # while it listens, and in the pause after a failure
         sentinel = Sentinel([], refusals=int(seconds > RETRY_SECONDS) * 2)
-        task = await listening(sentinel, seconds)
+        task = await followed(sentinel, seconds)
         task.cancel()
         await asyncio.wait([task])
         assert (task.cancelled(), sentinel.closed) == (True, 1)
+
+
+@pytest.mark.parametrize("decode_responses", [False, True])
+async def test_a_users_client_is_listened_to_whether_or_not_it_decodes(decode_responses: bool) -> None:
+    def answer(piece: bytes) -> bytes:
+        replies = [b"+OK\r\n" if command[0] != b"SUBSCRIBE" else subscribed(command) for command in unpacked(piece)]
+        return b"".join(replies)
+
+    def subscribed(command: tuple[bytes, ...]) -> bytes:
+        replies = [b"*3\r\n" + packed(b"subscribe", channel)[4:] + b":1\r\n" for channel in command[1:]]
+        return b"".join(replies) + packed(b"message", b"+switch-master", b"m old 1 new 2")
+
+    async def nothing() -> None: ...
+
+    async def step() -> None:
+        told.set()
+
+    told = asyncio.Event()
+    async with listening(answer) as address:
+        client = Redis(host=address.host, port=address.port, protocol=2, decode_responses=decode_responses)
+        task = asyncio.ensure_future(sentinel_events.follow(client, "m", step, nothing, RETRY_SECONDS))
+        await asyncio.wait([task, asyncio.ensure_future(told.wait())], return_when=asyncio.FIRST_COMPLETED)
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait([task])
