@@ -287,7 +287,8 @@ class SentinelLocator:
             await asyncio.wait(self._listeners)
         await self.monitor.aclose()
         await self._refresh.aclose()
-        await asyncio.gather(*(client.aclose() for client in self._sentinels.values()))
+        # A peer that is gone takes no part in closing: the others are closed all the same.
+        await asyncio.gather(*(client.aclose() for client in self._sentinels.values()), return_exceptions=True)
         for node in filter(None, (self._node, self._promoted_replica)):
             await node.aclose()
 
