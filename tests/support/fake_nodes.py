@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -63,7 +64,7 @@ def unpacked(written: bytes) -> list[Written]:
 
 
 class FakeConnection:
-    """Answers each write with what its pool makes of it; a future among the replies is awaited."""
+    """Answers each write with what its pool makes of it; what can be awaited among the replies is."""
 
     def __init__(self, pool: FakePool) -> None:
         self.pool = pool
@@ -91,7 +92,7 @@ class FakeConnection:
     async def read_response(self, disable_decoding: bool) -> Any:
         assert disable_decoding  # an item is stored as the bytes that it is
         reply = self.unread.pop(0)
-        if isinstance(reply, asyncio.Future):
+        if inspect.isawaitable(reply):
             reply = await reply
         if isinstance(reply, BaseException):
             raise reply

@@ -1,146 +1,59 @@
-"""Between a promotion and its announcement: whom the Sentinel locator follows, and when it does not."""
+"""Whom the Sentinel locator follows, and what it confirms: by epochs, promotions and leases."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis import exceptions as redis_errors
-from tests.unit._connections.conftest import FakeRequest, introduction
 
 from agents_redis_ha import Address, HAConfig
-from agents_redis_ha._connections.failures import AttemptError
+from agents_redis_ha._commands import Status
+from agents_redis_ha._connections import sentinel, sentinel_state
+from agents_redis_ha._connections.failures import AttemptError, ShortfallError, TakenOverError
 from agents_redis_ha._connections.sentinel import SentinelLocator
-from agents_redis_ha._connections.sentinel_state import Answer
-
-OLD, NEW, THIRD = ("old", 1), ("new", 2), ("third", 3)
-
-
-class Sentinel:
-    """One Sentinel, as the test sets it up; None as `named` means that it does not answer."""
-
-    def __init__(self) -> None:
-        self.named: tuple[str, int] | None = OLD
-        self.epoch = 7
-        self.down = False
-        self.state: str | None = None
-        self.heir: tuple[str, int] | None = None
-        self.may_list = True
-
-    async def sentinel_master(self, service: str) -> dict[str, Any]:
-        if self.named is None:
-            raise redis_errors.ConnectionError("refused")
-        before = self.named if self.state is None else OLD
-        reply = {"ip": before[0], "port": before[1], "config-epoch": self.epoch, "is_sdown": self.down}
-        reply["down-after-milliseconds"] = 60_000
-        return {**reply, "is_odown": self.down, **({"failover-state": self.state} if self.state else {})}
-
-    async def sentinel_get_master_addr_by_name(self, service: str) -> tuple[str, int] | None:
-        return self.named
-
-    async def sentinel_slaves(self, service: str) -> list[dict[str, Any]]:
-        if not self.may_list:
-            raise redis_errors.NoPermissionError("no")
-        flags = {address: "slave,promoted" if address == self.heir else "slave" for address in (NEW, THIRD)}
-        return [{"ip": host, "port": port, "flags": f} for (host, port), f in flags.items()]
-
-    async def aclose(self) -> None: ...
-
-    def promotes(self, heir: tuple[str, int]) -> None:
-        self.down, self.state, self.heir = True, "wait_promotion", heir
-
-    def announces(self, address: tuple[str, int], epoch: int) -> None:
-        self.named, self.epoch, self.down, self.state, self.heir = address, epoch, False, None, None
-
-
-class World:
-    """Two Sentinels, of which the first leads, and the roles that the data servers claim."""
-
-    def __init__(self) -> None:
-        self.leader, self.other = Sentinel(), Sentinel()
-        self.roles: dict[str, Any] = {"old:1": b"master", "new:2": b"slave", "third:3": b"slave"}
-        self.asked: list[str] = []
-        sentinels = [self.leader, self.other]
-        self.locator = SentinelLocator(
-            HAConfig(topology="sentinel", nodes=["s:1", "s:2"], service_name="m"),
-            data_client=lambda address: self._data(str(address)),
-            sentinel_client=lambda address: sentinels[address.port - 1],  # type: ignore[arg-type,return-value]
-        )
-        self.locator._start_listening = lambda: None  # type: ignore[method-assign]
-
-    def _data(self, name: str) -> Any:
-        world = self
-
-        class Connection:
-            socket_timeout = 3.0
-
-            async def send_packed_command(self, packed: bytes, check_health: bool) -> None:
-                world.asked.append(name)
-                self.replies: list[Any] = [*introduction(packed)[0], None]
-
-            async def read_response(self, disable_decoding: bool) -> Any:
-                identity, role = self.replies.pop(0), world.roles[name]
-                if isinstance(role, list) and not identity:  # one after another
-                    role = role.pop(0)
-                if isinstance(role, Exception):
-                    raise role
-                return identity or [role, 0, []]
-
-            async def disconnect(self, nowait: bool = False) -> None: ...
-
-            def register_connect_callback(self, callback: Any) -> None: ...
-
-        class Pool:
-            async def get_connection(self) -> Connection:
-                return Connection()
-
-            async def release(self, connection: Connection) -> None: ...
-
-            async def disconnect(self, inuse_connections: bool = True) -> None: ...
-
-        class Client:
-            connection_pool = Pool()
-
-        return Client()
-
-    def promotes(self, heir: tuple[str, int]) -> None:
-        self.other.down = True
-        self.leader.promotes(heir)
-
-    async def primary(self) -> str | None:
-        """Return the primary's name, or None while there is none to be had."""
-        try:
-            (found,) = await self.locator.primaries()
-        except AttemptError:
-            return None
-        return found.name
+from agents_redis_ha._connections.sentinel_state import SentinelState
+from agents_redis_ha.errors import AuthenticationFailedError, PrimaryNotFoundError, WrongTopologyError
+from tests.support.fake_nodes import CANNOT_CLOSE, LOST, command
+from tests.support.fake_sentinels import NEW, OLD, PATIENCE_SECONDS, THIRD, Clock, World
+from tests.support.fakes import failed, request
+from tests.support.virtual_time import in_virtual_time
 
 
 @pytest.fixture
-async def world() -> World:
-    world = World()
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (sentinel, sentinel_state):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+async def world(clock: Clock) -> Any:
+    world = World(clock)
     assert await world.primary() == "old:1"
-    return world
+    yield world
+    await world.locator.aclose()
 
 
-async def test_a_chosen_replica_that_says_it_is_the_primary_is_followed_before_it_is_announced(world: World) -> None:
+async def test_a_promoted_replica_that_says_it_is_the_primary_is_followed_before_it_is_announced(world: World) -> None:
     world.promotes(NEW)
     assert await world.primary() is None
     world.roles["new:2"] = b"master"
     assert await world.primary() == "new:2"
-    assert (len(world.locator.failovers), world.locator._stale) == (1, False)
+    assert world.locator.failovers == ["new:2"]
     world.leader.announces(NEW, 8)
     assert await world.primary() == "new:2"
-    assert len(world.locator.failovers) == 1
+    assert world.locator.failovers == ["new:2"]
 
 
 async def test_no_other_server_that_claims_to_be_the_primary_is_followed(world: World) -> None:
     world.roles["third:3"] = b"master"  # such as one that was deposed long ago and has just come back
     world.promotes(NEW)
     assert await world.primary() is None
-    assert "third:3" not in world.asked
+    assert {name for name, _ in world.asked} == {"new:2"}
     world.leader.state = "select_slave"
     world.roles["new:2"] = b"master"
     assert await world.primary() is None
@@ -150,10 +63,21 @@ async def test_a_leader_that_falls_silent_after_the_promotion_does_not_lead_back
     world.promotes(NEW)
     world.roles["new:2"] = b"master"
     assert await world.primary() == "new:2"
-    world.leader.named = None
+    world.leader.named = LOST
     assert await world.primary() == "new:2"  # the other one still names the old primary, under the same epoch
     world.other.announces(THIRD, 9)
     assert await world.primary() == "third:3"
+
+
+async def test_a_silent_leader_is_waited_for_until_the_others_would_have_heard_of_its_failover(world: World) -> None:
+    world.promotes(NEW)
+    world.roles["new:2"] = b"master"
+    assert await world.primary() == "new:2"
+    world.leader.named, world.other.down = LOST, False
+    world.clock.now += 9
+    assert await world.primary() == "new:2"
+    world.clock.now += 2
+    assert await world.primary() == "old:1"
 
 
 async def test_a_promotion_that_is_given_up_leads_back(world: World) -> None:
@@ -165,22 +89,20 @@ async def test_a_promotion_that_is_given_up_leads_back(world: World) -> None:
 
 
 async def test_a_promoted_replica_that_does_not_answer_is_waited_for(world: World) -> None:
-    world.promotes(NEW)
-    world.leader.down = world.other.down = False  # SENTINEL FAILOVER: the old primary is well
-    world.roles["new:2"] = redis_errors.ConnectionError("lost")
+    world.promotes(NEW, by_hand=True)
+    world.roles["new:2"] = LOST
     assert await world.primary() == "old:1"
     world.roles["new:2"] = b"master"
     assert await world.primary() == "new:2"
-    world.roles["new:2"] = redis_errors.ConnectionError("lost")
+    world.roles["new:2"] = LOST
     assert await world.primary() is None
 
 
 @pytest.mark.parametrize("state", ["send_slaveof_noone", "wait_promotion"])
-async def test_from_its_choice_on_a_replica_is_waited_for_also_by_those_whose_primary_is_well(
+async def test_from_its_choice_on_a_replica_is_waited_for_also_where_the_old_primary_is_well(
     world: World, state: str
 ) -> None:
-    world.promotes(NEW)
-    world.leader.down = world.other.down = False
+    world.promotes(NEW, by_hand=True)
     world.leader.state = "select_slave"
     assert await world.primary() == "old:1"
     world.leader.state = state
@@ -190,78 +112,69 @@ async def test_from_its_choice_on_a_replica_is_waited_for_also_by_those_whose_pr
 
 
 async def test_a_promotion_that_cuts_the_connections_to_the_replica_leads_to_it_all_the_same(world: World) -> None:
-    world.promotes(NEW)
-    world.leader.down = world.other.down = False
+    world.promotes(NEW, by_hand=True)
     world.roles["new:2"] = [b"slave", redis_errors.ConnectionError("killed"), b"master"]
     assert await world.primary() is None
     assert await world.primary() == "new:2"
+
+
+async def test_a_second_choice_takes_the_place_of_the_first(world: World) -> None:
+    world.promotes(NEW)
+    assert await world.primary() is None
+    assert [node.name for node in world.locator.nodes()] == ["old:1", "new:2"]
+    first = world.locator.nodes()[1]
+    world.leader.promoted, world.roles["third:3"] = THIRD, b"master"
+    assert await world.primary() == "third:3"
+    assert (first.retired, [node.name for node in world.locator.nodes()]) == (True, ["third:3"])
 
 
 async def test_what_is_announced_during_a_look_is_looked_at_too(world: World) -> None:
     async def announce(service: str) -> tuple[str, int]:  # after the leader's answer
         if world.leader.state is None:
             world.locator._announced += 1
-            world.leader.promotes(NEW)
-            world.leader.down = False
+            world.promotes(NEW, by_hand=True)
         return OLD
 
     world.other.sentinel_get_master_addr_by_name = announce  # type: ignore[method-assign]
     assert await world.primary() is None
 
 
-class Change(FakeRequest):
-    """A change that has to be confirmed, and what happens while it is under way."""
-
-    confirmation: Any = object()
-
-    def __init__(self, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
-        self.meanwhile = meanwhile
-
-    async def send(self, node: Any, **_: Any) -> str:
-        if self.meanwhile is not None:
-            await self.meanwhile()
-        return "done"
-
-
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_change_that_a_failover_by_hand_overtakes_is_not_confirmed(world: World, announced: bool) -> None:
+    looking: list[asyncio.Future[None]] = []
+
     async def chosen() -> None:
-        world.promotes(NEW)
-        world.leader.down = world.other.down = False
+        world.promotes(NEW, by_hand=True)
         if announced:
             looking.append(asyncio.ensure_future(world.locator._note_step()))
             await asyncio.sleep(0)  # it has begun to look
         else:
             await world.locator._look_again()
 
-    looking: list[asyncio.Future[None]] = []
-
-    assert await world.locator.attempt(Change()) == ("done", "old:1")
-    with pytest.raises(AttemptError, match="vouches") as caught:
-        await world.locator.attempt(Change(chosen))
+    assert (await world.change()).history.node == "old:1"
+    world.meanwhile = chosen
+    with pytest.raises(AttemptError, match="no majority of the Sentinels grants") as caught:
+        await world.change()
     assert (caught.value.sent, caught.value.applied) == (True, True)
     await asyncio.gather(*looking)
-    await world.locator.aclose()
 
 
 async def test_what_comes_after_an_announcement_waits_for_the_look_that_it_causes(world: World) -> None:
-    world.promotes(NEW)
-    world.leader.down = world.other.down = False
+    world.promotes(NEW, by_hand=True)
     looking = asyncio.ensure_future(world.locator._note_step())
     await asyncio.sleep(0)
     with pytest.raises(AttemptError, match="is just being promoted"):
-        await world.locator.attempt(Change())
+        await world.change()
     await looking
-    await world.locator.aclose()
 
 
-async def test_a_primary_whose_heir_is_dead_is_asked_but_confirms_nothing(world: World) -> None:
-    world.promotes(NEW)
-    world.leader.down = world.other.down = False
+async def test_a_primary_whose_promoted_replica_is_dead_is_asked_but_confirms_nothing(world: World) -> None:
+    world.promotes(NEW, by_hand=True)
     world.roles["new:2"] = redis_errors.ConnectionError("refused")
     assert await world.primary() == "old:1"
-    with pytest.raises(AttemptError, match="vouches"):
-        await world.locator.attempt(Change())
+    assert (await world.locator.attempt(request(command()))).history.node == "old:1"
+    with pytest.raises(AttemptError, match="lease"):
+        await world.change()
 
 
 async def test_without_the_right_to_list_replicas_the_announcement_is_waited_for(world: World) -> None:
@@ -273,7 +186,7 @@ async def test_without_the_right_to_list_replicas_the_announcement_is_waited_for
     assert await world.primary() == "new:2"
 
 
-async def test_an_older_epoch_promotes_nobody(world: World) -> None:
+async def test_an_older_epoch_promotes_no_replica(world: World) -> None:
     world.other.announces(THIRD, 8)
     assert await world.primary() == "third:3"
     world.leader.promotes(NEW)  # it slept through that failover
@@ -281,20 +194,20 @@ async def test_an_older_epoch_promotes_nobody(world: World) -> None:
     assert await world.primary() == "third:3"
 
 
-async def test_those_who_wait_are_woken_by_the_promotion(world: World) -> None:
+async def test_what_waits_is_woken_by_the_promotion(world: World) -> None:
     world.promotes(NEW)
     world.roles["new:2"] = b"master"
-    seen = world.locator.watch.changes
-    waiter = asyncio.ensure_future(world.locator.watch.wait_for_change(30, seen))
+    seen = world.locator.monitor.topology_epoch
+    waiter = asyncio.ensure_future(world.locator.monitor.wait_for_topology_change(30, seen))
     await asyncio.sleep(0)
     await world.primary()
     await asyncio.wait_for(waiter, 5)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "quorum", "promises", "until"),
+    ("nodes", "quorum", "leases", "until"),
     [
-        (3, 2, (9.0, 5.0, 7.0), 7.0),  # two of three would have to agree, so two have to promise
+        (3, 2, (9.0, 5.0, 7.0), 7.0),  # two of three would have to agree, so two have to grant it
         (3, 2, (9.0,), 0.0),
         (3, 1, (9.0, 5.0, 7.0), 5.0),  # any of them can begin an election
         (3, 3, (9.0, 5.0), 9.0),
@@ -302,9 +215,175 @@ async def test_those_who_wait_are_woken_by_the_promotion(world: World) -> None:
         (3, 2, (), 0.0),
     ],
 )
-def test_a_primary_reigns_as_long_as_too_few_sentinels_can_hold_it_to_be_down(
-    nodes: int, quorum: int, promises: tuple[float, ...], until: float
+def test_a_lease_lasts_as_long_as_too_few_sentinels_can_consider_the_primary_down(
+    nodes: int, quorum: int, leases: tuple[float, ...], until: float
 ) -> None:
     config = HAConfig(topology="sentinel", nodes=[f"s:{port}" for port in range(1, nodes + 1)], service_name="m")
-    answers = [Answer(Address("old", 1), 7, False, holds_until, quorum) for holds_until in promises]
-    assert SentinelLocator(config)._reign(answers) == until
+    answers = [SentinelState(Address("old", 1), 7, False, lease_until, quorum) for lease_until in leases]
+    assert SentinelLocator(config)._lease_deadline(answers) == until
+
+
+async def test_there_is_no_lease_while_a_replica_is_promoted() -> None:
+    locator = SentinelLocator(HAConfig(topology="sentinel", nodes=["s:1"], service_name="m"))
+    states = [SentinelState(Address("old", 1), 7, False, 9.0, 1, promoted) for promoted in (None, Address("new", 2))]
+    assert [locator._lease_deadline([state]) for state in states] == [9.0, 0.0]
+
+
+async def test_a_change_after_the_lease_is_confirmed_if_the_sentinels_renew_it(world: World) -> None:
+    world.clock.now += PATIENCE_SECONDS + 1
+    assert (await world.change()).value == [Status.APPLIED, 5, b""]
+    assert world.locator._lease_until == world.clock.now + PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_change_on_a_primary_whose_lease_is_over_is_a_shortfall_that_keeps_the_reply(
+    world: World, gone: bool
+) -> None:
+    world.clock.now += PATIENCE_SECONDS + 1
+    for each in world.sentinels:
+        each.named = LOST if gone else OLD
+        each.ping_sent_ms = PATIENCE_SECONDS * 1000  # it has not answered them for so long either
+    with pytest.raises(AttemptError) as caught:
+        await world.change()
+    error = caught.value
+    assert isinstance(error.cause, ShortfallError)
+    assert (error.cause.reply.value, error.cause.wait_seconds) == ([Status.APPLIED, 5, b""], 0.0)
+    assert (error.node, error.sent, error.applied) == ("old:1", True, True)
+
+
+async def test_what_needs_no_confirmation_needs_no_lease(world: World) -> None:
+    world.clock.now += PATIENCE_SECONDS + 1
+    for each in world.sentinels:
+        each.named = LOST
+    assert (await world.locator.attempt(request(command()))).history.node == "old:1"
+
+
+async def test_of_two_answers_the_one_with_the_higher_epoch_counts(world: World) -> None:
+    world.other.announces(NEW, 8)
+    assert await world.primary() == "new:2"
+
+
+async def test_of_equal_epochs_the_one_that_sees_its_primary_well_counts(world: World) -> None:
+    world.other.announces(NEW, 7)
+    world.leader.down = True
+    assert await world.primary() == "new:2"
+
+
+async def test_a_sentinel_that_slept_through_a_failover_does_not_lead_back(world: World) -> None:
+    world.other.announces(NEW, 8)
+    assert await world.primary() == "new:2"
+    world.other.named = LOST
+    world.clock.now += 11
+    with pytest.raises(AttemptError, match="only Sentinels that still name the deposed primary old:1"):
+        await world.locator.primaries()
+
+
+async def test_a_majority_that_names_an_older_epoch_for_long_was_reset(clock: Clock) -> None:
+    world = World(clock, sentinels=3)
+    for each in world.sentinels:
+        each.announces(NEW, 8)
+    assert await world.primary() == "new:2"
+    for each in world.sentinels[:2]:
+        each.announces(THIRD, 1)
+    world.sentinels[2].named = LOST
+    clock.now += 9
+    assert await world.primary() is None
+    clock.now += 2
+    assert await world.primary() == "third:3"
+    await world.locator.aclose()
+
+
+async def test_a_primary_that_the_sentinels_see_as_down_is_not_asked(world: World) -> None:
+    world.leader.down = world.other.down = True
+    with pytest.raises(AttemptError, match="see the primary old:1 as down"):
+        await world.locator.primaries()
+
+
+async def test_a_failover_cuts_what_waits_for_the_old_primary(world: World) -> None:
+    async def switched() -> None:
+        world.other.announces(NEW, 8)
+        await asyncio.get_running_loop().create_future()
+
+    world.meanwhile = switched
+    task = asyncio.ensure_future(world.locator.attempt(request(command())))
+    await asyncio.sleep(0.01)
+    assert await world.primary() == "new:2"
+    with pytest.raises(AttemptError) as caught:
+        await task
+    assert isinstance(caught.value.cause, TakenOverError)
+    stale = world.locator._stale
+    world.locator.suspect(caught.value)
+    assert world.locator._stale is stale is False  # what was found out is as new as can be
+
+
+async def test_after_a_failure_the_sentinels_are_asked_before_the_next_attempt(world: World) -> None:
+    world.locator.suspect(failed(LOST, node="old:1"))
+    world.other.announces(NEW, 8)
+    assert (await world.locator.attempt(request(command()))).history.node == "new:2"
+
+
+NO_SUCH = redis_errors.ResponseError("ERR No such master with that name")
+
+
+@pytest.mark.parametrize(
+    ("errors", "permanent"),
+    [
+        ((NO_SUCH, NO_SUCH), PrimaryNotFoundError),
+        ((NO_SUCH, LOST), PrimaryNotFoundError),
+        ((redis_errors.ResponseError("ERR unknown command 'SENTINEL'"),) * 2, WrongTopologyError),
+        ((redis_errors.AuthenticationError("WRONGPASS"),) * 2, AuthenticationFailedError),
+        ((redis_errors.ConnectionError("Error 111"), redis_errors.ConnectionError("Error 111")), None),
+    ],
+)
+async def test_what_cannot_succeed_later_either_is_said_at_the_first_contact(
+    clock: Clock, errors: tuple[Exception, ...], permanent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def passing(*what: Any) -> None: ...
+
+    monkeypatch.setattr(sentinel, "permanent_cause", passing)
+    world = World(clock)
+    for each, each.named in zip(world.sentinels, errors, strict=True):
+        assert each.named
+    with pytest.raises(AttemptError, match="Sentinel s:1: ") as caught:
+        await world.locator.primaries()
+    assert (caught.value.permanent, caught.value.node, caught.value.sent) == (permanent, None, False)
+
+
+async def test_a_service_that_was_known_may_be_known_again_by_a_sentinel_that_cannot_be_reached(world: World) -> None:
+    world.leader.named, world.other.named = NO_SUCH, LOST
+    with pytest.raises(AttemptError) as caught:
+        await world.locator.primaries()
+    assert caught.value.permanent is None
+    world.other.named = NO_SUCH
+    with pytest.raises(AttemptError) as caught:
+        await world.locator.primaries()
+    assert caught.value.permanent is PrimaryNotFoundError
+
+
+async def test_the_sentinels_that_do_not_answer_are_problems(world: World) -> None:
+    assert await world.locator.problems() == []
+    world.other.named = LOST
+    assert await world.locator.problems() == ["Sentinel s:2 does not answer"]
+
+
+@in_virtual_time
+async def test_polling_goes_on_whatever_one_round_meets() -> None:
+    locator = SentinelLocator(HAConfig(topology="sentinel", nodes=["s:1"], service_name="m"))
+    rounds = []
+
+    async def fail() -> None:
+        rounds.append(asyncio.get_running_loop().time())
+        raise CANNOT_CLOSE
+
+    locator._refresh = SimpleNamespace(run=fail)  # type: ignore[assignment]
+    task = asyncio.ensure_future(locator._poll())
+    await asyncio.sleep(3.5 * locator._settings.poll_interval_seconds)
+    assert not task.done()
+    assert len(rounds) == 3
+
+
+async def test_closing_closes_every_sentinel_and_node_although_none_can_be_closed(world: World) -> None:
+    (node,) = world.locator.nodes()
+    await world.locator.aclose()
+    assert [each.closed for each in world.sentinels] == [1, 1]
+    assert node.retired
