@@ -8,20 +8,26 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents import FunctionTool, ModelResponse, TResponseInputItem, Usage
+from agents import ModelResponse, TResponseInputItem, Usage
 from agents.models.interface import Model
-from agents.tool_context import ToolContext
 from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
-    ResponseFunctionToolCall,
     ResponseOutputItem,
     ResponseOutputMessage,
     ResponseStreamEvent,
     ResponseTextDeltaEvent,
 )
 
-from agents_redis_ha.demo.conversations import Conversation, Item, Turn, is_user_message, load_conversations
+from agents_redis_ha.lab.conversations import (
+    Conversation,
+    Item,
+    Turn,
+    as_output,
+    is_user_message,
+    load_conversations,
+    replay_tool,
+)
 
 __all__ = ["RecordedModel"]
 
@@ -58,7 +64,7 @@ class RecordedModel(Model):
             for said, turn in _answered_turns(conversation):
                 if self._turns.setdefault(said, turn) is turn:
                     self._outputs.update(turn.tool_outputs)
-        self.tools = [self._tool(name) for name in sorted(names)]
+        self.tools = [replay_tool(name, self._outputs.__getitem__) for name in sorted(names)]
         """The functions that are called in the recordings, returning what they returned then."""
 
     def turns_of(self, messages: Sequence[str]) -> list[tuple[Item, ...]]:
@@ -106,14 +112,7 @@ class RecordedModel(Model):
         items: list[Any] = [{"role": "user", "content": history}] if isinstance(history, str) else history
         users = [index for index, item in enumerate(items) if is_user_message(item)]
         turn = self._turns[tuple(str(items[index]["content"]) for index in users)]
-        return [_output(item) for item in turn.response_at(len(items) - 1 - users[-1])]
-
-    def _tool(self, name: str) -> FunctionTool:
-        async def invoke(context: ToolContext[Any], arguments: str) -> str:  # noqa: ARG001 (the SDK gives it)
-            return self._outputs[context.tool_call_id]
-
-        anything = {"type": "object", "properties": {}, "additionalProperties": True}
-        return FunctionTool(name, f"Replays what {name} returned.", anything, invoke, strict_json_schema=False)
+        return [as_output(item) for item in turn.response_at(len(items) - 1 - users[-1])]
 
 
 def _answered_turns(conversation: Conversation) -> list[tuple[tuple[str, ...], Turn]]:
@@ -131,12 +130,6 @@ def _answered(turn: Turn, name: str) -> Turn:
     return Turn(
         tuple({**item, **{key: f"{item[key]}.{name}" for key in ("id", "call_id") if key in item}} for item in items)
     )
-
-
-def _output(item: Item) -> ResponseOutputItem:
-    """Return the recorded item as the class in which a model says it."""
-    kind = ResponseFunctionToolCall if item["type"] == "function_call" else ResponseOutputMessage
-    return kind.model_validate(item)
 
 
 def _words(message: ResponseOutputMessage) -> list[str]:

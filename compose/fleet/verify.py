@@ -17,8 +17,7 @@ from urllib.parse import urlsplit
 
 from redis import Sentinel
 
-from agents_redis_ha.demo.conversations import Item
-from agents_redis_ha.demo.shape import shapes
+from agents_redis_ha.lab.conversations import Item, shapes
 
 from .chat import Answer, recorded_model
 

@@ -12,7 +12,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from agents_redis_ha.demo.conversations import load_conversations
+from agents_redis_ha.lab.conversations import load_conversations
 from tests.benchmarks.contenders import Contender, History
 
 # About as long as the packaged conversations; each append stores two items.

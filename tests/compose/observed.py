@@ -13,7 +13,7 @@ from itertools import count
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from agents_redis_ha.demo.conversations import load_conversations
+from agents_redis_ha.lab.conversations import load_conversations
 from tests.compose.phoenix import Phoenix
 from tests.compose.prometheus import Prometheus
 from tests.compose.stack import Stack

@@ -14,7 +14,7 @@ import pytest
 
 from agents_redis_ha import HAConfig, session_keys
 from agents_redis_ha._telemetry import names
-from agents_redis_ha.demo.conversations import load_conversations
+from agents_redis_ha.lab.conversations import load_conversations
 from agents_redis_ha.lab.waiting import wait_until
 from tests.compose.observed import FILES, TALKERS, TURN_SECONDS, VARIABLES, Fleet, Reply, turns
 from tests.compose.phoenix import Span, Trace

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents_redis_ha.demo.comparison import compare
-from agents_redis_ha.demo.conversations import Conversation, load_conversations
-from agents_redis_ha.demo.shape import mark_attempt
+from agents_redis_ha.lab.conversations import Conversation, load_conversations, mark_attempt
 
 CONVERSATION = load_conversations(None, 1)[0]
 ITEMS = CONVERSATION.items

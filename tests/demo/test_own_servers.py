@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agents_redis_ha import cli, lab
-from agents_redis_ha.demo.conversations import Conversation, load_conversations, write_conversations
+from agents_redis_ha.lab.conversations import Conversation, load_conversations, write_conversations
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from agents_redis_ha.demo.conversations import load_conversations
 from agents_redis_ha.demo.messages import TurnError, TurnResult, TurnTask
 from agents_redis_ha.demo.schedule import Schedule
+from agents_redis_ha.lab.conversations import load_conversations
 
 ERROR = TurnError("ConnectionError", "gone")
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from agents import SQLiteSession, TResponseInputItem
 
-from agents_redis_ha.demo.conversations import Conversation, load_conversations
 from agents_redis_ha.demo.scripted import RunWatch, TurnRun, run_turn
-from agents_redis_ha.demo.shape import mark_attempt, shapes
+from agents_redis_ha.lab.conversations import Conversation, load_conversations, mark_attempt, shapes
 
 PACKAGED = load_conversations(None, 8)
 

@@ -15,7 +15,7 @@ from fleet.jobs import answer_later
 from fleet.turns import Turn
 
 from agents_redis_ha import DeadlineExceededError, Outcome, SessionStore, lab
-from agents_redis_ha.demo.shape import shapes
+from agents_redis_ha.lab.conversations import shapes
 from tests.support.chat import LONGEST, expected
 
 

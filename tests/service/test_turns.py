@@ -10,7 +10,7 @@ from fleet.chat import Message
 from fleet.turns import PositionError, Turn
 
 from agents_redis_ha import ConflictError
-from agents_redis_ha.demo.shape import shapes
+from agents_redis_ha.lab.conversations import shapes
 from tests.support.chat import LONGEST, expected
 
 

@@ -6,7 +6,7 @@ import pytest
 from fleet.chat import Answer
 from fleet.verify import Said, Verdict
 
-from agents_redis_ha.demo.conversations import Item
+from agents_redis_ha.lab.conversations import Item
 
 
 def user(text: str) -> Item:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet.chat import recorded_model
 
-from agents_redis_ha.demo.conversations import Item
+from agents_redis_ha.lab.conversations import Item
 
 LONGEST = max(recorded_model().said, key=lambda messages: len(recorded_model().turns_of(messages)[0]))
 """The recorded conversation with the longest first turn: it calls functions several times."""

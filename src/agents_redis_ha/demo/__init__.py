@@ -5,7 +5,7 @@ it is known beforehand what the store must hold in the end. The turns of a conve
 In the middle a fault strikes the servers. At the end every conversation is read from the servers and compared.
 """
 
-from .conversations import ConversationError
+from ..lab.conversations import ConversationError
 from .fleet import FleetError
 from .progress import choose_progress
 from .report import Report, figures, findings

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .conversations import Conversation
-from .shape import shapes
+from ..lab.conversations import Conversation, shapes
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import HAConfig
+from ..lab.conversations import Conversation, load_conversations, shapes
 from .comparison import Comparison, compare
-from .conversations import Conversation, load_conversations
 from .servers import read_stored, read_through_sessions
 from .sessions import SessionPlan
-from .shape import shapes
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .conversations import Conversation
+from ..lab.conversations import Conversation
 from .sessions import SessionPlan
 
 COUNTERS = ("retries", "repeats_suppressed", "failovers")

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from .. import HAConfig
-from .conversations import copies, load_conversations, write_conversations
+from ..lab.conversations import copies, load_conversations, write_conversations
 from .engine import Engine, Tally
 from .examination import Found, examine
 from .faults import Fault, FaultRun, NoFault

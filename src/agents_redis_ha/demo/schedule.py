@@ -6,7 +6,7 @@ import heapq
 from dataclasses import dataclass, field
 from random import Random
 
-from .conversations import Conversation
+from ..lab.conversations import Conversation
 from .messages import TurnResult, TurnTask
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from agents import (
     Agent,
-    FunctionTool,
     FunctionToolResult,
     ModelResponse,
     RunConfig,
@@ -21,25 +20,21 @@ from agents import (
     TResponseInputItem,
     Usage,
 )
-from agents.items import TResponseOutputItem, TResponseStreamEvent
+from agents.items import TResponseStreamEvent
 from agents.memory import Session
 from agents.models.interface import Model
-from agents.tool_context import ToolContext
-from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage
 
-from .conversations import (
+from ..lab.conversations import (
     Conversation,
-    Item,
+    ReplayError,
     Turn,
+    as_output,
     is_user_message,
+    mark_attempt,
+    replay_tool,
+    shapes,
+    unmarked,
 )
-from .shape import mark_attempt, shapes, unmarked
-
-ANY_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": True}
-
-
-class ScriptError(RuntimeError):
-    """The agent was asked something that the recording holds no answer to."""
 
 
 @dataclass
@@ -78,10 +73,10 @@ class ScriptedModel(Model):
         else:
             users = [index for index, item in enumerate(input) if _is_user(item)]
             if not users:
-                raise ScriptError("the input holds no user message")
+                raise ReplayError("the input holds no user message")
             position = len(input) - 1 - users[-1]
         said = self.turn.response_at(position)
-        output = [_to_output(mark_attempt(item, self.attempt)) for item in said]
+        output = [as_output(mark_attempt(item, self.attempt)) for item in said]
         return ModelResponse(output=output, usage=Usage(), response_id=None)
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
@@ -93,48 +88,14 @@ def _is_user(item: Any) -> bool:
     return isinstance(item, dict) and is_user_message(item)
 
 
-def _to_output(item: Item) -> TResponseOutputItem:
-    """The recorded item as the class in which a model returns it."""
-    if item["type"] == "function_call":
-        return ResponseFunctionToolCall.model_validate(item)
-    return ResponseOutputMessage.model_validate(item)
-
-
-def scripted_tools(conversation: Conversation, turn: Turn) -> list[FunctionTool]:
-    """The functions that the conversation calls, returning what they returned then.
-
-    Args:
-        conversation: Names the functions.
-        turn: Holds the outputs of the calls that are about to be made.
-    """
-    outputs = turn.tool_outputs
-
-    async def invoke(context: ToolContext[Any], arguments: str) -> str:  # noqa: ARG001 (the SDK gives it)
-        try:
-            return outputs[unmarked(context.tool_call_id)]
-        except KeyError:
-            message = f"{context.tool_name} was not called like that in the recording"
-            raise ScriptError(message) from None
-
-    return [
-        FunctionTool(
-            name=name,
-            description=f"Replays what {name} returned.",
-            params_json_schema=ANY_ARGUMENTS,
-            on_invoke_tool=invoke,
-            strict_json_schema=False,
-        )
-        for name in conversation.tool_names
-    ]
-
-
 def scripted_agent(conversation: Conversation, turn: Turn, model: ScriptedModel) -> Agent[Any]:
-    """An agent with the scripted model and tools.
+    """An agent with the scripted model, and with functions that return what they returned in the turn.
 
     A recording may end with the output of a function; the run then ends there too, in place of
     asking the model once more.
     """
-    last = turn.items[-1]
+    last, outputs = turn.items[-1], turn.tool_outputs
+    tools = (replay_tool(name, lambda call_id: outputs[unmarked(call_id)]) for name in conversation.tool_names)
 
     def stop_where_the_recording_stops(
         _: RunContextWrapper[Any], results: list[FunctionToolResult]
@@ -147,7 +108,7 @@ def scripted_agent(conversation: Conversation, turn: Turn, model: ScriptedModel)
     return Agent(
         name="scripted",
         model=model,
-        tools=list(scripted_tools(conversation, turn)),
+        tools=[*tools],
         tool_use_behavior=stop_where_the_recording_stops,
     )
 

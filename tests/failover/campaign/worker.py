@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agents_redis_ha import HAConfig, close_shared_connections, counters, ha_session
-from agents_redis_ha.demo.conversations import load_conversations
+from agents_redis_ha.lab.conversations import load_conversations
 from tests.failover.campaign.caller import Caller
 from tests.failover.campaign.history import Call, Status
 from tests.failover.campaign.marks import Mark, make_batch, put_mark

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents_redis_ha.demo.conversations import (
+from agents_redis_ha.lab.conversations import (
     PACKAGED_COPIES,
     ConversationError,
     distinct_call_ids,

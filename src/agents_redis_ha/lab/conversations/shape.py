@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from .conversations import Item
+from .recordings import Item
 
 ID_FIELDS = ("id", "call_id")
 _MARK = re.compile(r"~\d+$")
