@@ -144,12 +144,12 @@ def _demo(given: argparse.Namespace) -> int:
     try:
         from .demo import (
             ConversationError,
-            FleetError,
             choose_progress,
             run_demo,
         )
         from .demo.faults import why_not
         from .lab import LabError
+        from .lab.errors import WorkerError
     except ImportError as error:
         return _refuse(f"the demo needs {error.name}: pip install 'openai-agents-redis-ha[demo]'")
     own = given.url is not None
@@ -161,11 +161,11 @@ def _demo(given: argparse.Namespace) -> int:
         progress = choose_progress(sys.stderr if given.json else sys.stdout)
         with _told_to_end() if own else nullcontext() as end:
             report = run_demo(options, progress, end)
-    except (ConfigurationError, ConversationError, LabError, OSError) as error:
-        return _refuse(str(error))
-    except FleetError as error:
+    except WorkerError as error:
         print(f"agents-redis-ha demo: {error}", file=sys.stderr)
         return EXIT_NOT_WHOLE
+    except (ConfigurationError, ConversationError, LabError, OSError) as error:
+        return _refuse(str(error))
     _render(report, options, as_json=given.json)
     return EXIT_OK if report.whole else EXIT_NOT_WHOLE
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.failover.campaign.runner import Options, Result, can_wait_for_replicas, run
+from tests.failover.campaign.runner import Options, Result, run
 from tests.failover.campaign.scenarios import BY_NAME
 from tests.failover.campaign.table import line
 
@@ -42,7 +42,6 @@ def test_nothing_is_broken(topology: str, fault: str) -> None:
     campaign(fault, topology)
 
 
-@pytest.mark.skipif(not can_wait_for_replicas(), reason="this version has no durability setting yet")
 def test_nothing_that_a_replica_confirmed_is_lost() -> None:
     campaign("kill", "sentinel", replace(SHORT, durability="replicas"))
 

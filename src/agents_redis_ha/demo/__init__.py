@@ -6,7 +6,6 @@ In the middle a fault strikes the servers. At the end every conversation is read
 """
 
 from ..lab.conversations import ConversationError
-from .fleet import FleetError
 from .progress import choose_progress
 from .report import Report, figures, findings
 from .run import Options, run_demo
@@ -16,7 +15,6 @@ __all__ = [
     "FAULTS",
     "TOPOLOGIES",
     "ConversationError",
-    "FleetError",
     "Options",
     "Report",
     "choose_progress",

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..lab.workers import WorkerProcesses
 from .faults import Fault
-from .fleet import Fleet
-from .messages import COUNTERS, TurnError, TurnResult
+from .messages import COUNTERS, TurnError, TurnResult, WorkerSetup, worker_name
 from .progress import Progress, Snapshot
 from .schedule import Schedule
 
@@ -68,7 +68,7 @@ class Engine:
 
     Args:
         schedule: The turns.
-        fleet: The workers, ready.
+        workers: The workers, ready.
         fault: What happens in the middle.
         progress: Where the run shows how it goes.
         end: Set from outside to begin no further conversation. ``None`` ends a run after ``RUN_SECONDS`` at the latest;
@@ -79,14 +79,14 @@ class Engine:
     def __init__(
         self,
         schedule: Schedule,
-        fleet: Fleet,
+        workers: WorkerProcesses[WorkerSetup],
         fault: Fault,
         progress: Progress,
         end: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._schedule = schedule
-        self._fleet = fleet
+        self._workers = workers
         self._fault = fault
         self._progress = progress
         self._end = end
@@ -100,7 +100,7 @@ class Engine:
         """Run all turns.
 
         Raises:
-            FleetError: A worker process ended.
+            WorkerError: A worker process ended.
         """
         schedule, tally = self._schedule, self.tally
         self._began = self._answered = self._clock()
@@ -109,7 +109,7 @@ class Engine:
         while not schedule.finished:
             self._start_turns()
             self._strike_when_due()
-            message = self._fleet.receive(TICK_SECONDS)
+            message = self._workers.receive(TICK_SECONDS)
             if isinstance(message, TurnResult):
                 self._take(message)
             self._show()
@@ -139,7 +139,8 @@ class Engine:
             chosen = schedule.next_turn(self._clock())
             if chosen is None:
                 return
-            self._fleet.send(*chosen)
+            worker, task = chosen
+            self._workers.send(worker_name(worker), task)
 
     def _strike_when_due(self) -> None:
         fault = self._fault

@@ -10,6 +10,11 @@ from .sessions import SessionPlan
 COUNTERS = ("retries", "repeats_suppressed", "failovers")
 
 
+def worker_name(number: int) -> str:
+    """The name of a worker's process."""
+    return f"worker-{number}"
+
+
 @dataclass(frozen=True)
 class WorkerSetup:
     """What a worker is told once, when it starts.
@@ -83,14 +88,3 @@ class TurnResult:
     error: TurnError | None = None
     given: int | None = None
     counters: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class WorkerReady:
-    """A worker has started and waits for turns.
-
-    Attributes:
-        worker: Its number.
-    """
-
-    worker: int

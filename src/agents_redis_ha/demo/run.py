@@ -10,11 +10,11 @@ from random import Random
 
 from .. import HAConfig
 from ..lab.conversations import copies, load_conversations, write_conversations
+from ..lab.workers import WorkerProcesses
 from .engine import Engine, Tally
 from .examination import Found, examine
 from .faults import Fault, FaultRun, NoFault
-from .fleet import Fleet
-from .messages import WorkerSetup
+from .messages import WorkerSetup, worker_name
 from .progress import Progress
 from .report import Report
 from .schedule import Schedule
@@ -25,6 +25,7 @@ from .servers import (
     start_servers,
 )
 from .sessions import SessionKind, SessionPlan
+from .worker import serve
 
 PACE_SECONDS = 12.0
 OPEN_AT_ONCE = 16
@@ -32,6 +33,7 @@ OWN_LATENCY_MS = (100.0, 700.0)
 QUICK_LATENCY_MS = (5.0, 30.0)
 LONGEST_MEAN_LATENCY_MS = 1500.0
 WORKER_START_SECONDS = 60.0
+WORKER_STOP_SECONDS = 5.0
 REPAIR_SECONDS = 30.0
 
 
@@ -76,7 +78,7 @@ def run_demo(options: Options, progress: Progress, end: threading.Event | None =
     Raises:
         ConversationError: The conversations cannot be read.
         LabError: The servers cannot be started.
-        FleetError: A worker process did not start or ended.
+        WorkerError: A worker process did not start or ended.
         OSError: The record cannot be written.
     """
     conversations = load_conversations(options.conversations, options.limit)
@@ -129,14 +131,15 @@ class _Run:
     def play(self, progress: Progress, latency_ms: tuple[float, float], end: threading.Event | None = None) -> Report:
         """Run the turns in worker processes, and report what the store holds afterwards."""
         options, schedule = self.options, self.schedule
-        setups = [
-            WorkerSetup(number, self.plan, schedule.conversations, options.seed, latency_ms)
+        setups = {
+            worker_name(number): WorkerSetup(number, self.plan, schedule.conversations, options.seed, latency_ms)
             for number in range(options.workers)
-        ]
+        }
         self.events.say(f"starting {options.workers} worker processes")
-        with Fleet(setups) as fleet:
-            fleet.wait_until_ready(WORKER_START_SECONDS)
-            tally = Engine(schedule, fleet, self.fault, progress, end).run()
+        with WorkerProcesses(serve, setups) as workers:
+            workers.wait_until_ready(WORKER_START_SECONDS)
+            tally = Engine(schedule, workers, self.fault, progress, end).run()
+            workers.stop(WORKER_STOP_SECONDS)
         self.fault.settle(REPAIR_SECONDS)
         if options.record is not None:
             write_conversations(options.record, schedule.said())

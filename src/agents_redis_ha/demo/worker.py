@@ -1,57 +1,45 @@
-"""The main function of a worker process: runs the turns that it is sent, many at a time."""
+"""What a worker process does: it runs the turns that it is sent, many at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import signal
-import threading
 import time
 from contextlib import suppress
-from multiprocessing import parent_process
-from multiprocessing.queues import Queue
 from typing import Any
 
 from .. import counters
+from ..lab.workers import Parent
 from .messages import (
     COUNTERS,
     TurnError,
     TurnResult,
     TurnTask,
-    WorkerReady,
     WorkerSetup,
 )
 from .scripted import RunWatch, TurnRun, run_turn
 from .sessions import SessionSource, open_source
 
 MESSAGE_LENGTH = 300
-ORPHAN_CHECK_SECONDS = 1.0
 
 
-def worker_main(setup: WorkerSetup, inbox: Queue[TurnTask | None], outbox: Queue[TurnResult | WorkerReady]) -> None:
-    """Run turns until ``None`` comes.
+async def serve(setup: WorkerSetup, parent: Parent) -> None:
+    """Run turns until the parent has no more.
 
     Args:
         setup: What this worker is and knows.
-        inbox: Turns to run, then ``None``.
-        outbox: Takes a ``WorkerReady`` first, then one ``TurnResult`` for each turn.
+        parent: Sends a ``TurnTask`` for each turn to run, and is sent a ``TurnResult`` for each.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends its workers
     logging.getLogger("openai.agents").setLevel(logging.CRITICAL)
     logging.getLogger("agents_redis_ha").setLevel(logging.CRITICAL)
-    asyncio.run(_serve(setup, inbox, outbox))
-
-
-async def _serve(setup: WorkerSetup, inbox: Any, outbox: Any) -> None:
     source = open_source(setup.plan)
-    tasks = _follow(inbox)
+    tasks = parent.messages()
     broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     running: set[asyncio.Task[None]] = set()
-    outbox.put(WorkerReady(setup.number))
+    parent.ready()
     try:
         while True:
-            upcoming = asyncio.ensure_future(tasks.get())
+            upcoming = asyncio.ensure_future(anext(tasks, None))
             either: tuple[asyncio.Future[Any], ...] = (upcoming, broken)
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if broken.done():
@@ -60,7 +48,7 @@ async def _serve(setup: WorkerSetup, inbox: Any, outbox: Any) -> None:
             task = upcoming.result()
             if task is None:
                 break
-            turn = asyncio.create_task(_answer(setup, source, task, outbox))
+            turn = asyncio.create_task(_answer(setup, source, task, parent))
             running.add(turn)
             turn.add_done_callback(running.discard)
             turn.add_done_callback(lambda done: _notice(done, broken))
@@ -77,35 +65,7 @@ def _notice(turn: asyncio.Task[None], broken: asyncio.Future[None]) -> None:
         broken.set_exception(error)
 
 
-def _follow(inbox: Any) -> asyncio.Queue[TurnTask | None]:
-    """What comes in, for the event loop; a daemon thread, so that it never holds up the end."""
-    loop = asyncio.get_running_loop()
-    tasks: asyncio.Queue[TurnTask | None] = asyncio.Queue()
-
-    def read() -> None:
-        while True:
-            task = _next_task(inbox)
-            loop.call_soon_threadsafe(tasks.put_nowait, task)
-            if task is None:
-                return
-
-    threading.Thread(target=read, name="inbox", daemon=True).start()
-    return tasks
-
-
-def _next_task(inbox: Any) -> TurnTask | None:
-    """What comes next; ``None``, too, when the parent has died without a word."""
-    parent = parent_process()
-    while True:
-        try:
-            task: TurnTask | None = inbox.get(timeout=ORPHAN_CHECK_SECONDS)
-            return task
-        except queue.Empty:
-            if parent is None or not parent.is_alive():
-                return None
-
-
-async def _answer(setup: WorkerSetup, source: SessionSource, task: TurnTask, outbox: Any) -> None:
+async def _answer(setup: WorkerSetup, source: SessionSource, task: TurnTask, parent: Parent) -> None:
     """Run one turn and report what became of it, whatever that is."""
     conversation = setup.conversations[task.conversation]
     seed = hash((setup.seed, task.conversation, task.turn, task.attempt))
@@ -119,7 +79,7 @@ async def _answer(setup: WorkerSetup, source: SessionSource, task: TurnTask, out
     except Exception as failure:  # noqa: BLE001 (the user sees an error; the parent counts it)
         error = describe(failure)
     seconds = time.monotonic() - began - watch.model.seconds
-    outbox.put(TurnResult(setup.number, task, seconds, watch.right, error, watch.given, _counters()))
+    parent.send(TurnResult(setup.number, task, seconds, watch.right, error, watch.given, _counters()))
 
 
 def describe(failure: BaseException) -> TurnError:

@@ -1,7 +1,8 @@
 """What the lab raises.
 
 LabError                 the lab could not do what was asked; the message says what to do about it
-└── PortTakenError       a server found its port in use; `start` tries again with other ports
+├── PortTakenError       a server found its port in use; `start` tries again with other ports
+└── WorkerError          a worker process did not start, or ended by itself
 """
 
 from __future__ import annotations
@@ -13,3 +14,7 @@ class LabError(Exception):
 
 class PortTakenError(LabError):
     """A server could not listen because another process took its port in the meantime."""
+
+
+class WorkerError(LabError):
+    """A worker process did not start, or ended by itself."""

@@ -8,7 +8,7 @@ batch whole and contiguous, each writer's order kept, nothing there that was rep
 most once, pops handed out once, reads of one session object never going backwards. `findings.Kind` names each breach.
 What servers may lose by their nature has to be put back or be said (`HistoryLostError`): a silent loss fails the run.
 
-    marks ◀ history ◀ record ◀ caller ◀ worker ◀ fleet ◀ strike ◀ faults_… ◀ scenarios ◀ runner ◀ table ◀ __main__
+    marks ◀ history ◀ record ◀ caller ◀ worker ◀ strike ◀ faults_… ◀ scenarios ◀ runner ◀ table ◀ __main__
               ▲                                                                            │
               └──── findings, views ◀ shape, absence ◀ checker ◀───────────────────────────┘
 

@@ -119,10 +119,10 @@ def loading(strike: Strike) -> None:
 
 def worker_killed(strike: Strike) -> None:
     """Two workers are killed in the midst of their calls: the server is stalled for that moment."""
-    for setup in strike.fleet.setups[:2]:
+    for name in strike.workers.names[:2]:
         victim = strike.victim
         strike.servers.stall(victim)
         strike.pause(0.2)
-        strike.fleet.kill(setup.name)
+        strike.workers.kill(name)
         strike.servers.resume(victim)
         strike.pause(0.5)

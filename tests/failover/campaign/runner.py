@@ -12,23 +12,25 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-import agents_redis_ha
-from agents_redis_ha import HAConfig, lab, session_keys
+from agents_redis_ha import DurabilityConfig, HAConfig, lab, session_keys
 from agents_redis_ha.lab import Lab
+from agents_redis_ha.lab.workers import WorkerProcesses
 from tests.failover.campaign.checker import check
 from tests.failover.campaign.credentials import SecretFile
 from tests.failover.campaign.faults_clients import allow_worker
 from tests.failover.campaign.findings import Report, Violation
-from tests.failover.campaign.fleet import Fleet
+from tests.failover.campaign.history import Call
+from tests.failover.campaign.record import load
 from tests.failover.campaign.scenarios import Durability, Scenario
 from tests.failover.campaign.stored import read_stored
 from tests.failover.campaign.strike import CLIENT_NAME, Strike
-from tests.failover.campaign.worker import WorkerSetup
+from tests.failover.campaign.worker import PutBack, WorkerSetup, work
 
 SHARED = ("shared-0", "shared-1")
 _PASSWORD = "secret-0"
 _PREFIX = "agents:ha"  # the library's default
 _FEWEST = 100  # confirmed changes
+_START_SECONDS = 30.0
 _SETTLE_SECONDS = 60.0
 _STOP_SECONDS = 45.0  # two deadlines and some: a call that had begun, and the last reads
 
@@ -102,17 +104,19 @@ def _run_in(directory: Path, scenario: Scenario, options: Options, result: Resul
     secret.write_text(_PASSWORD)
     with lab.start(result.topology, **scenario.lab) as servers:  # type: ignore[arg-type]  # from the command line
         configs = make_configs(servers, scenario, options, secret)
-        with Fleet(make_setups(configs, options, records)) as fleet:
-            strike = Strike(servers, fleet, random.Random(options.seed), _PREFIX, SHARED[0], secret, result.notes)
+        setups = {setup.name: setup for setup in make_setups(configs, options, records)}
+        with WorkerProcesses(work, setups) as workers:
+            strike = Strike(servers, workers, random.Random(options.seed), _PREFIX, SHARED[0], secret, result.notes)
             _load_and_strike(scenario, strike, options, result)
-        _judge(scenario, strike, options, result)
+        calls = [call for setup in setups.values() for call in load(setup.record)]
+        _judge(scenario, strike, calls, options, result)
 
 
 def make_configs(servers: Lab, scenario: Scenario, options: Options, secret: Path) -> list[HAConfig]:
     """Return each worker's configuration."""
     fields: dict[str, Any] = {"client_name": CLIENT_NAME}
     if options.durability == "replicas":
-        fields["durability"] = _durability()
+        fields["durability"] = DurabilityConfig(replicas=1, timeout_seconds=0.5)
     if scenario.login:
         fields.update(password=None, credential_provider=SecretFile(secret))
         for node in servers.nodes:
@@ -141,20 +145,9 @@ def make_setups(configs: list[HAConfig], options: Options, records: Path) -> lis
     ]
 
 
-def can_wait_for_replicas() -> bool:
-    """Return whether the installed library has the durability setting."""
-    return hasattr(agents_redis_ha, "DurabilityConfig")
-
-
-def _durability() -> Any:
-    if not can_wait_for_replicas():
-        raise SystemExit("this version of agents_redis_ha has no DurabilityConfig: run with --durability primary")
-    return getattr(agents_redis_ha, "DurabilityConfig")(replicas=1, timeout_seconds=0.5)  # noqa: B009 (not yet there)
-
-
 def _load_and_strike(scenario: Scenario, strike: Strike, options: Options, result: Result) -> None:
-    fleet = strike.fleet
-    fleet.wait_until_working()
+    workers = strike.workers
+    workers.wait_until_ready(_START_SECONDS)
     time.sleep(options.seconds)
     struck = time.monotonic()
     try:
@@ -164,12 +157,15 @@ def _load_and_strike(scenario: Scenario, strike: Strike, options: Options, resul
         result.problems.append(f"the fault did not go as planned: {type(error).__name__}: {error}")
     result.fault_seconds = time.monotonic() - struck
     time.sleep(options.seconds * 2 / 3)
-    fleet.stop(_STOP_SECONDS)
-    result.problems += fleet.problems
+    result.problems += workers.stop(_STOP_SECONDS)
+    put_back = 0
+    while isinstance(said := workers.receive(0), PutBack):
+        put_back += said.changes
+    if put_back:
+        result.notes.append(f"{put_back} lost changes put back")
 
 
-def _judge(scenario: Scenario, strike: Strike, options: Options, result: Result) -> None:
-    calls = strike.fleet.calls()
+def _judge(scenario: Scenario, strike: Strike, calls: list[Call], options: Options, result: Result) -> None:
     names = sorted({call.session for call in calls})
     try:
         stored = read_stored(strike.servers, strike.prefix, names)
@@ -177,9 +173,6 @@ def _judge(scenario: Scenario, strike: Strike, options: Options, result: Result)
         result.problems.append(f"what is stored cannot be read: {error}")
         return
     result.report = check(calls, stored)
-    put_back = strike.fleet.put_back()
-    if put_back:
-        result.notes.append(f"{put_back} lost changes put back")
     if result.report.counts["confirmed"] < _FEWEST:
         result.problems.append("hardly anything was confirmed: this run proves nothing")
     result.unexpected = scenario.unexpected(result.report, options.durability)
@@ -190,7 +183,7 @@ def _records(options: Options, scenario: Scenario, topology: str) -> Path | None
         return None
     directory = options.keep / f"{topology}-{scenario.name}"
     directory.mkdir(parents=True, exist_ok=True)
-    for old in (*directory.glob("*.jsonl"), *directory.glob("*.put-back")):
+    for old in directory.glob("*.jsonl"):
         old.unlink()
     return directory
 

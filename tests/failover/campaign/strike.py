@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 
 from agents_redis_ha import session_keys
 from agents_redis_ha.lab import Lab, LabError, Node
-from tests.failover.campaign.fleet import Fleet
+from agents_redis_ha.lab.workers import WorkerProcesses
+from tests.failover.campaign.worker import WorkerSetup
 
 CLIENT_NAME = "campaign"
 
@@ -25,7 +26,7 @@ class Strike:
 
     Attributes:
         servers: The lab.
-        fleet: The workers.
+        workers: The workers.
         random: Seeded.
         prefix: The sessions' key prefix.
         session: The name of a session that all workers call: its primary is the one to strike.
@@ -34,7 +35,7 @@ class Strike:
     """
 
     servers: Lab
-    fleet: Fleet
+    workers: WorkerProcesses[WorkerSetup]
     random: random.Random
     prefix: str
     session: str

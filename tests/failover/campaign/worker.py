@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 from agents_redis_ha import HAConfig, close_shared_connections, counters, ha_session
 from agents_redis_ha.lab.conversations import load_conversations
+from agents_redis_ha.lab.workers import Parent
 from tests.failover.campaign.caller import Caller
 from tests.failover.campaign.history import Call, Status
 from tests.failover.campaign.marks import Mark, make_batch, put_mark
 from tests.failover.campaign.record import Recorder
 
 _LIMITS = (1, 4, 8, 16)
+_WARM_UP = 12  # calls
 _LONGEST = 80  # items of an owned session, before its owner clears or compacts it
 
 
@@ -49,43 +49,38 @@ class WorkerSetup:
     pause_seconds: float = 0.03
     conversations: Path | None = None
 
-    @property
-    def put_back(self) -> Path:
-        """The file in which it says how many lost changes it has put back, once it stops in order."""
-        return self.record.with_suffix(".put-back")
+
+@dataclass(frozen=True)
+class PutBack:
+    """What a worker says when it stops in order.
+
+    Attributes:
+        changes: How many changes that the servers had lost it has put back.
+    """
+
+    changes: int
 
 
-def worker_main(setup: WorkerSetup) -> None:
-    """Work until SIGTERM, or until the parent has died."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends its workers
+async def work(setup: WorkerSetup, parent: Parent) -> None:
+    """Work until the parent says that it is enough, or has died; then send how many lost changes were put back."""
     logging.getLogger("agents_redis_ha").setLevel(logging.CRITICAL)
-    asyncio.run(_work(setup))
-
-
-async def _work(setup: WorkerSetup) -> None:
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    desk = Desk(setup, stop)
-    _stop_with_parent(stop)
+    listening = asyncio.ensure_future(_stop_when_told(parent, stop))
+    desk = Desk(setup, stop, parent)
     writers = [Writer(desk, f"{setup.name}.own{number}", None) for number in range(setup.owned)]
     writers += [Writer(desk, f"{setup.name}.{name}", name) for name in setup.shared]
     await asyncio.gather(*(writer.run() for writer in writers))
     await asyncio.gather(*(caller.read() for caller in desk.callers))
     await close_shared_connections()
     desk.recorder.close()
-    setup.put_back.write_text(str(counters()["changes_restored"]))
+    parent.send(PutBack(counters()["changes_restored"]))
+    await listening
 
 
-def _stop_with_parent(stop: asyncio.Event) -> None:
-    """Stop, too, when the parent has died without a word."""
-    parent, loop = parent_process(), asyncio.get_running_loop()
-
-    def died(sentinel: int) -> None:
-        loop.remove_reader(sentinel)
-        stop.set()
-
-    if parent is not None:
-        loop.add_reader(parent.sentinel, died, parent.sentinel)
+async def _stop_when_told(parent: Parent, stop: asyncio.Event) -> None:
+    async for _ in parent.messages():
+        continue
+    stop.set()
 
 
 class Desk:
@@ -98,9 +93,11 @@ class Desk:
         callers: Every session that it has opened.
     """
 
-    def __init__(self, setup: WorkerSetup, stop: asyncio.Event) -> None:
+    def __init__(self, setup: WorkerSetup, stop: asyncio.Event, parent: Parent) -> None:
         self.setup = setup
         self.stop = stop
+        self._parent = parent
+        self._called = 0
         self.recorder = Recorder(setup.record, setup.name)
         self.callers: list[Caller] = []
         told = load_conversations(setup.conversations, 8)
@@ -111,6 +108,12 @@ class Desk:
         caller = Caller(ha_session(self.setup.config, name), name, self.setup.name, self.recorder)
         self.callers.append(caller)
         return caller
+
+    def called(self) -> None:
+        """Note that a call has ended; after a dozen of them the worker works."""
+        self._called += 1
+        if self._called == _WARM_UP:
+            self._parent.ready()
 
 
 class Writer:
@@ -138,6 +141,7 @@ class Writer:
         while not self._desk.stop.is_set():
             caller = self._desk.open(self._shared or self._next_name())
             async for _ in steps(caller):
+                self._desk.called()
                 await self._rest(self._random.uniform(0.2, 1.8) * pause)
                 if self._desk.stop.is_set():
                     return
