@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import InvalidItemError, OperationError, Outcome
+from agents_redis_ha import HistoryLostError, InvalidItemError, OperationError, Outcome, UnconfirmedError
 from tests.failover.campaign.__main__ import main
 from tests.failover.campaign.caller import outcome_of
 from tests.failover.campaign.findings import Kind, Report, Violation, distinct
@@ -54,26 +54,17 @@ def test_some_promises_hold_whatever_is_said(kind: Kind) -> None:
         assert not allowed(fault, "primary", kind, said=True)
 
 
-class HistoryLostError(OperationError):
-    """Stands in for the library's, by its name."""
-
-    versions = (4, 5)
-
-
-class Applied(str):
-    value = "applied"
-
-
-def operation_error(kind: type[OperationError], outcome: Any) -> OperationError:
-    return kind("x", operation="append", topology="sentinel", outcome=outcome)
+def error_of(kind: type[OperationError], outcome: Outcome, **details: Any) -> OperationError:
+    return kind("x", operation="append", topology="sentinel", outcome=outcome, **details)
 
 
 @pytest.mark.parametrize(
     ("error", "status", "foreign"),
     [
-        (operation_error(OperationError, Outcome.NOT_APPLIED), Status.NOT_APPLIED, False),
-        (operation_error(OperationError, Outcome.UNKNOWN), Status.UNKNOWN, False),
-        (operation_error(HistoryLostError, Outcome.NOT_APPLIED), Status.HISTORY_LOST, False),
+        (error_of(OperationError, Outcome.NOT_APPLIED), Status.NOT_APPLIED, False),
+        (error_of(OperationError, Outcome.UNKNOWN), Status.UNKNOWN, False),
+        (error_of(UnconfirmedError, Outcome.APPLIED), Status.UNCONFIRMED, False),
+        (error_of(HistoryLostError, Outcome.NOT_APPLIED, versions=(4, 5)), Status.HISTORY_LOST, False),
         (InvalidItemError(0, "x"), Status.NOT_APPLIED, False),
         (AttributeError("x"), Status.UNKNOWN, True),
     ],
@@ -83,17 +74,6 @@ def test_an_error_is_recorded_by_what_it_says_of_the_change(error: Exception, st
     assert recorded["status"] is status
     assert recorded.get("foreign_error", False) is foreign
     assert recorded.get("lost_versions", 0) == (2 if status is Status.HISTORY_LOST else 0)
-
-
-class UnconfirmedError(OperationError):
-    """Stands in for the library's, whose outcome this version may not know."""
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-def test_a_change_that_too_few_replicas_have_is_a_status_of_its_own() -> None:
-    assert outcome_of(operation_error(UnconfirmedError, Applied()))["status"] is Status.UNCONFIRMED
 
 
 def test_what_is_seen_in_many_reads_is_one_violation_and_silence_weighs_more() -> None:

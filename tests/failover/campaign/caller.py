@@ -7,14 +7,18 @@ from typing import Any, cast
 
 from agents.items import TResponseInputItem
 
-from agents_redis_ha import AgentsRedisError, OperationError, RedisHASession
+from agents_redis_ha import AgentsRedisError, HistoryLostError, OperationError, Outcome, RedisHASession
 from tests.failover.campaign.history import Call, Op, Status
 from tests.failover.campaign.marks import Mark, find_mark
 from tests.failover.campaign.record import Recorder
 
 _MESSAGE_LENGTH = 300
 _WHOLE = 1_000_000  # items; more than any session of the campaign has
-_BY_OUTCOME = {"applied": Status.UNCONFIRMED, "not_applied": Status.NOT_APPLIED, "unknown": Status.UNKNOWN}
+_BY_OUTCOME = {
+    Outcome.APPLIED: Status.UNCONFIRMED,
+    Outcome.NOT_APPLIED: Status.NOT_APPLIED,
+    Outcome.UNKNOWN: Status.UNKNOWN,
+}
 
 Items = Sequence[dict[str, Any]]
 
@@ -83,10 +87,10 @@ class Caller:
 def outcome_of(error: Exception) -> dict[str, Any]:
     """Return what an error says became of the call, in the record's terms."""
     described = {"error": f"{type(error).__name__}: {error}"[:_MESSAGE_LENGTH]}
-    if type(error).__name__ == "HistoryLostError":
-        return {**described, "status": Status.HISTORY_LOST, "lost_versions": len(getattr(error, "versions", ()))}
+    if isinstance(error, HistoryLostError):
+        return {**described, "status": Status.HISTORY_LOST, "lost_versions": len(error.versions)}
     if isinstance(error, OperationError):
-        return {**described, "status": _BY_OUTCOME[error.outcome.value]}
+        return {**described, "status": _BY_OUTCOME[error.outcome]}
     if isinstance(error, AgentsRedisError):
         return {**described, "status": Status.NOT_APPLIED}
     return {**described, "status": Status.UNKNOWN, "foreign_error": True}
