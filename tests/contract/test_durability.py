@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 
 from agents_redis_ha import Outcome, RedisHASession, SessionStore, UnconfirmedError, counters, lab, session_keys
+from tests.support.history import message
 
 REPLICATED = ("sentinel", "cluster")
 ONE_REPLICA = {"replicas": 1, "timeout_seconds": 0.2}
-
-
-def message(text: str) -> Any:
-    return {"role": "user", "content": text}
 
 
 @pytest.fixture(params=REPLICATED)

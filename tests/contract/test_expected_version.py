@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from typing import Any
 
 import pytest
 
 from agents_redis_ha import ConflictError, counters, ha_session, lab
-
-
-def message(text: str) -> Any:
-    return {"role": "user", "content": text}
+from tests.support.history import message
 
 
 async def test_items_are_added_to_the_version_that_was_read(servers: lab.Lab, session_id: str) -> None:

@@ -21,13 +21,10 @@ from agents_redis_ha import (
     lab,
     session_keys,
 )
+from tests.support.history import message
 
 PREFIX = "agents:ha"
 replicated = pytest.mark.parametrize("topology", ["sentinel", "cluster"], indirect=True)
-
-
-def message(text: str) -> Any:
-    return {"role": "user", "content": text}
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,130 +15,115 @@ from agents_redis_ha import (
     ha_session,
     lab,
 )
-from tests.support.history import History, message, texts
+from tests.support.history import History, Workers, message, say, texts
 
 
 @pytest.fixture
-def history(servers: lab.Lab, session_id: str) -> History:
-    return History(servers, session_id)
-
-
-@pytest.fixture
-async def workers(servers: lab.Lab, session_id: str) -> AsyncIterator[list[RedisHASession]]:
-    """Sessions of the same id that know nothing of each other, as in different processes."""
-    stores = [SessionStore(servers.config()) for _ in range(3)]
-    yield [store.session(session_id) for store in stores]
-    for store in stores:
-        await store.close()
+async def sessions(workers: Workers) -> list[RedisHASession]:
+    """Sessions of the same id in different processes, as their users have them."""
+    return [await workers.make(patience_seconds=2.0) for _ in range(3)]
 
 
 async def test_own_appends_that_a_failover_dropped_are_put_back(
-    workers: list[RedisHASession], history: History
+    sessions: list[RedisHASession], history: History
 ) -> None:
-    ours = workers[0]
-    await ours.add_items([message("one")])
-    await asyncio.to_thread(history.save)
-    await ours.add_items([message("two"), message("three")])
-    await ours.add_items([message("four")])
-    await asyncio.to_thread(history.lose)
+    ours = sessions[0]
+    await say(ours, "one")
+    async with history.losing():
+        await ours.add_items([message("two"), message("three")])
+        await say(ours, "four")
     restored = counters()["changes_restored"]
     assert await texts(ours) == ["one", "two", "three", "four"]
     assert counters()["changes_restored"] == restored + 2
-    assert await texts(workers[1]) == ["one", "two", "three", "four"]
+    assert await texts(sessions[1]) == ["one", "two", "three", "four"]
 
 
-async def test_the_next_append_notices(workers: list[RedisHASession], history: History) -> None:
-    ours = workers[0]
-    await ours.add_items([message("one")])
-    await asyncio.to_thread(history.save)
-    await ours.add_items([message("two")])
-    await asyncio.to_thread(history.lose)
-    await ours.add_items([message("three")])
-    assert await texts(workers[1]) == ["one", "two", "three"]
+async def test_the_next_append_notices(sessions: list[RedisHASession], history: History) -> None:
+    ours = sessions[0]
+    await say(ours, "one")
+    async with history.losing():
+        await say(ours, "two")
+    await say(ours, "three")
+    assert await texts(sessions[1]) == ["one", "two", "three"]
 
 
-async def test_a_session_that_is_gone_altogether_comes_back(workers: list[RedisHASession], history: History) -> None:
-    first, second, _ = workers
+async def test_a_session_that_is_gone_altogether_comes_back(sessions: list[RedisHASession], history: History) -> None:
+    first, second, _ = sessions
     await first.add_items([message("one"), message("two")])
     await first.pop_item()
-    await first.add_items([message("three")])
+    await say(first, "three")
     assert await texts(second) == ["one", "three"]
-    await second.add_items([message("four")])
-    await asyncio.to_thread(history.lose)
+    await say(second, "four")
+    await history.lose()
     # The second has read what the first wrote; the first is not needed.
     assert await texts(second) == ["one", "three", "four"]
     assert await texts(first) == ["one", "three", "four"]
 
 
-async def test_pops_clears_and_replacements_are_made_again(workers: list[RedisHASession], history: History) -> None:
-    ours = workers[0]
-    await ours.add_items([message("gone")])
-    await asyncio.to_thread(history.save)
-    await ours.clear_session()
-    await ours.add_items([message("one"), message("two")])
-    await ours.pop_item()
-    await ours.add_items([message("three"), message("four")])
-    snapshot = await ours._get_compaction_snapshot(2)
-    assert snapshot is not None
-    assert await snapshot.replace_suffix(1, [message("five")])
-    await asyncio.to_thread(history.lose)
+async def test_pops_clears_and_replacements_are_made_again(sessions: list[RedisHASession], history: History) -> None:
+    ours = sessions[0]
+    await say(ours, "gone")
+    async with history.losing():
+        await ours.clear_session()
+        await ours.add_items([message("one"), message("two")])
+        await ours.pop_item()
+        await ours.add_items([message("three"), message("four")])
+        snapshot = await ours._get_compaction_snapshot(2)
+        assert snapshot is not None
+        assert await snapshot.replace_suffix(1, [message("five")])
     assert await texts(ours) == ["one", "three", "five"]
-    assert await texts(workers[1]) == ["one", "three", "five"]
+    assert await texts(sessions[1]) == ["one", "three", "five"]
 
 
-async def test_a_popped_item_is_not_handed_out_again(workers: list[RedisHASession], history: History) -> None:
-    first, second, _ = workers
+async def test_a_popped_item_is_not_handed_out_again(sessions: list[RedisHASession], history: History) -> None:
+    first, second, _ = sessions
     await first.add_items([message("one"), message("two")])
-    await asyncio.to_thread(history.save)
-    assert await first.pop_item() == message("two")
-    await asyncio.to_thread(history.lose)
+    async with history.losing():
+        assert await first.pop_item() == message("two")
     await first.info()
     assert await second.pop_item() == message("one")
 
 
 async def test_two_who_miss_each_others_changes_put_them_back_in_order(
-    workers: list[RedisHASession], history: History
+    sessions: list[RedisHASession], history: History
 ) -> None:
-    first, second, third = workers
-    await first.add_items([message("0")])
-    await asyncio.to_thread(history.save)
-    expected = ["0"]
-    for i in range(1, 9):
-        await (first, second)[i % 2].add_items([message(str(i))])
-        expected.append(str(i))
-    await asyncio.to_thread(history.lose)
+    first, second, third = sessions
+    await say(first, "0")
+    async with history.losing():
+        expected = ["0"]
+        for i in range(1, 9):
+            await say((first, second)[i % 2], str(i))
+            expected.append(str(i))
     await asyncio.gather(first.add_items([message("a")]), second.add_items([message("b")]))
     stored = await texts(third)
     assert stored[:9] == expected
     assert sorted(stored[9:]) == ["a", "b"]
 
 
-async def test_what_nobody_can_put_back_is_said_once(workers: list[RedisHASession], history: History) -> None:
-    first, second, _ = workers
-    await first.add_items([message("one")])
-    await asyncio.to_thread(history.save)
-    await second.add_items([message("two")])
-    await first.add_items([message("three")])
-    await second.close()  # its process dies with the second version
-    await asyncio.to_thread(history.lose)
+async def test_what_nobody_can_put_back_is_said_once(sessions: list[RedisHASession], history: History) -> None:
+    first, second, _ = sessions
+    await say(first, "one")
+    async with history.losing():
+        await say(second, "two")
+        await say(first, "three")
+        await second.close()  # its process dies with the second version
     with pytest.raises(HistoryLostError) as caught:
-        await first.add_items([message("four")])
+        await say(first, "four")
     assert caught.value.versions == (2,)
     assert caught.value.outcome.value in ("not_applied", "unknown")
     assert "version" in str(caught.value)
-    await first.add_items([message("four")])
+    await say(first, "four")
     assert await texts(first) == ["one", "three", "four"]
 
 
 async def test_where_others_wrote_on_nothing_is_merged_silently(
-    workers: list[RedisHASession], history: History
+    sessions: list[RedisHASession], history: History
 ) -> None:
-    first, second, _ = workers
-    await first.add_items([message("one")])
-    await asyncio.to_thread(history.save)
-    await first.add_items([message("two")])
-    await asyncio.to_thread(history.lose)
-    await second.add_items([message("other")])
+    first, second, _ = sessions
+    await say(first, "one")
+    async with history.losing():
+        await say(first, "two")
+    await say(second, "other")
     with pytest.raises(HistoryLostError) as caught:
         await first.get_items()
     assert caught.value.versions == (2,)
@@ -148,57 +132,54 @@ async def test_where_others_wrote_on_nothing_is_merged_silently(
 
 @pytest.mark.parametrize("lost", [["two"], ["two", "three"]], ids=["as many as others", "more than others"])
 async def test_lost_appends_go_to_the_end_where_that_is_wanted(
-    servers: lab.Lab, session_id: str, workers: list[RedisHASession], history: History, lost: list[str]
+    servers: lab.Lab, session_id: str, sessions: list[RedisHASession], history: History, lost: list[str]
 ) -> None:
     async with SessionStore(servers.config(repair={"on_divergence": "append"})) as store:
         first = store.session(session_id)
-        await first.add_items([message("one")])
-        await asyncio.to_thread(history.save)
-        for text in lost:
-            await first.add_items([message(text)])
-        await asyncio.to_thread(history.lose)
-        await workers[1].add_items([message("other")])
-        await first.add_items([message("last")])
+        await say(first, "one")
+        async with history.losing():
+            await say(first, *lost)
+        await say(sessions[1], "other")
+        await say(first, "last")
         assert await texts(first) == ["one", "other", *lost, "last"]
 
 
 @pytest.mark.parametrize("operation", ["append", "read", "info"])
 async def test_a_session_that_was_deleted_by_hand_stays_deleted(
-    workers: list[RedisHASession], history: History, operation: str
+    sessions: list[RedisHASession], history: History, operation: str
 ) -> None:
-    ours = workers[0]
-    await ours.add_items([message("one")])
-    await asyncio.to_thread(history.flush)
+    ours = sessions[0]
+    await say(ours, "one")
+    await history.delete()
     began = asyncio.get_running_loop().time()
     if operation == "append":
-        await ours.add_items([message("new")])
+        await say(ours, "new")
     elif operation == "info":
         assert (await ours.info()).item_count == 0
     assert await texts(ours) == (["new"] if operation == "append" else [])
     assert asyncio.get_running_loop().time() - began < 1.9  # nobody is waited for
 
 
-async def test_a_session_that_another_cleared_stays_cleared(workers: list[RedisHASession]) -> None:
-    first, second, _ = workers
-    await first.add_items([message("one")])
+async def test_a_session_that_another_cleared_stays_cleared(sessions: list[RedisHASession]) -> None:
+    first, second, _ = sessions
+    await say(first, "one")
     await second.clear_session()
     assert await texts(first) == []
-    await first.add_items([message("two")])
+    await say(first, "two")
     assert await texts(second) == ["two"]
 
 
 async def test_everybody_who_knew_is_told_of_what_others_gave_up(
-    workers: list[RedisHASession], history: History
+    sessions: list[RedisHASession], history: History
 ) -> None:
-    first, second, third = workers
-    await first.add_items([message("one")])
-    await asyncio.to_thread(history.save)
-    await third.add_items([message("two")])
-    await second.add_items([message("three")])
-    assert await texts(first) == ["one", "two", "three"]
-    await first.add_items([message("four")])
-    await first.close()
-    await asyncio.to_thread(history.lose)
+    first, second, third = sessions
+    await say(first, "one")
+    async with history.losing():
+        await say(third, "two")
+        await say(second, "three")
+        assert await texts(first) == ["one", "two", "three"]
+        await say(first, "four")
+        await first.close()
     # The second knows its own change alone, waits for the others in vain, and gives version 2 up.
     with pytest.raises(HistoryLostError) as caught:
         await second.get_items()
@@ -213,14 +194,13 @@ async def test_everybody_who_knew_is_told_of_what_others_gave_up(
 def test_what_is_known_outlives_an_event_loop(servers: lab.Lab, session_id: str, history: History) -> None:
     async def turn(*new: str) -> list[Any]:
         session = ha_session(servers.config(), session_id)
-        for text in new:
-            await session.add_items([message(text)])
+        await say(session, *new)
         return await texts(session)
 
     asyncio.run(turn("one"))
-    history.save()
+    asyncio.run(history.save())
     asyncio.run(turn("two"))
-    history.lose()
+    asyncio.run(history.lose())
     assert asyncio.run(turn()) == ["one", "two"]
-    history.flush()
+    asyncio.run(history.delete())
     assert asyncio.run(turn()) == []

@@ -10,11 +10,7 @@ import pytest
 
 from agents_redis_ha import RedisHASession, RetryConfig, counters, ha_session, lab, session_keys
 from agents_redis_ha._commands import load_script
-
-
-def message(text: str) -> Any:
-    return {"role": "user", "content": text}
-
+from tests.support.history import message
 
 BEFORE = [message("one"), message("two")]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import pytest
 
-from agents_redis_ha import HistoryLostError, Outcome, lab, session_keys
+from agents_redis_ha import HistoryLostError, Outcome, RedisHASession, lab, session_keys
 from agents_redis_ha._commands import Command, ServerState, SessionSpec, inspect, load_script
 from agents_redis_ha._recovery import coordinator
-from tests.support.history import History, Workers, message, texts
+from tests.support.history import History, Workers, say, texts
 
 
 @pytest.fixture
@@ -19,96 +19,81 @@ def topology() -> str:
     return "standalone"
 
 
-@pytest.fixture
-def history(servers: lab.Lab, session_id: str) -> History:
-    return History(servers, session_id)
-
-
-@pytest.fixture
-async def workers(servers: lab.Lab, session_id: str) -> AsyncIterator[Workers]:
-    async with AsyncExitStack() as stores:
-        yield Workers(servers, session_id, stores)
+async def lose_changes_of_two(history: History, first: RedisHASession, second: RedisHASession) -> None:
+    """Have the servers lose a change of the first, which the second has not seen, and the second's behind it."""
+    await say(first, "1")
+    async with history.losing():
+        await say(first, "2")
+        await say(second, "3")
 
 
 async def test_several_late_appends_go_to_the_end_before_the_one_that_notices(
     workers: Workers, history: History
 ) -> None:
     ours, other = await workers.make(repair={"on_divergence": "append"}), await workers.make()
-    await ours.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    for text in "234":
-        await ours.add_items([message(text)])
-    await asyncio.to_thread(history.lose)
-    await other.add_items([message("other")])
-    await ours.add_items([message("5")])
+    await say(ours, "1")
+    async with history.losing():
+        await say(ours, *"234")
+    await say(other, "other")
+    await say(ours, "5")
     assert await texts(other) == ["1", "other", "2", "3", "4", "5"]
 
 
 async def test_a_session_that_expired_by_the_ttl_of_another_is_empty(workers: Workers) -> None:
     ours, other = await workers.make(), await workers.make(ttl=1)
-    await ours.add_items([message("1")])
-    await other.add_items([message("2")])
+    await say(ours, "1")
+    await say(other, "2")
     await asyncio.sleep(1.1)
     began = asyncio.get_running_loop().time()
     assert await texts(ours) == []
     assert (await ours.info()).item_count == 0
-    await ours.add_items([message("3")])
+    await say(ours, "3")
     assert await texts(ours) == ["3"] == await texts(other)
     assert asyncio.get_running_loop().time() - began < 1
 
 
 async def test_who_knew_nothing_of_the_lost_changes_is_not_told(workers: Workers, history: History) -> None:
     first, second, third = [await workers.make() for _ in range(3)]
-    await first.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    await first.add_items([message("2")])
-    await second.add_items([message("3")])
-    await asyncio.to_thread(history.lose)
+    await lose_changes_of_two(history, first, second)
     with pytest.raises(HistoryLostError):
-        await second.add_items([message("4")])
-    await third.add_items([message("5")])
+        await say(second, "4")
+    await say(third, "5")
 
 
 async def test_who_knew_nothing_restores_without_an_error(workers: Workers, history: History, servers: lab.Lab) -> None:
     first, second = await workers.make(retry={"deadline_seconds": 0.1}), await workers.make()
-    await first.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    other = await workers.make()
-    await other.add_items([message("2")])
-    await first.add_items([message("3")])
-    await asyncio.to_thread(history.lose)
+    await say(first, "1")
+    async with history.losing():
+        other = await workers.make()
+        await say(other, "2")
+        await say(first, "3")
     with pytest.raises(Exception, match="putting back"):
-        await first.add_items([message("4")])
-    await second.add_items([message("5")])
+        await say(first, "4")
+    await say(second, "5")
     assert await texts(second) == ["1", "3", "5"]
 
 
 async def test_the_writer_of_a_change_that_others_gave_up_is_told(workers: Workers, history: History) -> None:
     first, second = await workers.make(), await workers.make()
-    await first.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    await first.add_items([message("2")])
-    await second.add_items([message("3")])
-    await asyncio.to_thread(history.lose)
+    await lose_changes_of_two(history, first, second)
     with pytest.raises(HistoryLostError) as caught:
-        await second.add_items([message("4")])
+        await say(second, "4")
     assert caught.value.versions == (2,)
     with pytest.raises(HistoryLostError) as caught:
-        await first.add_items([message("5")])
+        await say(first, "5")
     assert caught.value.versions == (2,)
-    await first.add_items([message("5")])
+    await say(first, "5")
     assert await texts(second) == ["1", "3", "5"] == await texts(first)
 
 
 async def test_what_was_read_is_not_put_behind_a_hole_twice(workers: Workers, history: History) -> None:
     first, second, third = [await workers.make() for _ in range(3)]
-    await first.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    await first.add_items([message("2")])
-    await second.add_items([message("3")])
-    await third.add_items([message("4")])
-    assert await texts(third) == ["1", "2", "3", "4"]
-    await asyncio.to_thread(history.lose)
+    await say(first, "1")
+    async with history.losing():
+        await say(first, "2")
+        await say(second, "3")
+        await say(third, "4")
+        assert await texts(third) == ["1", "2", "3", "4"]
     with pytest.raises(HistoryLostError):
         await second.info()
     with pytest.raises(HistoryLostError):
@@ -121,13 +106,12 @@ async def test_too_few_replicas_for_a_repair_say_nothing_of_the_change(workers: 
     patience = {"patience_seconds": 0.1}
     ours = await workers.make(durability=durability, repair=patience, retry={"deadline_seconds": 1})
     other = await workers.make()
-    await ours.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    await other.add_items([message("2")])
-    await ours.add_items([message("3")])
-    await asyncio.to_thread(history.lose)
+    await say(ours, "1")
+    async with history.losing():
+        await say(other, "2")
+        await say(ours, "3")
     with pytest.raises(HistoryLostError) as caught:
-        await ours.add_items([message("4")])
+        await say(ours, "4")
     assert caught.value.outcome is Outcome.NOT_APPLIED
     assert await texts(ours) == ["1", "3"]
 
@@ -137,43 +121,34 @@ async def test_who_read_what_others_gave_up_is_told_although_the_latest_change_i
     workers: Workers, history: History, operation: str
 ) -> None:
     first, second, third = [await workers.make() for _ in range(3)]
-    await first.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    await first.add_items([message("2")])
-    await second.add_items([message("3")])
-    assert await texts(third) == ["1", "2", "3"]
-    await asyncio.to_thread(history.lose)
+    await say(first, "1")
+    async with history.losing():
+        await say(first, "2")
+        await say(second, "3")
+        assert await texts(third) == ["1", "2", "3"]
     with pytest.raises(HistoryLostError):
         await second.info()
     with pytest.raises(HistoryLostError) as caught:
-        await (third.get_items() if operation == "read" else third.add_items([message("4")]))
+        await (third.get_items() if operation == "read" else say(third, "4"))
     assert caught.value.versions == (2,)
     assert await texts(third) == ["1", "3"]
 
 
 async def test_what_was_given_up_is_said_once_although_that_is_lost_too(workers: Workers, history: History) -> None:
     first, second, third = [await workers.make() for _ in range(3)]
-    await first.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    await first.add_items([message("2")])
-    await second.add_items([message("3")])
-    await asyncio.to_thread(history.lose)
+    await lose_changes_of_two(history, first, second)
     with pytest.raises(HistoryLostError):
         await second.info()
-    await asyncio.to_thread(history.lose)
-    await second.add_items([message("4")])
+    await history.lose()
+    await say(second, "4")
     assert await texts(third) == ["1", "3", "4"]
 
 
 async def test_a_loss_that_a_cancelled_change_finds_is_said_by_the_next(workers: Workers, history: History) -> None:
     first, second = await workers.make(), await workers.make()
-    await first.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    await first.add_items([message("2")])
-    await second.add_items([message("3")])
-    await asyncio.to_thread(history.lose)
+    await lose_changes_of_two(history, first, second)
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(second.add_items([message("4")]), 0.1)  # while it waits for the first
+        await asyncio.wait_for(say(second, "4"), 0.1)  # while it waits for the first
     with pytest.raises(HistoryLostError) as caught:
         await second.get_items()
     assert caught.value.versions == (2,)
@@ -184,10 +159,9 @@ async def test_a_repair_leaves_the_expiry_to_those_who_set_one(
     workers: Workers, history: History, servers: lab.Lab, session_id: str
 ) -> None:
     ours, other = await workers.make(), await workers.make(ttl=100)
-    await other.add_items([message("1")])
-    await asyncio.to_thread(history.save)
-    await ours.add_items([message("2")])
-    await asyncio.to_thread(history.lose)
+    await say(other, "1")
+    async with history.losing():
+        await say(ours, "2")
     keys = session_keys("agents:ha", session_id)
     with servers.client(servers.primary(keys.items)) as client:
         client.expire(keys.items, 100)
@@ -208,10 +182,9 @@ async def test_a_process_that_waits_for_others_leaves_hints_of_what_it_knows_onc
 
     monkeypatch.setattr(coordinator, "inspect", inspecting)
     first, second = await workers.make(), await workers.make()
-    await asyncio.to_thread(history.save)
-    await first.add_items([message("1")])
-    await second.add_items([message("2")])
-    await asyncio.to_thread(history.lose)
+    async with history.losing():
+        await say(first, "1")
+        await say(second, "2")
     with pytest.raises(HistoryLostError):
         await second.get_items()
     assert len(hinted) > 3  # it looks again and again
@@ -224,11 +197,7 @@ async def test_a_repair_whose_reply_is_lost_is_made_once(proxied: lab.Lab, sessi
     async with AsyncExitStack() as stores:
         workers = Workers(proxied, session_id, stores)
         first, second = await workers.make(), await workers.make()
-        await first.add_items([message("1")])
-        await asyncio.to_thread(history.save)
-        await first.add_items([message("2")])
-        await second.add_items([message("3")])
-        await asyncio.to_thread(history.lose)
+        await lose_changes_of_two(history, first, second)
         proxy = proxied.nodes[0].proxy
         proxy.cut_next_reply(load_script(name).sha)
         with pytest.raises(HistoryLostError) as caught:

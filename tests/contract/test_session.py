@@ -12,10 +12,7 @@ import pytest
 from agents.memory import Session, SessionSettings
 
 from agents_redis_ha import ClosedError, InvalidItemError, RedisHASession, ha_session, lab, session_keys
-
-
-def message(text: str) -> Any:
-    return {"role": "user", "content": text}
+from tests.support.history import message
 
 
 @pytest.fixture

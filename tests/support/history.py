@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from agents_redis_ha import RedisHASession, SessionKeys, SessionStore, lab, session_keys
@@ -10,6 +12,12 @@ from agents_redis_ha import RedisHASession, SessionKeys, SessionStore, lab, sess
 
 def message(text: str) -> Any:
     return {"role": "user", "content": text}
+
+
+async def say(session: RedisHASession, *said: str) -> None:
+    """Append messages, each by itself."""
+    for text in said:
+        await session.add_items([message(text)])
 
 
 async def texts(session: RedisHASession) -> list[Any]:
@@ -24,32 +32,48 @@ class History:
         self._keys: SessionKeys = session_keys("agents:ha", session_id)
         self._dumps: dict[bytes, Any] = {}
 
-    def save(self) -> None:
+    @asynccontextmanager
+    async def losing(self) -> AsyncIterator[None]:
+        """Lose what the block changes: at its end another server takes over, which knows no more than at its begin."""
+        await self.save()
+        yield
+        await self.lose()
+
+    async def save(self) -> None:
         """Note the state that the replica has which will be promoted."""
-        client = self._servers.client(self._servers.primary(self._keys.items))
-        self._dumps = {key: client.dump(key) for key in self._names()}
+        await asyncio.to_thread(self._save)
 
-    def lose(self) -> None:
-        """Let another server take over that knows no more than what was saved."""
-        old = self._servers.primary(self._keys.items)
-        if self._servers.topology == "standalone":
-            client = self._servers.client(old)
-            client.replicaof("127.0.0.1", "1")  # type: ignore[no-untyped-call]  # redis-py
-            client.replicaof("NO", "ONE")  # type: ignore[no-untyped-call]  # redis-py
-        else:
-            self._servers.promote(self._servers.replicas_of(old)[0])
-        client = self._servers.client(self._servers.primary(self._keys.items))
-        with client.pipeline(transaction=True) as state:  # no replica has half of it
-            for key in self._names():
-                state.delete(key)
-                if self._dumps.get(key):
-                    state.restore(key, 0, self._dumps[key])
-            state.execute()
+    async def lose(self) -> None:
+        """Let another server take over that knows no more than what was saved, or nothing if nothing was."""
+        await asyncio.to_thread(self._lose)
 
-    def flush(self) -> None:
+    async def delete(self) -> None:
         """Delete the session by hand."""
-        self._servers.client(self._servers.primary(self._keys.items)).delete(*self._names())
+        await asyncio.to_thread(lambda: self._primary().delete(*self._names))
 
+    def _save(self) -> None:
+        with self._primary().pipeline(transaction=True) as pipeline:
+            for key in self._names:
+                pipeline.dump(key)
+            self._dumps = dict(zip(self._names, pipeline.execute(), strict=True))
+
+    def _lose(self) -> None:
+        if self._servers.topology != "standalone":
+            self._servers.promote(self._servers.replicas_of(self._servers.primary(self._keys.items))[0])
+        with self._primary().pipeline(transaction=True) as pipeline:  # in one step: nobody writes meanwhile
+            pipeline.delete(*self._names)
+            for key, dump in self._dumps.items():
+                if dump:
+                    pipeline.restore(key, 0, dump)
+            if self._servers.topology == "standalone":
+                for source in (("127.0.0.1", "1"), ("NO", "ONE")):
+                    pipeline.execute_command("REPLICAOF", *source)  # type: ignore[no-untyped-call]  # redis-py
+            pipeline.execute()
+
+    def _primary(self) -> Any:
+        return self._servers.client(self._servers.primary(self._keys.items))
+
+    @property
     def _names(self) -> tuple[bytes, ...]:
         return self._keys.items, self._keys.meta, self._keys.ops
 
@@ -60,8 +84,7 @@ class Workers:
     def __init__(self, servers: lab.Lab, session_id: str, stores: AsyncExitStack) -> None:
         self._servers, self._session_id, self._stores = servers, session_id, stores
 
-    async def make(self, **settings: Any) -> RedisHASession:
-        settings.setdefault("repair", {})
-        settings["repair"].setdefault("patience_seconds", 0.3)
+    async def make(self, patience_seconds: float = 0.3, **settings: Any) -> RedisHASession:
+        settings["repair"] = {"patience_seconds": patience_seconds, **settings.get("repair", {})}
         store = await self._stores.enter_async_context(SessionStore(self._servers.config(**settings)))
         return store.session(self._session_id)
