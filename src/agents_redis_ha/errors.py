@@ -48,6 +48,7 @@ __all__ = [
     "UnconfirmedError",
     "WrongKeyTypeError",
     "WrongTopologyError",
+    "lost_in_words",
 ]
 
 

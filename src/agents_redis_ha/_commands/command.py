@@ -30,7 +30,7 @@ __all__ = [
 
 Argument: TypeAlias = "bytes | str | int"
 
-Result_co = TypeVar("Result_co", covariant=True)
+_Result_co = TypeVar("_Result_co", covariant=True)
 
 REPLICATION_INFO: tuple[Argument, ...] = ("INFO", "replication")
 """Asks a server for its replication id."""
@@ -146,7 +146,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Command(Generic[Result_co]):
+class Command(Generic[_Result_co]):
     """One script on the keys of one session.
 
     Attributes:
@@ -179,7 +179,7 @@ class Command(Generic[Result_co]):
     confirmation: Confirmation | None = None
     batch_size: int | None = None
 
-    def decode(self, reply: Reply) -> Result_co:
+    def decode(self, reply: Reply) -> _Result_co:
         """Return what the reply says."""
         raise NotImplementedError
 

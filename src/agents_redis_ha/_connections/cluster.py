@@ -31,7 +31,7 @@ from .request import Request
 
 __all__ = ["ClusterLocator"]
 
-SLOTS = 16384
+_SLOTS = 16384
 # A slot changes hands at most a few times while one request looks for it; more is a loop of stale maps.
 _MAX_REDIRECTS = 6
 # In a large cluster, so many members are asked for the slot map besides the seeds.
@@ -79,7 +79,7 @@ class ClusterLocator:
         self._seeds = config.nodes
         self._members: list[Address] = []
         self._nodes: dict[Address, Node] = {}
-        self._owners: list[Address | None] = [None] * SLOTS
+        self._owners: list[Address | None] = [None] * _SLOTS
         self._stale = True
         self._suspects: set[str] = set()
         self._known = False
@@ -144,7 +144,7 @@ class ClusterLocator:
     async def problems(self) -> list[str]:
         """See `Locator.problems`."""
         missing = self._owners.count(None)
-        return [f"{missing} of {SLOTS} slots have no owner"] if missing else []
+        return [f"{missing} of {_SLOTS} slots have no owner"] if missing else []
 
     async def _owner(self, slot: int) -> Node:
         address = self._owners[slot]
@@ -206,7 +206,7 @@ class ClusterLocator:
         return _Map(epoch, own_epoch, fields.get("cluster_state", "ok") == "ok", ranges)
 
     def _adopt(self, ranges: list[Any], told_by: Address) -> None:
-        owners: list[Address | None] = [None] * SLOTS
+        owners: list[Address | None] = [None] * _SLOTS
         members: dict[Address, None] = {}
         for first, last, *nodes in ranges:
             addresses = [_named(node, told_by) for node in nodes]

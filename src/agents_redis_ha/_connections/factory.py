@@ -18,11 +18,11 @@ from .._config import Address, HAConfig, SentinelConfig, TLSConfig
 from .._version import __version__
 from ..errors import ConfigurationError
 
-__all__ = ["Client", "create_client", "node_client", "sentinel_client"]
+__all__ = ["Client", "create_client", "dialled", "node_client", "sentinel_client"]
 
 Client: TypeAlias = "Redis | RedisCluster"
 
-DISTRIBUTION = "openai-agents-redis-ha"
+_DISTRIBUTION = "openai-agents-redis-ha"
 
 
 def create_client(config: HAConfig | str) -> Client:
@@ -133,7 +133,7 @@ def _tls_kwargs(tls: TLSConfig | None) -> dict[str, Any]:
 @cache
 def _driver_info() -> DriverInfo:
     """Return what CLIENT SETINFO tells the servers, made once: redis-py reads its own version from files for each."""
-    return DriverInfo().add_upstream_driver(DISTRIBUTION, __version__)
+    return DriverInfo().add_upstream_driver(_DISTRIBUTION, __version__)
 
 
 class _MappingSentinel(Sentinel):

@@ -19,7 +19,7 @@ from .failures import AttemptError, TakenOverError
 from .node import Node
 from .request import Request
 
-__all__ = ["FailoverMonitor"]
+__all__ = ["FailoverMonitor", "InFlightRequest"]
 
 # A request that is older than this makes the monitor begin. An ordinary one takes less than a millisecond.
 _PATIENCE_SECONDS = 0.2

@@ -17,8 +17,8 @@ from .._commands import Reading
 
 __all__ = ["CompactionSnapshot", "make_snapshot"]
 
-Read: TypeAlias = "Callable[[int], Awaitable[tuple[Reading, list[TResponseInputItem | None]]]]"
-ReplaceRange: TypeAlias = "Callable[[list[TResponseInputItem], int, tuple[int, int]], Awaitable[bool]]"
+_Read: TypeAlias = "Callable[[int], Awaitable[tuple[Reading, list[TResponseInputItem | None]]]]"
+_ReplaceRange: TypeAlias = "Callable[[list[TResponseInputItem], int, tuple[int, int]], Awaitable[bool]]"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class CompactionSnapshot:
 
 
 async def make_snapshot(
-    read: Read,
-    replace_range: ReplaceRange,
+    read: _Read,
+    replace_range: _ReplaceRange,
     limit: int,
     prune_prefix: Callable[[TResponseInputItem], bool] | None,
 ) -> CompactionSnapshot | None:
