@@ -57,12 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     story = Story()
     try:
-        stack = Stack(given.topology, given.project or f"ha-{given.topology}", time.monotonic() + given.deadline)
+        stack = Stack(
+            f"compose/{given.topology}.yml",
+            project=given.project or f"ha-{given.topology}",
+            cli="/servers/cli" if given.topology == "tls" else "redis-cli",
+            deadline=time.monotonic() + given.deadline,
+        )
     except ScenarioError as error:
         print(f"needs Docker with Compose v2: {error}", file=sys.stderr)
         return 2
     try:
-        play(stack, given.breaks, story)
+        play(stack, given.topology, given.breaks, story)
     except ScenarioError as error:
         story.say(f"FAILED: {error}")
         return 1
@@ -78,17 +83,17 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def play(stack: Stack, breaks: list[str], story: Story) -> None:
+def play(stack: Stack, topology: str, breaks: list[str], story: Story) -> None:
     """Start, break, verify.
 
     Raises:
         ScenarioError: Something is not as it should be.
     """
-    story.say(f"building the writers' image and starting the servers of {stack.topology}.yml")
-    stack.up()
-    servers: Servers = ClusterServers(stack) if stack.topology == "cluster" else SentinelServers(stack)
+    story.say(f"building the writers' image and starting the servers of {topology}.yml")
+    stack.up("writers")
+    servers: Servers = ClusterServers(stack) if topology == "cluster" else SentinelServers(stack)
     story.say(f"up: {servers.describe()}")
-    if stack.topology == "tls":
+    if topology == "tls":
         probe(stack, story)
     writers = Writers(stack, story)
     try:
@@ -109,7 +114,7 @@ def play(stack: Stack, breaks: list[str], story: Story) -> None:
 
 def probe(stack: Stack, story: Story) -> None:
     """See that TLS and the user's rights keep out what they should."""
-    code, said = stack.run_writers("python3", "/tls/probe.py")
+    code, said = stack.run("writers", "python3", "/tls/probe.py")
     for line in said.splitlines():
         story.say(line)
     if code:
@@ -143,7 +148,7 @@ def delete_item(stack: Stack, servers: Servers, story: Story) -> None:
 
 def verify(stack: Stack, story: Story) -> None:
     """Read everything back in a new process."""
-    code, said = stack.run_writers("agents-redis-ha", "verify", RECORD, "--url")
+    code, said = stack.run("writers", "agents-redis-ha", "verify", RECORD, "--url")
     for line in said.splitlines():
         story.say(f"verify: {line}")
     if code:

@@ -30,7 +30,7 @@ class Scene:
 
     def wait_until_well(self) -> None:
         """Wait until every server passes its health check: nothing is missing any more."""
-        self.stack.wait_until(
+        self.stack.wait_for(
             lambda: all(self.stack.healthy(service) for service in self.servers.services), "all servers are healthy"
         )
         self.story.say(f"all healthy: {self.servers.describe()}")
@@ -63,18 +63,8 @@ def pause(scene: Scene) -> None:
 
 def partition(scene: Scene) -> None:
     """Take a primary off the network, and put it back at its address."""
-    network = f"{scene.stack.project}_default"
-    container = scene.stack.container
-    addresses: dict[str, str] = {}
-
-    def cut(node: str) -> None:
-        addresses[node] = scene.stack.inspect(node, "range .NetworkSettings.Networks}}{{.IPAddress}}{{end")
-        scene.stack.docker("network", "disconnect", "--force", network, container(node))
-
-    def mend(node: str) -> None:
-        scene.stack.docker("network", "connect", "--ip", addresses[node], "--alias", node, network, container(node))
-
-    _lose_primary(scene, "cut off the network", cut, mend, "back on the network")
+    stack = scene.stack
+    _lose_primary(scene, "cut off the network", stack.cut, stack.mend, "back on the network")
 
 
 def roll(scene: Scene) -> None:
@@ -88,7 +78,7 @@ def roll(scene: Scene) -> None:
             _hand_over(scene, service)
         stack.docker("restart", "-t", "10", stack.container(service))
         scene.story.say(f"{service} restarted")
-        stack.wait_until(lambda: all(stack.healthy(one) for one in servers.services), "all servers are healthy")
+        stack.wait_for(lambda: all(stack.healthy(one) for one in servers.services), "all servers are healthy")
     same = [service for service, began in before.items() if stack.inspect(service, ".State.StartedAt") == began]
     if same or servers.primaries() & primaries == primaries:
         raise ScenarioError(f"not everything was rolled: {same or primaries} is as before")
@@ -104,7 +94,7 @@ def hand_over(scene: Scene) -> None:
 
 
 def move(scene: Scene) -> None:
-    """Move slots of conversations that are going on to other primaries."""
+    """Move slots of conversations that are going on to another primary."""
     _check_in_flight(scene)
     if not isinstance(scene.servers, ClusterServers):
         raise ScenarioError("slots can be moved in a cluster only")
@@ -138,7 +128,7 @@ def _lose_primary(
         now = servers.primaries()
         return now - before if old not in now and len(now) == len(before) else set()
 
-    (new,) = scene.stack.wait_until(successors, f"another takes the place of {old}")
+    (new,) = scene.stack.wait_for(successors, f"another takes the place of {old}")
     story.say(f"{new} is primary in place of {old}, after {time.monotonic() - began:.1f} s")
     _check_answers(scene)
     repair(old)
@@ -156,7 +146,7 @@ def _hand_over(scene: Scene, primary: str) -> None:
 
 def _check_in_flight(scene: Scene) -> None:
     """What strikes has to meet turns."""
-    scene.stack.wait_until(lambda: scene.writers.now.in_flight > 0, "turns are in flight")
+    scene.stack.wait_for(lambda: scene.writers.now.in_flight > 0, "turns are in flight")
 
 
 def _check_answers(scene: Scene) -> None:

@@ -35,15 +35,15 @@ class SentinelServers:
 
     def victim(self) -> str:
         """A primary to break."""
-        return self._stack.wait_until(self.primaries, "the Sentinels name a primary").pop()
+        return self._stack.wait_for(self.primaries, "the Sentinels name a primary").pop()
 
     def hand_over(self, primary: str) -> None:
         """Have a replica take the primary's place, while that is alive and takes writes."""
-        self._stack.wait_until(
+        self._stack.wait_for(
             lambda: self._stack.ask("sentinel-1", "-p 26379 sentinel failover mymaster")[0] == "OK",
             f"a Sentinel agrees to replace {primary}",
         )
-        self._stack.wait_until(lambda: primary not in self.primaries(), f"another takes the place of {primary}")
+        self._stack.wait_for(lambda: primary not in self.primaries(), f"another takes the place of {primary}")
 
     def describe(self) -> str:
         """Who is what, for a line of the story."""
@@ -84,7 +84,7 @@ class ClusterServers:
 
     def victim(self) -> str:
         """A primary to break."""
-        return min(self._stack.wait_until(self.primaries, "the cluster has primaries"))
+        return min(self._stack.wait_for(self.primaries, "the cluster has primaries"))
 
     def hand_over(self, primary: str) -> None:
         """Have its replica take the primary's place, while that is alive and takes writes."""
@@ -94,10 +94,10 @@ class ClusterServers:
 
         def taken_over() -> bool:
             self._stack.ask(replica, "cluster failover")
-            self._stack.wait_until(lambda: primary not in self.primaries(), told, HAND_OVER_SECONDS)
+            self._stack.wait_for(lambda: primary not in self.primaries(), told, HAND_OVER_SECONDS)
             return True
 
-        self._stack.wait_until(taken_over, told)
+        self._stack.wait_for(taken_over, told)
 
     def describe(self) -> str:
         """Who is what, for a line of the story."""

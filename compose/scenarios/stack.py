@@ -3,60 +3,100 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 T = TypeVar("T")
 
-FOLDER = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 COMMAND_SECONDS = 120.0
 """For one command or one wait; many times what an idle machine needs."""
 BUILD_SECONDS = 900.0
 """A first run pulls images and installs packages."""
+POLL_SECONDS = 0.2
+"""Between two questions of a wait: each question to a container takes its share of the processors."""
 
 
 class ScenarioError(Exception):
-    """The scenario did not show what it was to show; the message says why."""
+    """A command failed, or the servers did not do what they were to do; the message says which and why."""
 
 
 class Stack:
-    """The services of one compose file.
+    """The services of compose files; as a context manager it starts them, and takes them down at its end.
 
     Args:
-        topology: Name of the file.
+        files: The compose files, relative to the repository's root.
         project: Name under which Compose keeps them.
-        deadline: Moment on the monotonic clock after which nothing is waited for.
+        variables: Environment variables for the files, on top of this process's own.
+        cli: What ``redis-cli`` is in the servers' containers.
+        deadline: Moment on the monotonic clock after which nothing is waited for; none unless given.
     """
 
-    def __init__(self, topology: str, project: str, deadline: float) -> None:
-        self.topology = topology
+    def __init__(
+        self,
+        *files: str,
+        project: str,
+        variables: Mapping[str, str] | None = None,
+        cli: str = "redis-cli",
+        deadline: float = math.inf,
+    ) -> None:
         self.project = project
+        self._cli = cli
         self._deadline = deadline
-        self._compose = ["docker", "compose", "-p", project, "-f", str(FOLDER / f"{topology}.yml")]
+        named = [part for file in files for part in ("-f", str(REPOSITORY / file))]
+        self._compose = ["docker", "compose", "-p", project, *named]
         self._checks: dict[str, list[str]] = {}
-        self._environment = {**os.environ}
+        self._addresses: dict[str, str] = {}  # of the services that were cut off
+        self._environment = {**os.environ, **(variables or {})}
         self._environment.setdefault("SUBNET", self._subnet())
 
-    def up(self) -> None:
-        """Build the writers' image, start the servers, and wait until all are healthy."""
-        self._run([*self._compose, "build", "--quiet", "writers"], BUILD_SECONDS)
-        self._run([*self._compose, "up", "--quiet-pull", "--wait"], BUILD_SECONDS)
+    def __enter__(self) -> Stack:
+        try:
+            self.up()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def up(self, *built: str) -> None:
+        """Build what is to be built, start the services, and wait until all are healthy.
+
+        Args:
+            built: Services to build that are not started with the others.
+        """
+        if built:
+            self.compose("build", "--quiet", *built, seconds=BUILD_SECONDS)
+        self.compose("up", "--build", "--quiet-pull", "--wait", seconds=BUILD_SECONDS)
 
     def down(self) -> None:
-        """Remove everything: containers, network, volumes."""
+        """Remove everything: containers, networks, volumes."""
         command = [*self._compose, "--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "1"]
         # Not within the deadline: it may be over, and nothing must be left behind.
         subprocess.run(command, capture_output=True, timeout=COMMAND_SECONDS, check=True, env=self._environment)
 
-    def start_writers(self, *command: str) -> subprocess.Popen[str]:
-        """Run a command in a new container of the writers; its name is ``container("writers")``."""
-        name = self.container("writers")
-        whole = [*self._compose, "run", "--rm", "-T", "--no-deps", "--name", name, "writers", *command]
+    def compose(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
+        """The output of ``docker compose`` with these arguments."""
+        return self._run([*self._compose, *arguments], seconds)
+
+    def docker(self, *arguments: str) -> str:
+        """The output of ``docker`` with these arguments."""
+        return self._run(["docker", *arguments], COMMAND_SECONDS)
+
+    def start(self, service: str, *command: str) -> subprocess.Popen[str]:
+        """Run a command in a new container of a service, which is called ``container(service)``."""
+        whole = [*self._compose, "run", "--rm", "-T", "--no-deps", "--name", self.container(service), service, *command]
         return subprocess.Popen(
             whole,
             stdin=subprocess.DEVNULL,
@@ -66,19 +106,18 @@ class Stack:
             env=self._environment,
         )
 
-    def run_writers(self, *command: str) -> tuple[int, str]:
-        """The exit code and the output of a command in a new container of the writers."""
-        whole = [*self._compose, "run", "--rm", "-T", "--no-deps", "writers", *command]
-        ended = self._bounded(whole, COMMAND_SECONDS)
+    def run(self, service: str, *command: str) -> tuple[int, str]:
+        """The exit code and the output of a command in a new container of a service."""
+        ended = self._bounded([*self._compose, "run", "--rm", "-T", "--no-deps", service, *command], COMMAND_SECONDS)
         return ended.returncode, ended.stdout or ended.stderr
 
-    def docker(self, *arguments: str) -> str:
-        """The output of ``docker`` with these arguments."""
-        return self._run(["docker", *arguments], COMMAND_SECONDS)
-
-    def container(self, service: str) -> str:
+    def container(self, service: str, replica: int = 1) -> str:
         """The name of a service's container."""
-        return f"{self.project}-{service}-1"
+        return f"{self.project}-{service}-{replica}"
+
+    def address(self, service: str, port: int) -> str:
+        """``host:port`` under which this machine reaches a port of a service."""
+        return self.compose("port", service, str(port)).strip()
 
     def ask(self, service: str, command: str, commands: Sequence[str] = ()) -> list[str]:
         """The lines that a server answers to a line for redis-cli, or to several, one after the other.
@@ -91,8 +130,7 @@ class Stack:
         Raises:
             ScenarioError: The container does not run, or refused.
         """
-        cli = "/servers/cli" if self.topology == "tls" else "redis-cli"
-        shell = ["docker", "exec", "-i", self.container(service), "sh", "-c", f"{cli} {command}"]
+        shell = ["docker", "exec", "-i", self.container(service), "sh", "-c", f"{self._cli} {command}"]
         return self._run(shell, COMMAND_SECONDS, "".join(f"{line}\n" for line in commands)).splitlines()
 
     def healthy(self, service: str) -> bool:
@@ -103,27 +141,48 @@ class Stack:
         test = ["docker", "exec", self.container(service), "sh", "-c", *self._checks[service]]
         return self._bounded(test, COMMAND_SECONDS).returncode == 0
 
-    def inspect(self, service: str, field: str) -> str:
+    def inspect(self, service: str, field: str, replica: int = 1) -> str:
         """A field of a container's state, e.g. ``.State.StartedAt``."""
-        return self.docker("inspect", "--format", f"{{{{{field}}}}}", self.container(service)).strip()
+        return self.docker("inspect", "--format", f"{{{{{field}}}}}", self.container(service, replica)).strip()
 
-    def wait_until(self, condition: Callable[[], T | None], what: str, seconds: float = COMMAND_SECONDS) -> T:
-        """Wait until a condition holds, and return what it returned.
+    def cut(self, service: str) -> None:
+        """Take a service's container off the network that Compose made."""
+        self._addresses[service] = self.inspect(service, "range .NetworkSettings.Networks}}{{.IPAddress}}{{end")
+        self.docker("network", "disconnect", "--force", self._network, self.container(service))
+
+    def mend(self, service: str) -> None:
+        """Put a container back on the network, under its service's name and its address of before."""
+        names = ("--ip", self._addresses.pop(service), "--alias", service)
+        self.docker("network", "connect", *names, self._network, self.container(service))
+
+    def wait_for(self, condition: Callable[[], T | None], what: str, seconds: float = COMMAND_SECONDS) -> T:
+        """What a condition returned when it held.
+
+        A question that fails says that it does not hold yet: a server that is down or cut off cannot be asked.
+
+        Args:
+            condition: Asked again and again.
+            what: The condition in words, for the error's message.
+            seconds: How long at most; less if the stack's deadline comes first.
 
         Raises:
-            ScenarioError: It did not, in time.
+            ScenarioError: It did not hold, in time.
         """
         end = min(time.monotonic() + seconds, self._deadline)
         while True:
             try:
                 found = condition()
-            except ScenarioError:
-                found = None  # a server that is down or cut off cannot be asked
+            except (ScenarioError, OSError):
+                found = None
             if found:
                 return found
             if time.monotonic() > end:
                 raise ScenarioError(f"waited in vain until {what}")
-            time.sleep(0.1)
+            time.sleep(POLL_SECONDS)
+
+    @property
+    def _network(self) -> str:
+        return f"{self.project}_default"
 
     def _subnet(self) -> str:
         """The first three bytes of the network's addresses: as it has them already, or such as no other network has."""
@@ -132,7 +191,7 @@ class Stack:
             name: self.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", name)
             for name in names
         }
-        own = ranges.get(f"{self.project}_default", "").strip().rpartition(".")[0]
+        own = ranges.get(self._network, "").strip().rpartition(".")[0]
         taken = " ".join(ranges.values())
         free = [subnet for subnet in (f"10.213.{number}" for number in range(256)) if f"{subnet}." not in taken]
         return own or random.choice(free)

@@ -52,7 +52,7 @@ class Writers:
         self._stack = stack
         self._story = story
         command = ("agents-redis-ha", "demo", "--url", "--copies", "200", "--record", RECORD, "--json")
-        self._process = stack.start_writers(*command)
+        self._process = stack.start("writers", *command)
         self._latest = Moment(time.monotonic(), 0, 0, 0, 0)
         self._said: deque[str] = deque(maxlen=20)
         self._follower = threading.Thread(target=self._follow, daemon=True)
@@ -78,7 +78,7 @@ class Writers:
         def enough() -> bool:
             return self._latest.answered >= before + number and self._latest.in_flight > 0
 
-        self._stack.wait_until(lambda: self._process.poll() is not None or enough(), what)
+        self._stack.wait_for(lambda: self._process.poll() is not None or enough(), what)
         return self.now
 
     def end(self) -> dict[str, Any]:

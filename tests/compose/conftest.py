@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from scenarios.stack import Stack
 
-from tests.compose.stack import IMAGES, Stack, why_no_docker, why_no_image
+from tests.support.docker import IMAGES, new_stack, why_no_docker, why_no_image
 
 REQUIRED = "AGENTS_REDIS_HA_REQUIRE_COMPOSE"
 """Set to 1, as CI has it: a test that cannot run fails."""
@@ -33,9 +34,9 @@ def need_images(docker: None) -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def stacks(docker: None) -> Iterator[Callable[..., Stack]]:
-    """Starts stacks that are taken down after the module's tests; takes what ``Stack`` takes."""
+    """Starts stacks that are taken down after the module's tests; takes what ``new_stack`` takes."""
     with ExitStack() as started:
-        yield lambda *files, **options: started.enter_context(Stack(*files, **options))
+        yield lambda *files, **variables: started.enter_context(new_stack(*files, **variables))
 
 
 def _demand(reason: str | None) -> None:

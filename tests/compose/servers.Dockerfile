@@ -21,5 +21,6 @@ ENV AGENTS_REDIS_HA_SERVER=/usr/local/bin/redis-server AGENTS_REDIS_HA_REQUIRE_A
 
 COPY src src
 COPY tests/*.py tests/
+COPY tests/support tests/support
 COPY tests/contract tests/contract
 CMD ["python3", "-m", "pytest", "tests/contract"]

@@ -11,17 +11,21 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from scenarios.stack import Stack
 
 from agents_redis_ha import HAConfig, session_keys
 from agents_redis_ha._telemetry import names
 from agents_redis_ha.lab.conversations import load_conversations
-from agents_redis_ha.lab.waiting import wait_until
-from tests.compose.observed import FILES, TALKERS, TURN_SECONDS, VARIABLES, Fleet, Reply, turns
+from tests.compose.chat_service import TALKERS, TURN_SECONDS, ChatService, Reply, turns
 from tests.compose.phoenix import Span, Trace
-from tests.compose.stack import Stack
 from tests.support.dashboard_queries import PAGE, Query, documented_queries, label_queries, panel_queries
+from tests.support.docker import new_stack
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for images to be built
+
+FILES = ("compose/fleet.yml", "compose/observability.yml", "tests/compose/phoenix.yml")
+VARIABLES = {"FLEET_PORT": "0", "PROMETHEUS_PORT": "0", "RECORDED_SECONDS": "0.3"}
+"""Any free ports; and a model that takes longer than all else, so that a fault meets turns whose agent is at work."""
 
 TAKES_TURNS = "POST /turns"
 AGENT = "chat"
@@ -32,7 +36,7 @@ class Failover:
     """What happened.
 
     Attributes:
-        fleet: Who went through it.
+        service: What went through it.
         began: When the first turn was sent, in seconds since 1970.
         ended: When all had been scraped.
         killed: The node that was the primary.
@@ -40,7 +44,7 @@ class Failover:
         replies: What the users were answered.
     """
 
-    fleet: Fleet
+    service: ChatService
     began: float
     ended: float
     killed: str
@@ -48,57 +52,56 @@ class Failover:
     replies: list[Reply]
 
 
-def damage(fleet: Fleet, primary: str) -> None:
+def damage(service: ChatService, primary: str) -> None:
     """Have one conversation that cannot be read, and one with an element that is not an item."""
     prefix = str(HAConfig.model_fields["key_prefix"].default)
     keys = {name: session_keys(prefix, name) for name in ("broken", "odd")}
-    fleet.redis(primary, "set", keys["broken"].items.decode(), "no list")
-    fleet.redis(primary, "set", keys["broken"].meta.decode(), "no hash")
-    assert fleet.post("/turns", "broken", 0, "Hello?").status == 503
+    service.stack.ask(primary, f"set '{keys['broken'].items.decode()}' 'no list'")
+    service.stack.ask(primary, f"set '{keys['broken'].meta.decode()}' 'no hash'")
+    assert service.post("/turns", "broken", 0, "Hello?").status == 503
     opening = str(load_conversations(None)[0].turns[0].user_message["content"])
-    assert fleet.post("/turns", "odd", 0, opening).status == 200
-    fleet.redis(primary, "rpush", keys["odd"].items.decode(), "no item")
-    fleet.post("/turns", "odd", 0, opening)
+    assert service.post("/turns", "odd", 0, opening).status == 200
+    service.stack.ask(primary, f"rpush '{keys['odd'].items.decode()}' 'no item'")
+    service.post("/turns", "odd", 0, opening)
 
 
-def work(fleet: Fleet) -> None:
+def work(service: ChatService) -> None:
     """Have a worker answer a turn."""
     opening = str(load_conversations(None)[0].turns[0].user_message["content"])
-    job = str(fleet.post("/jobs", "background", 0, opening).body["job"])
+    job = str(service.post("/jobs", "background", 0, opening).body["job"])
 
     def done() -> bool:
-        with urlopen(f"{fleet.address('nginx', 8080)}/jobs/{job}", timeout=TURN_SECONDS) as answer:
+        with urlopen(f"{service.url('nginx', 8080)}/jobs/{job}", timeout=TURN_SECONDS) as answer:
             return bool(answer.status == 200)
 
-    wait_until(done, "the worker's answer", timeout=TURN_SECONDS)
+    service.stack.wait_for(done, "a worker has answered", TURN_SECONDS)
 
 
 @pytest.fixture(scope="module")
 def failover(stacks: Callable[..., Stack], need_images: Callable[..., None]) -> Failover:
-    """The fleet after its primary was killed while turns ran."""
+    """The service after its primary was killed while turns ran."""
     need_images("REDIS_IMAGE", "PYTHON_IMAGE", "NGINX_IMAGE", "PROMETHEUS_IMAGE")
-    fleet = Fleet(stacks(*FILES, variables=VARIABLES))
+    stack = stacks(*FILES, **VARIABLES)
+    service = ChatService(stack)
     began, replies = time.time(), list[Reply]()
-    killed = fleet.primary
-    work(fleet)
-    damage(fleet, killed)
-    with turns(fleet, replies):
-        wait_until(lambda: len(replies) > 2 * TALKERS, "turns before the failover", timeout=60)
-        fleet.stack("kill", killed)
+    killed = service.primary
+    work(service)
+    damage(service, killed)
+    with turns(service, replies):
+        stack.wait_for(lambda: len(replies) > 2 * TALKERS, "turns are answered before the failover")
+        stack.compose("kill", killed)
         struck = time.time()
-        wait_until(lambda: fleet.primary != killed, "another primary", timeout=60)
-        wait_until(
-            lambda: sum(one.at > struck for one in replies) > 3 * TALKERS, "turns after the failover", timeout=60
-        )
+        stack.wait_for(lambda: service.primary != killed, f"another primary than {killed} is elected")
+        stack.wait_for(lambda: sum(one.at > struck for one in replies) > 3 * TALKERS, "turns are answered afterwards")
     talked = time.time()
-    prometheus = fleet.prometheus
+    prometheus = service.prometheus
     scraped = 'min(timestamp(up{job=~"api|worker"}))'
-    wait_until(lambda: prometheus.now(scraped)[0].values[0] > talked, "scrapes of all services", timeout=30)
-    return Failover(fleet, began, time.time(), killed, fleet.primary, replies)
+    stack.wait_for(lambda: prometheus.now(scraped)[0].values[0] > talked, "all services were scraped")
+    return Failover(service, began, time.time(), killed, service.primary, replies)
 
 
 def test_the_files_for_users_go_together() -> None:
-    services = Stack(*FILES[:2])("config", "--services").split()
+    services = new_stack(*FILES[:2]).compose("config", "--services").split()
     assert {"api", "worker", "jaeger", "prometheus", "grafana"} <= set(services)
 
 
@@ -115,7 +118,7 @@ NOT_EVERY_TIME = ("_unconfirmed_total", "_changes_restored_total", "_changes_los
 def test_a_query_of_the_dashboard_or_the_page_returns_data(failover: Failover, query: Query) -> None:
     whole = query.has_fallback and any(name in query.text for name in NOT_EVERY_TIME)
     expression = query.expression(range_seconds=int(failover.ended - failover.began), fallback=whole)
-    prometheus = failover.fleet.prometheus
+    prometheus = failover.service.prometheus
     if query.instant:
         assert prometheus.now(expression)
     else:
@@ -124,7 +127,7 @@ def test_a_query_of_the_dashboard_or_the_page_returns_data(failover: Failover, q
 
 @pytest.mark.parametrize(("variable", "label", "selector"), list(label_queries()))
 def test_a_variable_of_the_dashboard_has_values(failover: Failover, variable: str, label: str, selector: str) -> None:
-    found = failover.fleet.prometheus.label_values(label, selector)
+    found = failover.service.prometheus.label_values(label, selector)
     assert {
         "topology": {"sentinel"},
         "node": {failover.killed, failover.elected},
@@ -133,7 +136,7 @@ def test_a_variable_of_the_dashboard_has_values(failover: Failover, variable: st
 
 
 def test_the_metrics_name_the_nodes_of_the_failover(failover: Failover) -> None:
-    ask = failover.fleet.prometheus.now
+    ask = failover.service.prometheus.now
     took_over = ask("sum by (server_address) (agents_redis_ha_failovers_total)")
     assert [series.labels["server_address"] for series in took_over] == [failover.elected]
     failed = ask(f'sum(agents_redis_ha_retries_total{{server_address="{failover.killed}"}})')
@@ -165,7 +168,7 @@ def attempts(trace: Trace) -> dict[str, list[Span]]:
 @pytest.fixture(scope="module")
 def story(failover: Failover) -> tuple[Trace, Span]:
     """The trace of a turn whose agent met the failover, and the operation that did."""
-    spans = failover.fleet.spans
+    spans = failover.service.spans
 
     def found() -> tuple[Trace, Span] | None:
         for trace in map(spans.trace, {span.trace for span in spans.named(names.ATTEMPT_SPAN)}):
@@ -176,7 +179,7 @@ def story(failover: Failover) -> tuple[Trace, Span]:
                     return trace, operation
         return None
 
-    return wait_until(found, "a trace with more than one attempt below an agent's run", timeout=30, poll_seconds=1)
+    return failover.service.stack.wait_for(found, "there is a trace with more than one attempt below an agent's run")
 
 
 def test_a_trace_holds_the_request_the_run_the_operation_and_its_attempts(story: tuple[Trace, Span]) -> None:
@@ -218,11 +221,11 @@ def test_attempts_tell_node_reason_wait_and_error(story: tuple[Trace, Span], fai
 def test_no_conversation_is_named_in_a_span_or_a_metric(failover: Failover, story: tuple[Trace, Span]) -> None:
     trace, _ = story
     assert "user-" not in repr(trace.spans)
-    assert not failover.fleet.prometheus.now('{__name__=~"db_.+|agents_.+", gen_ai_conversation_id!=""}')
+    assert not failover.service.prometheus.now('{__name__=~"db_.+|agents_.+", gen_ai_conversation_id!=""}')
 
 
 def test_an_operation_that_failed_says_what_became_of_the_change(failover: Failover) -> None:
-    refused = [span for span in failover.fleet.spans.named("info") if span.failed]
+    refused = [span for span in failover.service.spans.named("info") if span.failed]
     assert {span.attributes[names.ERROR_TYPE] for span in refused} == {"WrongKeyTypeError"}
     assert {span.attributes[names.OUTCOME] for span in refused} == {"not_applied"}
 
@@ -232,7 +235,9 @@ def test_the_documented_lines_put_the_request_and_the_run_around_the_operations(
     assert len(lines.strip().splitlines()) == 5
     script = (Path(__file__).parent / "documented.py").read_text(encoding="utf-8")
     said = str(load_conversations(None)[0].turns[0].user_message["content"])
-    shown = failover.fleet.stack.run("api", "python3", "-c", script, lines, said, timeout_seconds=120).splitlines()
+    code, told = failover.service.stack.run("api", "python3", "-c", script, lines, said)
+    assert code == 0, told
+    shown = told.splitlines()
     assert "None > POST /turns" in shown
     assert "POST /turns > Agent workflow" in shown
     assert "chat > append" in shown

@@ -6,12 +6,11 @@ import os
 import re
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable
 
 import pytest
 
-from tests.compose.stack import IMAGES, REPOSITORY
+from tests.support.docker import IMAGES, REPOSITORY, new_project
 
 DEADLINE_SECONDS = 420
 
@@ -23,7 +22,7 @@ def images(need_images: Callable[..., None]) -> None:
 
 def play(*arguments: str) -> tuple[int, str, str]:
     """The exit code, the story, and the project that it was played in."""
-    project = f"ha-test-{uuid.uuid4().hex[:8]}"
+    project = new_project()
     command = [sys.executable, "compose/scenario.py", *arguments, "--project", project]
     ended = subprocess.run(
         [*command, "--deadline", str(DEADLINE_SECONDS)],

@@ -12,7 +12,7 @@ import pytest
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.image import DockerImage
 
-from tests.compose.stack import IMAGES, REPOSITORY
+from tests.support.docker import IMAGES, REPOSITORY
 
 SECONDS = 900
 PYTEST = ["-m", "pytest", "-p", "no:cacheprovider", "tests/contract"]

@@ -1,8 +1,9 @@
-"""The fleet, the users who talk to it, and those who observe it."""
+"""The chat service as it is deployed, the users who talk to it, and those who observe it."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,14 +14,12 @@ from itertools import count
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from scenarios.servers import SentinelServers
+from scenarios.stack import Stack
+
 from agents_redis_ha.lab.conversations import load_conversations
 from tests.compose.phoenix import Phoenix
 from tests.compose.prometheus import Prometheus
-from tests.compose.stack import Stack
-
-FILES = ("compose/fleet.yml", "compose/observability.yml", "tests/compose/phoenix.yml")
-VARIABLES = {"FLEET_PORT": "0", "PROMETHEUS_PORT": "0", "RECORDED_SECONDS": "0.3"}
-"""Any free ports; and a model that takes longer than all else, so that a fault meets turns whose agent is at work."""
 
 TALKERS = 4
 TURN_SECONDS = 60
@@ -42,18 +41,31 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """The fleet, and who observes it."""
+class ChatService:
+    """The chat service of ``compose/fleet.yml``, its servers, and who observes it.
+
+    Attributes:
+        stack: Its containers.
+    """
 
     stack: Stack
 
-    def address(self, service: str, port: int) -> str:
-        host, number = self.stack.get_service_host_and_port(service, port)
-        return f"http://{host}:{number}"
+    @property
+    def primary(self) -> str:
+        """The node that a majority of the Sentinels names."""
+        return SentinelServers(self.stack).victim()
+
+    def linked_replicas(self) -> int:
+        """How many acknowledged within the last second: one that is cut off counts as online for a minute."""
+        state = "\n".join(self.stack.ask(self.primary, "info replication"))
+        return len(re.findall(r"state=online,.*lag=[01]\b", state))
+
+    def url(self, service: str, port: int) -> str:
+        return f"http://{self.stack.address(service, port)}"
 
     def post(self, path: str, conversation: str, position: int, text: str) -> Reply:
         body = {"conversation": conversation, "position": position, "text": text}
-        request = Request(self.address("nginx", 8080) + path, json.dumps(body).encode())
+        request = Request(self.url("nginx", 8080) + path, json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
         try:
             with urlopen(request, timeout=TURN_SECONDS) as answer:
@@ -61,25 +73,17 @@ class Fleet:
         except HTTPError as refused:
             return Reply(refused.code, json.load(refused), time.time())
 
-    def redis(self, node: str, *command: str) -> str:
-        return self.stack.execute(node, "redis-cli", *command).strip()
-
-    @property
-    def primary(self) -> str:
-        told = self.redis("sentinel-1", "-p", "26379", "sentinel", "get-master-addr-by-name", "mymaster")
-        return told.split()[0]
-
     @property
     def prometheus(self) -> Prometheus:
-        return Prometheus(self.address("prometheus", 9090))
+        return Prometheus(self.url("prometheus", 9090))
 
     @property
     def spans(self) -> Phoenix:
-        return Phoenix(self.address("jaeger", 4318))
+        return Phoenix(self.url("jaeger", 4318))
 
 
 @contextmanager
-def turns(fleet: Fleet, replies: list[Reply]) -> Iterator[None]:
+def turns(service: ChatService, replies: list[Reply]) -> Iterator[None]:
     """Users who talk, one conversation after the other, until the block ends; an error of theirs is raised then."""
     enough = threading.Event()
     numbers = count()
@@ -90,7 +94,7 @@ def turns(fleet: Fleet, replies: list[Reply]) -> Iterator[None]:
             number = next(numbers)
             position = 0
             for turn in recorded[number % len(recorded)].turns:
-                reply = fleet.post("/turns", f"user-{number}", position, str(turn.user_message["content"]))
+                reply = service.post("/turns", f"user-{number}", position, str(turn.user_message["content"]))
                 replies.append(reply)
                 if reply.status != 200 or enough.is_set():
                     break
