@@ -12,6 +12,8 @@ from .story import Story
 LIVE_MOVED = 2
 """So many conversations that go on are in the slots that move, besides those that ended or come."""
 LIVE_SECONDS = 1
+RESHARD_SECONDS = 600.0
+"""A slot takes a millisecond or two, and many times as long on a machine that is busy."""
 KEYS = "agents:ha:*:items"
 
 
@@ -40,16 +42,15 @@ def move_slots(stack: Stack, servers: ClusterServers, story: Story) -> None:
     """
     primaries = sorted((node for node in servers.view().values() if node.slots), key=lambda node: node.name)
     stored = {home: _conversations_in(stack, home) for home in primaries}
-    live = {home: sorted(one.slot for one in found if _is_live(one)) for home, found in stored.items()}
-    home = max(primaries, key=lambda node: len(live[node]))
-    if not live[home]:
+    choices = {home: _lowest_slots(home, found) for home, found in stored.items() if any(map(_is_live, found))}
+    if not choices:
         raise ScenarioError("no conversation is going on")
+    home, due = min(choices.items(), key=lambda choice: len(choice[1]))
     away = primaries[(primaries.index(home) + 1) % len(primaries)]
-    last = live[home][:LIVE_MOVED][-1]
-    due = {slot for slot in home.slots if slot <= last}
     began = time.monotonic()
     nodes = f"--cluster-from {home.identity} --cluster-to {away.identity}"
-    stack.ask(home.name, f"--cluster reshard 127.0.0.1:6379 {nodes} --cluster-slots {len(due)} --cluster-yes")
+    reshard = f"--cluster reshard 127.0.0.1:6379 {nodes} --cluster-slots {len(due)} --cluster-yes"
+    stack.ask(home.name, reshard, seconds=RESHARD_SECONDS)
     took = time.monotonic() - began
     story.say(f"{len(due)} slots moved from {home.name} to {away.name} in {took:.1f} s, conversations going on in them")
     astray = due - servers.view()[away.name].slots
@@ -63,6 +64,12 @@ def move_slots(stack: Stack, servers: ClusterServers, story: Story) -> None:
 
     number = stack.wait_for(went_on, "a conversation goes on in a slot that was moved")
     story.say(f"{len(due)} slots moved; {number} conversations went on at the new owner already")
+
+
+def _lowest_slots(home: ClusterNode, stored: list[Conversation]) -> set[int]:
+    """The slots that ``redis-cli`` has to move, which takes the lowest first, until live conversations have moved."""
+    live = sorted(one.slot for one in stored if _is_live(one))
+    return {slot for slot in home.slots if slot <= live[:LIVE_MOVED][-1]}
 
 
 def _is_live(conversation: Conversation) -> bool:

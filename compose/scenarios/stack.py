@@ -119,19 +119,22 @@ class Stack:
         """``host:port`` under which this machine reaches a port of a service."""
         return self.compose("port", service, str(port)).strip()
 
-    def ask(self, service: str, command: str, commands: Sequence[str] = ()) -> list[str]:
+    def ask(
+        self, service: str, command: str, commands: Sequence[str] = (), seconds: float = COMMAND_SECONDS
+    ) -> list[str]:
         """The lines that a server answers to a line for redis-cli, or to several, one after the other.
 
         Args:
             service: The server.
             command: Options, and the command if there is but one.
             commands: Commands to send on one connection.
+            seconds: How long it may take.
 
         Raises:
             ScenarioError: The container does not run, or refused.
         """
         shell = ["docker", "exec", "-i", self.container(service), "sh", "-c", f"{self._cli} {command}"]
-        return self._run(shell, COMMAND_SECONDS, "".join(f"{line}\n" for line in commands)).splitlines()
+        return self._run(shell, seconds, "".join(f"{line}\n" for line in commands)).splitlines()
 
     def healthy(self, service: str) -> bool:
         """Whether a service passes its own health check now."""
