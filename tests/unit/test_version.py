@@ -12,7 +12,7 @@ import pytest
 import agents_redis_ha
 from agents_redis_ha import HAConfig, cli
 from agents_redis_ha._connections import factory
-from agents_redis_ha._connections.factory import DISTRIBUTION
+from agents_redis_ha._connections.factory import _DISTRIBUTION as DISTRIBUTION
 
 
 def test_the_wheels_metadata_has_the_packages_version() -> None:
