@@ -1,4 +1,4 @@
-"""The shape of the source: imports lead downwards, foreign libraries have their rooms, files and functions are small."""
+"""The shape of the source: imports lead down, foreign libraries have their rooms, files and functions are small."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGE = "agents_redis_ha"
 # The rooms: folders and files directly in the package, each on its floor, the lowest first. A room imports only from
 # floors below its own, in functions too.
 FLOORS: list[tuple[str, ...]] = [
-    ("errors", "_asyncio"),
+    ("errors", "_asyncio", "_version"),
     ("_storage",),
     ("_config",),
     ("_telemetry", "_commands", "lab"),
