@@ -32,7 +32,7 @@ class Door:
         target: The server behind it.
         port: Where it listens.
         bus: Whether it leads to the server's cluster bus.
-        beside: Whose clients dial it: those that stand beside this server. None: anybody, told apart by address.
+        beside: The server whose clients dial it. None: servers and clients of any side, told apart by address.
     """
 
     target: Node
@@ -66,7 +66,7 @@ class Network:
         """Give a server, before its start, a source address and a relay, which it is to announce.
 
         Raises:
-            PortTakenError: Somebody else took the relay's port in the meantime.
+            PortTakenError: Another process took the relay's port in the meantime.
         """
         if node.source is None:
             node.source = f"127.0.0.{_FIRST_SOURCE + len(self._sources)}"
