@@ -26,17 +26,21 @@ from agents_redis_ha import (
     RetryConfig,
     SentinelConfig,
     TLSConfig,
+    counters,
     errors,
-    telemetry,
+    hash_session_id,
 )
 from agents_redis_ha._config.parts import ENVIRONMENT_PREFIX
 from agents_redis_ha._config.urls import OPTIONS
-from agents_redis_ha._connections import announcements
+from agents_redis_ha._connections import sentinel_events
+from agents_redis_ha._telemetry import instruments, names
 from agents_redis_ha.cli import build_parser
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [*DOCS, ROOT / "README.md", ROOT / "CHANGELOG.md"]
+OTHER_PAGES = ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY", "compose/README", "compose/fleet/README")
+PAGES = [*DOCS, *(ROOT / f"{name}.md" for name in OTHER_PAGES)]
+SOURCES = sorted(path for kind in ("py", "lua") for path in (ROOT / "src").rglob(f"*.{kind}"))
 PARTS = (TLSConfig, PoolConfig, RetryConfig, DurabilityConfig, RepairConfig, SentinelConfig)
 CONFIGS = {kind.__name__: kind for kind in (HAConfig, *PARTS)}
 
@@ -149,8 +153,8 @@ meters.shutdown()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert '"name": "append"' in done.stdout
-    assert telemetry.names.DURATION in done.stdout
-    assert telemetry.hashed(session_id) in done.stdout
+    assert names.DURATION in done.stdout
+    assert hash_session_id(session_id) in done.stdout
     assert session_id not in done.stdout
     assert "secret" not in done.stdout
 
@@ -169,7 +173,7 @@ def test_the_table_of_options_is_the_one_of_the_code() -> None:
 
 NAMES = {
     name: value
-    for name, value in vars(telemetry.names).items()
+    for name, value in vars(names).items()
     if name.isupper() and isinstance(value, str) and name not in ("SCOPE", "ATTEMPT_SPAN")
 }
 COUNTERS = ("RETRIES", "REPEATS", "FAILOVERS", "CORRUPT", "UNCONFIRMED", "RESTORED", "LOST")
@@ -182,22 +186,22 @@ def test_the_tables_of_telemetry_list_every_name_and_unit() -> None:
     spans = {row[0] for row in rows(section("observability", "Spans"))}
     assert spans == {NAMES[name] for name in set(NAMES) - METRICS - METRICS_ONLY - EVENTS}
     assert "LOST_EVENT" in EVENTS
-    assert f"`{telemetry.names.ATTEMPT_SPAN}`" in section("observability", "Spans")
+    assert f"`{names.ATTEMPT_SPAN}`" in section("observability", "Spans")
     for name in EVENTS:
         assert f"`{NAMES[name]}`" in section("observability", "Spans")
     listed = {row[0]: row[2] for row in rows(section("observability", "Metrics"))}
-    instruments = vars(telemetry.instruments.INSTRUMENTS).values()
-    assert listed == {instrument._name: instrument._unit for instrument in instruments}
+    made = vars(instruments.INSTRUMENTS).values()
+    assert listed == {instrument._name: instrument._unit for instrument in made}
     assert set(listed) == {NAMES[name] for name in METRICS}
     shown = " ".join(row[-1] for row in rows(section("observability", "Metrics")))
     assert all(f"`{NAMES[name]}`" in shown for name in METRICS_ONLY)
-    assert {f"agents_redis_ha.{name}" for name in telemetry.counters()} == {NAMES[name] for name in COUNTERS}
+    assert {f"agents_redis_ha.{name}" for name in counters()} == {NAMES[name] for name in COUNTERS}
 
 
 @pytest.mark.parametrize("page", ["docs/topologies.md", "compose/tls/credentials.py"])
 def test_a_sentinels_documented_user_may_hear_every_announcement(page: str) -> None:
     channels = re.findall(r"&(\+[\w*-]+)", (ROOT / page).read_text(encoding="utf-8"))
-    unheard = [step for step in announcements.STEPS if not any(fnmatchcase(step, channel) for channel in channels)]
+    unheard = [step for step in sentinel_events.STEPS if not any(fnmatchcase(step, channel) for channel in channels)]
     assert unheard == []
 
 
@@ -222,10 +226,21 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
         path, _, anchor = target.partition("#")
         leads_to = page.parent / path if path else page
         assert leads_to.exists(), target
         assert not anchor or anchor in anchors(leads_to), target
+
+
+UNCLEAR = (r"\b(whoever|somebody|nobody|anybody)\b", r"\bwho (knows|has|misses|made)\b")
+"""Instead of these a sentence names what acts: the process, the server, the session, the writer."""
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_sentence_names_who_acts(path: Path) -> None:
+    text = re.sub(r"\s+(#|--)?\s*", " ", path.read_text(encoding="utf-8"))  # a sentence goes on over comment lines
+    found = [match for pattern in UNCLEAR for match in re.finditer(pattern, text, re.IGNORECASE)]
+    assert [text[max(0, match.start() - 40) : match.end() + 40] for match in found] == []
