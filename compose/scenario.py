@@ -48,7 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if "move-slots" in given.breaks and given.topology != "cluster":
         parser.error("slots can be moved in a cluster only")
     if DELETE in given.breaks and given.topology == "tls":
-        parser.error("with tls nobody but the app may delete an item")
+        parser.error("with tls only the app's user may delete an item")
     return given
 
 

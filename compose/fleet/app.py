@@ -100,7 +100,7 @@ async def health() -> dict[str, bool]:
 
 @app.get("/ready")
 async def ready(store: Store, response: Response) -> dict[str, object]:
-    """Whether turns can be stored now. A lost replica is a problem that is told, but no reason to take nobody in."""
+    """Whether turns can be stored now. A lost replica is told as a problem, but turns are still taken."""
     found = await store.health()
     can_write = bool(found.primaries) and all(primary.role == "master" for primary in found.primaries)
     response.status_code = 200 if can_write else 503

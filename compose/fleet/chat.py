@@ -72,7 +72,7 @@ async def run(turn: Turn) -> AsyncIterator[str]:
     """Run a turn to its end, unless it was answered; yield its answer as it comes.
 
     Raises:
-        ConflictError: Somebody else changed the conversation; ask again.
+        ConflictError: Another writer changed the conversation; ask again.
         OperationError: The conversation could not be read or changed; ask again.
     """
     if turn.answer is not None:

@@ -10,9 +10,9 @@ tells what to do:
 | the message and its answer | answered | give that answer, run nothing |
 | something else | another's | refuse: the sender has to read first |
 
-All that a run adds is added only if nobody else has changed the conversation since the run looked at it. So the request
-may be sent again after any failure, also while the first one is still being worked on by a replica that was cut off:
-one of the two wins, the other one (`ConflictError`) is told to come again, and finds the answer.
+A run adds something only if no other writer has changed the conversation since the run looked at it. So the request may
+be sent again after any failure, also while a replica that was cut off still works on the first one. One of them wins.
+The other (`ConflictError`) is told to come again, and finds the answer.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Turn(SessionABC):
         """Add items; function calls wait for their outputs, without which they are of no use to the next run.
 
         Raises:
-            ConflictError: Somebody else changed the conversation; nothing was added.
+            ConflictError: Another writer changed the conversation; nothing was added.
             OperationError: As `RedisHASession.add_items`.
         """
         self._held += items

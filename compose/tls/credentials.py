@@ -52,7 +52,7 @@ def write(path: Path, content: bytes | str, owner: int, mode: int = 0o400) -> No
 
 
 def access_rules(users: dict[str, str], passwords: dict[str, str]) -> str:
-    """An ACL file: these users, and nobody else."""
+    """An ACL file with these users and no others."""
     rules = [
         f"user {name} on #{hashlib.sha256(passwords[name].encode()).hexdigest()} {rule}" for name, rule in users.items()
     ]
