@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from agents_redis_ha import lab
+from agents_redis_ha.lab import proxy as proxy_module
 
 
 @pytest.fixture(scope="module")
@@ -287,3 +288,14 @@ def test_an_error_in_a_function_that_chooses_requests_is_told(
     with pytest.raises(redis.ConnectionError):
         client.ping()
     lab.wait_until(lambda: "a mistake in the test" in caplog.text, "the mistake to be told")
+
+
+def test_a_lab_whose_proxy_finds_its_port_taken_starts_with_other_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free, ports = proxy_module.reserve_port, iter([taken.getsockname()[1]])
+        monkeypatch.setattr(proxy_module, "reserve_port", lambda: next(ports, None) or free())
+        with lab.start("standalone", proxies=True) as topology:
+            proxy = topology.primary().proxy
+            assert proxy is not None
+            with dial(proxy) as client:
+                assert client.ping()

@@ -1,7 +1,7 @@
 """What the lab raises.
 
 LabError                 the lab could not do what was asked; the message says what to do about it
-├── PortTakenError       a server found its port in use; `start` tries again with other ports
+├── PortTakenError       a server or a proxy found its port in use; `start` tries again with other ports
 └── WorkerError          a worker process did not start, or ended by itself
 """
 
@@ -13,7 +13,7 @@ class LabError(Exception):
 
 
 class PortTakenError(LabError):
-    """A server could not listen because another process took its port in the meantime."""
+    """A server, proxy or relay could not listen because another process took its port in the meantime."""
 
 
 class WorkerError(LabError):

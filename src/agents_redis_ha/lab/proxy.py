@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import Callable
 
-from .errors import LabError
+from .errors import LabError, PortTakenError
 from .exchange import Exchange
 from .faults import Faults, Flow, Matcher, Traffic
 from .loop_thread import LoopThread
@@ -64,7 +65,8 @@ class Proxy:
             self._loop.run(self._listen())
         except OSError as error:
             self.close()
-            raise LabError(f"the proxy cannot listen on {self.address}: {error}") from error
+            kind = PortTakenError if error.errno == errno.EADDRINUSE else LabError
+            raise kind(f"the proxy cannot listen on {self.address}: {error}") from error
 
     def __repr__(self) -> str:
         host, port = self._upstream
