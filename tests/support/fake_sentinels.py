@@ -31,10 +31,10 @@ class Clock:
 
 
 class Sentinel:
-    """One Sentinel, as the test sets it up; an exception as `named` is how it fails."""
+    """One Sentinel, as the test sets it up; an exception as `named` is how it fails, a future how it hangs."""
 
     def __init__(self) -> None:
-        self.named: tuple[str, int] | Exception = OLD
+        self.named: Any = OLD
         self.epoch = 7
         self.down = False
         self.state: str | None = None
@@ -46,6 +46,8 @@ class Sentinel:
     async def sentinel_master(self, service: str) -> dict[str, Any]:
         if isinstance(self.named, Exception):
             raise self.named
+        if isinstance(self.named, asyncio.Future):
+            await self.named
         before = self.named if self.state is None else OLD
         reply = {"ip": before[0], "port": before[1], "config-epoch": self.epoch, "is_sdown": self.down, "quorum": 2}
         reply |= {"down-after-milliseconds": PATIENCE_SECONDS * 1000, "last-ping-sent": self.ping_sent_ms}

@@ -118,9 +118,12 @@ class SentinelLocator:
 
     async def problems(self) -> list[str]:
         """See `Locator.problems`."""
-        questions = {address: ask(client, self._service) for address, client in self._sentinels.items()}
-        answers = await asyncio.gather(*questions.values(), return_exceptions=True)
-        named = zip(questions, answers, strict=True)
+        timeout_seconds = self._settings.timeout_seconds  # a user's own client may have none
+        questions = [
+            asyncio.wait_for(ask(client, self._service), timeout_seconds) for client in self._sentinels.values()
+        ]
+        answers = await asyncio.gather(*questions, return_exceptions=True)
+        named = zip(self._sentinels, answers, strict=True)
         return [
             f"Sentinel {address} does not answer" for address, answer in named if not isinstance(answer, SentinelState)
         ]

@@ -367,6 +367,13 @@ async def test_the_sentinels_that_do_not_answer_are_problems(world: World) -> No
 
 
 @in_virtual_time
+async def test_a_sentinel_that_hangs_is_a_problem_after_its_timeout() -> None:
+    world = World(Clock())
+    world.other.named = asyncio.get_running_loop().create_future()
+    assert await world.locator.problems() == ["Sentinel s:2 does not answer"]
+
+
+@in_virtual_time
 async def test_polling_goes_on_whatever_one_round_meets() -> None:
     locator = SentinelLocator(HAConfig(topology="sentinel", nodes=["s:1"], service_name="m"))
     rounds = []
