@@ -116,7 +116,10 @@ class ClusterLocator:
         the script declares one key only, which the target accepts. Otherwise the migration has to move them first.
         """
         keys = request.command.spec.keys
-        answers = await source.call(*(("EXISTS", key) for key in (keys.items, keys.meta, keys.ops)))
+        try:
+            answers = await source.call(*(("EXISTS", key) for key in (keys.items, keys.meta, keys.ops)))
+        except AttemptError as error:  # what was sent is the question only
+            raise AttemptError(error.cause, node=source.name, sent=False) from error
         if not all(isinstance(answer, redis_errors.AskError) for answer in answers):
             cause = redis_errors.TryAgainError("the session is being moved to another node")
             raise AttemptError(cause, node=target.name, sent=False)
