@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ssl
 from functools import cache
+from inspect import signature
 from typing import Any, TypeAlias, cast
 
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis, RedisCluster, SSLConnection
-from redis.asyncio.connection import UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -77,8 +78,8 @@ def dialled(config: HAConfig, announced: Address) -> Address:
     return next((to for is_announced, to in config.address_map if is_announced == announced), announced)
 
 
-def _connection_kwargs(config: HAConfig) -> dict[str, Any]:
-    """Return what every connection to a data server is given."""
+def _connection_kwargs(config: HAConfig, taker: type = AbstractConnection) -> dict[str, Any]:
+    """Return what every connection to a data server is given, as far as this class of redis-py's takes it."""
     kwargs: dict[str, Any] = {
         "username": config.username,
         "password": config.password.get_secret_value() if config.password else None,
@@ -88,11 +89,7 @@ def _connection_kwargs(config: HAConfig) -> dict[str, Any]:
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": config.pool.connect_timeout_seconds,
         "socket_timeout": config.pool.response_timeout_seconds,
-        "driver_info": _driver_info(),
-        # "auto", the default with RESP3, switches off the check for stale data on an idle connection.
-        "maint_notifications_config": MaintNotificationsConfig(
-            enabled="auto" if config.maintenance_notifications else False
-        ),
+        **_newer_kwargs(taker, maintenance_notifications=config.maintenance_notifications),
         **_tls_kwargs(config.tls),
     }
     if config.credential_provider is not None:
@@ -108,8 +105,7 @@ def _sentinel_kwargs(sentinel: SentinelConfig) -> dict[str, Any]:
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": sentinel.timeout_seconds,
         "socket_timeout": sentinel.timeout_seconds,
-        "driver_info": _driver_info(),
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        **_newer_kwargs(AbstractConnection),
         "ssl": sentinel.tls is not None,
         **_tls_kwargs(sentinel.tls),
     }
@@ -128,6 +124,19 @@ def _tls_kwargs(tls: TLSConfig | None) -> dict[str, Any]:
         "ssl_check_hostname": tls.check_hostname,
         "ssl_min_version": versions[tls.min_version],
     }
+
+
+def _newer_kwargs(taker: type, *, maintenance_notifications: bool = False) -> dict[str, Any]:
+    """Return what not every supported redis-py takes, as far as the installed one does."""
+    kwargs = {
+        "driver_info": _driver_info(),
+        # "auto", the default with RESP3, switches off the check for stale data on an idle connection.
+        "maint_notifications_config": MaintNotificationsConfig(enabled="auto" if maintenance_notifications else False),
+    }
+    known = signature(taker).parameters
+    if maintenance_notifications and "maint_notifications_config" not in known:
+        raise ConfigurationError("maintenance_notifications", "needs redis-py 8.1 or newer")
+    return {name: value for name, value in kwargs.items() if name in known}
 
 
 @cache
@@ -176,7 +185,7 @@ def _sentinel_primary(config: HAConfig) -> Redis:
 def _cluster(config: HAConfig) -> RedisCluster:
     from redis.asyncio.cluster import ClusterNode
 
-    kwargs = _connection_kwargs(config)
+    kwargs = _connection_kwargs(config, RedisCluster)
     if kwargs.pop("ssl_password", None) is not None:
         raise ConfigurationError("tls.key_password", "redis-py's RedisCluster takes none: use a key without a password")
     return RedisCluster(

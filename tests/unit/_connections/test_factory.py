@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
-from redis.asyncio.connection import UnixDomainSocketConnection
+from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis, RedisCluster, SSLConnection
+from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -16,11 +16,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from agents_redis_ha import Address, ConfigurationError, HAConfig, PoolConfig, SentinelConfig, TLSConfig, create_client
 from agents_redis_ha._connections import create_locator
 from agents_redis_ha._connections.cluster import ClusterLocator
-from agents_redis_ha._connections.factory import node_client, sentinel_client
+from agents_redis_ha._connections.factory import _newer_kwargs, node_client, sentinel_client
 from agents_redis_ha._connections.sentinel import SentinelLocator
 from agents_redis_ha._connections.standalone import StandaloneLocator
 from agents_redis_ha._connections.user_client import adopt
 
+# Before 8.0, redis-py's RedisCluster gives its connections what redis-py has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.*input argument/s 'lib_name':DeprecationWarning")
+
+FOLLOWS = hasattr(ConnectionPool, "maint_notifications_enabled")
 DATA_SECRET, SENTINEL_SECRET = "data-s3cr3t", "sentinel-s3cr3t"
 TLS = TLSConfig(ca_file="ca", cert_file="c", key_file="k", key_password="kp", check_hostname=False, min_version="1.3")
 POOL = PoolConfig(
@@ -78,17 +82,39 @@ async def test_every_wait_of_a_connection_is_bounded(make: Any) -> None:
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_maintenance_notifications_are_off_unless_asked_for(make: Any, protocol: int) -> None:
     client = make(protocol=protocol)
-    if not isinstance(client, RedisCluster):
+    if FOLLOWS and not isinstance(client, RedisCluster):
         assert not client.connection_pool.maint_notifications_enabled()
     for connection in connections(client):
         found = getattr(connection, "maint_notifications_config", None)
         assert found is None or not found.enabled
 
 
+@pytest.mark.skipif(not FOLLOWS, reason="asyncio's redis-py follows none before 8.1")
 async def test_maintenance_notifications_are_on_where_asked_for() -> None:
     client = create_client(HAConfig.redis_cloud("a:1", password="p"))
     assert isinstance(client, Redis)
     assert client.connection_pool.maint_notifications_enabled()
+
+
+class Before81:
+    def __init__(self, *, host: str, driver_info: Any = None) -> None: ...
+
+
+class ClusterBefore80:
+    def __init__(self, *, host: str) -> None: ...
+
+
+def test_an_older_redis_py_is_given_what_it_takes() -> None:
+    assert set(_newer_kwargs(ClusterBefore80)) == set()
+    assert set(_newer_kwargs(Before81)) == {"driver_info"}
+    assert set(_newer_kwargs(AbstractConnection)) == {"driver_info", *(["maint_notifications_config"] if FOLLOWS else [])}
+
+
+def test_an_older_redis_py_is_refused_where_maintenance_notifications_are_asked_for() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        _newer_kwargs(Before81, maintenance_notifications=True)
+    assert caught.value.field == "maintenance_notifications"
+    assert "redis-py 8.1" in str(caught.value)
 
 
 def test_the_client_is_of_its_topologys_class() -> None:

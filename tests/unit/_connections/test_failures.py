@@ -30,7 +30,6 @@ NOT_ON_OUR_PATH: dict[type[BaseException], str] = {
     redis_errors.WatchError: "no WATCH is sent",
     redis_errors.ModuleError: "no MODULE command is sent",
     redis_errors.NoScriptError: "answered inside Node.execute by sending the source",
-    redis_errors.NoSuchFieldsetError: "no HIMPORT is sent",
     redis_errors.PubSubError: "the listener's own connection; nothing waits for it",
     redis_errors.LockError: "no redis-py lock is used",
     redis_errors.LockNotOwnedError: "no redis-py lock is used",
@@ -41,6 +40,8 @@ NOT_ON_OUR_PATH: dict[type[BaseException], str] = {
     redis_errors.InvalidPipelineStack: "RedisCluster never carries a session's data",
     redis_errors.IncorrectPolicyType: "RedisCluster never carries a session's data",
 }
+if hasattr(redis_errors, "NoSuchFieldsetError"):  # since redis-py 8.1
+    NOT_ON_OUR_PATH[redis_errors.NoSuchFieldsetError] = "no HIMPORT is sent"
 FOREIGN = [c for _, c in inspect.getmembers(redis_errors, inspect.isclass) if issubclass(c, BaseException)]
 
 
