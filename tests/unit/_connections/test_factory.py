@@ -107,7 +107,8 @@ class ClusterBefore80:
 def test_an_older_redis_py_is_given_what_it_takes() -> None:
     assert set(_newer_kwargs(ClusterBefore80)) == set()
     assert set(_newer_kwargs(Before81)) == {"driver_info"}
-    assert set(_newer_kwargs(AbstractConnection)) == {"driver_info", *(["maint_notifications_config"] if FOLLOWS else [])}
+    followed = {"maint_notifications_config"} if FOLLOWS else set()
+    assert set(_newer_kwargs(AbstractConnection)) == {"driver_info"} | followed
 
 
 def test_an_older_redis_py_is_refused_where_maintenance_notifications_are_asked_for() -> None:
