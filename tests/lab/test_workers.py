@@ -15,7 +15,7 @@ from agents_redis_ha.lab import wait_until
 from agents_redis_ha.lab.errors import WorkerError
 from agents_redis_ha.lab.workers import Parent, WorkerProcesses
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 async def echo(setup: str, parent: Parent) -> None:

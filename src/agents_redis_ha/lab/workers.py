@@ -24,7 +24,7 @@ from .errors import WorkerError
 SetupT = TypeVar("SetupT")
 
 _READY = "ready"
-_END_SECONDS = 5.0  # from the end of a worker's pipe to that of its process
+_END_SECONDS = 60.0  # from the end of a worker's pipe to that of its process; a fraction of a second on an idle machine
 
 
 class Parent:
@@ -184,6 +184,8 @@ class WorkerProcesses(Generic[SetupT]):
         except (EOFError, OSError):
             self._forget(name)
             process.join(_END_SECONDS)
+            process.kill()  # one that hangs at its very end
+            process.join()
             if process.exitcode != allowed_exit_code:
                 raise WorkerError(f"{name} ended by itself with exit code {process.exitcode}") from None
 

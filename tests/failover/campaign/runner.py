@@ -30,7 +30,7 @@ SHARED = ("shared-0", "shared-1")
 _PASSWORD = "secret-0"
 _PREFIX = "agents:ha"  # the library's default
 _FEWEST = 100  # confirmed changes
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _SETTLE_SECONDS = 60.0
 _STOP_SECONDS = 45.0  # two deadlines and some: a call that had begun, and the last reads
 
