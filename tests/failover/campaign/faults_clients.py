@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 from agents_redis_ha import acl_rule
-from agents_redis_ha.lab import Node, wait_until
+from agents_redis_ha.lab import Node
 from tests.failover.campaign.strike import Strike
 
 USER = "campaign"
@@ -52,9 +51,7 @@ def client_kill_storm(strike: Strike) -> None:
 def maxclients(strike: Strike) -> None:
     """The primary is full: of all the workers' connections only one finds a place, and it is closed again and again."""
     victim = strike.victim
-    before = _setting(victim, "maxclients")
-    others = int(victim.ask("INFO", "clients")["connected_clients"]) - strike.drop_connections(victim)
-    with _configured(victim, "maxclients", max(others + 1, 5), before):
+    with strike.servers.limit_clients(victim, more=1 - len(strike.connections(victim))):
         with strike.throughout(lambda: strike.drop_connections(victim), 0.3):
             strike.pause(3.0)
     strike.notes.append(f"rejected: {victim.ask('INFO', 'stats')['rejected_connections']}")
@@ -64,27 +61,14 @@ def out_of_memory(strike: Strike) -> None:
     """OOM under noeviction: the primaries take no more data."""
     with contextlib.ExitStack() as undo:
         for node in strike.servers.primaries():
-            undo.enter_context(_configured(node, "maxmemory", 1, "0"))
+            undo.enter_context(strike.servers.fill_memory(node))
         strike.pause(2.5)
 
 
 def disk_full(strike: Strike) -> None:
     """MISCONF: the primary cannot save, and refuses to write until it can."""
-    victim = strike.victim
-    obstacle = strike.servers.directory / victim.name / "dump.rdb"
-    obstacle.unlink(missing_ok=True)
-    obstacle.mkdir()
-    try:
-        with _configured(victim, "save", "3600 1", ""):
-            victim.ask("BGSAVE")
-            wait_until(lambda: _last_save(victim) == "err", "the save to fail")
-            strike.pause(2.5)
-            obstacle.rmdir()
-            victim.ask("BGSAVE")
-            wait_until(lambda: _last_save(victim) == "ok", "the save to succeed")
-    finally:
-        if obstacle.is_dir():
-            obstacle.rmdir()
+    with strike.servers.fail_saves(strike.victim):
+        strike.pause(2.5)
 
 
 def script_flush(strike: Strike) -> None:
@@ -104,20 +88,3 @@ def replies_cut(strike: Strike) -> None:
     strike.notes.append(f"{sum(proxy.replies_cut for proxy in proxies)} replies cut")
     for proxy in proxies:
         proxy.heal()
-
-
-@contextlib.contextmanager
-def _configured(node: Node, name: str, value: str | int, before: str | int) -> Iterator[None]:
-    node.ask("CONFIG", "SET", name, value)
-    try:
-        yield
-    finally:
-        node.ask("CONFIG", "SET", name, before)
-
-
-def _setting(node: Node, name: str) -> str:
-    return str(node.ask("CONFIG", "GET", name)[1])
-
-
-def _last_save(node: Node) -> str:
-    return str(node.ask("INFO", "persistence")["rdb_last_bgsave_status"])

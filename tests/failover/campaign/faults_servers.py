@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from redis.crc import key_slot
 
-from agents_redis_ha.lab import wait_until
 from tests.failover.campaign.strike import Strike
-
-_LOADED_WRITES = 15_000
 
 
 def kill(strike: Strike) -> None:
@@ -105,16 +100,9 @@ def move_address(strike: Strike) -> None:
 
 
 def loading(strike: Strike) -> None:
-    """The primary restarts and answers LOADING for seconds: `key-load-delay` counts for each of these writes."""
-    victim = strike.victim
-    with strike.servers.client(victim) as client, client.pipeline(transaction=False) as pipeline:
-        for number in range(_LOADED_WRITES):
-            pipeline.set(strike.key + b":filler", number)
-        pipeline.execute()
-    strike.servers.restart(victim)
-    began = time.monotonic()
-    wait_until(lambda: not int(victim.ask("INFO", "persistence")["loading"]), "the server to have loaded", 30.0)
-    strike.notes.append(f"loading took {time.monotonic() - began:.1f} s")
+    """The primary is killed, comes back and answers LOADING for seconds."""
+    with strike.servers.hold_loading(strike.victim):
+        strike.pause(3.0)
 
 
 def worker_killed(strike: Strike) -> None:

@@ -102,7 +102,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         name="loading",
         strike=servers.loading,
-        lab={"config": {"key-load-delay": 150}},  # microseconds
+        lab={"persist": True},
         may_lose="primary",
         excused=_STALE,
     ),

@@ -67,14 +67,15 @@ class Strike:
         """Let the workers go on for a while under the fault."""
         time.sleep(seconds)
 
+    def connections(self, node: Node) -> list[str]:
+        """Return the ids of the workers' connections to a node."""
+        lines = str(node.ask("CLIENT", "LIST")).splitlines()
+        clients = [dict(part.partition("=")[::2] for part in line.split()) for line in lines]
+        return [fields["id"] for fields in clients if fields.get("name") == CLIENT_NAME]
+
     def drop_connections(self, node: Node) -> int:
         """Close all connections of the workers to a node; return how many there were."""
-        dropped = 0
-        for line in str(node.ask("CLIENT", "LIST")).splitlines():
-            fields = dict(part.partition("=")[::2] for part in line.split())
-            if fields.get("name") == CLIENT_NAME:
-                dropped += int(node.ask("CLIENT", "KILL", "ID", fields["id"]))
-        return dropped
+        return sum(int(node.ask("CLIENT", "KILL", "ID", each)) for each in self.connections(node))
 
     @contextmanager
     def throughout(self, action: Callable[[], object], every_seconds: float) -> Iterator[None]:
