@@ -61,13 +61,19 @@ def value(node: lab.Node, key: str) -> str | None:
         return None if found is None else str(found)
 
 
-def test_a_replica_whose_replication_is_cut_stays_up_and_is_promoted_with_old_data(topology: lab.Lab) -> None:
+def leave_a_replica_behind(topology: lab.Lab) -> tuple[lab.Node, lab.Node]:
+    """Return a primary and that of its replicas which is cut off with the old value of a key that is new by now."""
     primary = topology.primary("key")
     replica = topology.replicas_of(primary)[0]
     primary.ask("SET", "key", "old")
     assert primary.ask("WAIT", len(topology.replicas_of(primary)), 1000)
     topology.cut_replication(replica)
     primary.ask("SET", "key", "new")
+    return primary, replica
+
+
+def test_a_replica_whose_replication_is_cut_stays_up_and_is_promoted_with_old_data(topology: lab.Lab) -> None:
+    primary, replica = leave_a_replica_behind(topology)
     assert primary.ask("WAIT", 3, 300) == len(topology.replicas_of(primary)) - 1
     with pytest.raises(lab.LabError, match=f"{replica.name} to have all writes of {primary.name}"):
         topology.wait_replicated(primary, 0.1)
@@ -88,12 +94,7 @@ def test_a_replica_whose_replication_is_cut_stays_up_and_is_promoted_with_old_da
 
 
 def test_a_replica_is_promoted_over_its_living_primary_without_the_latest_data(topology: lab.Lab) -> None:
-    primary = topology.primary("key")
-    replica = topology.replicas_of(primary)[0]
-    primary.ask("SET", "key", "old")
-    assert primary.ask("WAIT", len(topology.replicas_of(primary)), 1000)
-    topology.cut_replication(replica)
-    primary.ask("SET", "key", "new")
+    primary, replica = leave_a_replica_behind(topology)
     topology.promote(replica)
     assert topology.primary("key") is replica
     assert value(replica, "key") == "old"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-from agents_redis_ha import RedisHASession, SessionKeys, SessionStore, lab, session_keys
+import pytest
+
+from agents_redis_ha import HistoryLostError, RedisHASession, SessionKeys, SessionStore, lab, session_keys
 
 
 def message(text: str) -> Any:
@@ -22,6 +24,14 @@ async def say(session: RedisHASession, *said: str) -> None:
 
 async def texts(session: RedisHASession) -> list[Any]:
     return [item["content"] for item in await session.get_items()]  # type: ignore[typeddict-item,misc]
+
+
+@contextmanager
+def told_of_lost(*versions: int) -> Iterator[pytest.ExceptionInfo[HistoryLostError]]:
+    """The block is told that these versions of the session are gone."""
+    with pytest.raises(HistoryLostError) as caught:
+        yield caught
+    assert caught.value.versions == versions
 
 
 class History:
