@@ -6,8 +6,8 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from agents_redis_ha import lab
-from agents_redis_ha._config.model import HAConfig
+from agents_redis_ha import HAConfig, lab
+from agents_redis_ha.lab.cluster import ClusterLab
 
 TAG = "{moving}"
 SLOT = key_slot(b"moving")
@@ -106,3 +106,11 @@ def test_cluster_lab_fails_over_from_a_stalled_primary_which_then_follows(
     topology.resume(old)
     topology.wait_ready()
     assert topology.replicas_of(new) == [old]
+
+
+def test_members_whose_introduction_came_to_nothing_are_introduced_again() -> None:
+    with lab.start("cluster") as topology:
+        assert isinstance(topology, ClusterLab)
+        first, second, _ = topology.primaries()
+        first.ask("CLUSTER", "FORGET", second.ask("CLUSTER", "MYID"))
+        lab.wait_until(topology._all_met, "the members of the cluster to know each other again")

@@ -89,17 +89,22 @@ class ClusterLab(Lab):
         for shard in range(_SHARDS):
             slots = range(SLOTS * shard // _SHARDS, SLOTS * (shard + 1) // _SHARDS)
             self.nodes[shard].ask("CLUSTER", "ADDSLOTS", *slots)
-        for node in self.nodes:
-            for other in self.nodes:  # all with all: gossip would take seconds
-                if other is not node:
-                    node.ask("CLUSTER", "MEET", HOST, other.announced_port, other.announced_port + BUS_OFFSET)
         wait_until(self._all_met, "the members of the cluster to know each other")
         for shard in range(_SHARDS):
             primary, replica = self.nodes[shard], self.nodes[shard + _SHARDS]
             replica.ask("CLUSTER", "REPLICATE", primary.ask("CLUSTER", "MYID"))
 
     def _all_met(self) -> bool:
+        """Return whether all members know each other; those who do not are introduced.
+
+        All to all, so that nobody waits for gossip; and again, because a server forgets an introduction that has not
+        succeeded within its node timeout, as on a busy machine.
+        """
         views = [self._view(node) for node in self.nodes]
+        for node, view in zip(self.nodes, views, strict=True):
+            for port in {other.announced_port for other in self.nodes} - {node.announced_port}:
+                if port not in {member.port for member in view}:
+                    node.ask("CLUSTER", "MEET", HOST, port, port + BUS_OFFSET)
         return all(len(view) == len(self.nodes) and all(map(_is_well, view)) for view in views)
 
     def _unsettled(self) -> str | None:
