@@ -80,7 +80,7 @@ def test_the_servers_are_ended_when_the_interpreter_exits_without_close(tmp_path
         pids = _read_pids(parent)
         assert parent.stdin is not None
         parent.stdin.close()
-        assert parent.wait(20) == 0
+        assert parent.wait() == 0
     assert not any(map(exists, pids))
     assert list(tmp_path.iterdir()) == []
 
