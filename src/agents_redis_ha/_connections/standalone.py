@@ -48,20 +48,17 @@ class StandaloneLocator:
         except AttemptError as error:
             error.permanent = await self._permanent(error)
             raise
-        self._note_primary()
-        return reply
-
-    def _note_primary(self) -> None:
         self._answered = True
-        if self._was_read_only:
+        if self._was_read_only and request.command.changes:  # a replica answers reads too
             self._was_read_only = False
             self.failovers.append(self._node.name)
+        return reply
 
     async def _permanent(self, error: AttemptError) -> type[OperationError] | None:
         if isinstance(error.cause, MovedError):
             return WrongTopologyError
         if classify(error.cause, sent=error.sent).reason == READ_ONLY:
-            # Once it took writes, a failover behind the endpoint is under way: its name will lead elsewhere.
+            # Once it answered, a failover behind the endpoint is under way: its name will lead elsewhere.
             if not self._answered:
                 return NotPrimaryError
             self._was_read_only = True
