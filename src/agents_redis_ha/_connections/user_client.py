@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 
-from .._config import Address, HAConfig
+from .._config import Address, HAConfig, SentinelConfig, TLSConfig
 from ..errors import ConfigurationError
 from .cluster import ClusterLocator
 from .locator import Locator
@@ -48,7 +48,7 @@ def adopt(client: Redis | RedisCluster, config: HAConfig) -> tuple[HAConfig, Loc
         if "path" in kwargs
         else {"nodes": (Address(kwargs.get("host", "localhost"), int(kwargs.get("port", 6379))),)}
     )
-    config = config.replace(topology="standalone", **where)
+    config = config.replace(topology="standalone", tls=_tls(pool.connection_class), **where)
     name = str(config.nodes[0] if config.nodes else config.unix_socket_path)
     return config, StandaloneLocator(config, Node(name, lambda: client, config.pool, owned=False))
 
@@ -62,37 +62,46 @@ def check_client(client: object) -> None:
 def _adopt_sentinel(pool: SentinelConnectionPool, config: HAConfig) -> tuple[HAConfig, Locator]:
     clients: list[Redis] = pool.sentinel_manager.sentinels
     addresses = [_address(c.connection_pool.connection_kwargs) for c in clients]
-    config = config.replace(topology="sentinel", nodes=addresses, service_name=pool.service_name)
+    settings = (config.sentinel or SentinelConfig()).replace(tls=_tls(clients[0].connection_pool.connection_class))
+    config = config.replace(
+        topology="sentinel",
+        nodes=addresses,
+        service_name=pool.service_name,
+        tls=_tls(pool.connection_class),
+        sentinel=settings,
+    )
     kwargs = {k: v for k, v in pool.connection_kwargs.items() if k not in _SENTINEL_ONLY}
-    secure = issubclass(pool.connection_class, SSLConnection)
     by_address = {address: c.connection_pool for address, c in zip(addresses, clients, strict=True)}
     return config, SentinelLocator(
         config,
-        data_client=lambda address: _alike(config, kwargs, address, secure=secure),
+        data_client=lambda address: _alike(config, kwargs, address, pool.connection_class),
         sentinel_client=lambda address: _alike(
-            config,
-            by_address[address].connection_kwargs,
-            address,
-            secure=issubclass(by_address[address].connection_class, SSLConnection),
+            config, by_address[address].connection_kwargs, address, by_address[address].connection_class
         ),
     )
 
 
 def _adopt_cluster(client: RedisCluster, config: HAConfig) -> tuple[HAConfig, Locator]:
     kwargs = {k: v for k, v in client.connection_kwargs.items() if k not in _CLUSTER_ONLY}
-    secure = issubclass(client.connection_kwargs.get("connection_class", Connection), SSLConnection)
+    connection_class = client.connection_kwargs.get("connection_class", Connection)
     seeds = [Address(node.host, int(node.port)) for node in client.nodes_manager.startup_nodes.values()]
-    config = config.replace(topology="cluster", nodes=seeds)
-    return config, ClusterLocator(config, lambda address: _alike(config, kwargs, address, secure=secure))
+    config = config.replace(topology="cluster", nodes=seeds, tls=_tls(connection_class))
+    return config, ClusterLocator(config, lambda address: _alike(config, kwargs, address, connection_class))
 
 
-def _alike(config: HAConfig, kwargs: dict[str, Any], address: Address, *, secure: bool) -> Redis:
+def _tls(connection_class: type) -> TLSConfig | None:
+    """Return that TLS is used, if it is: enough to find out why a first contact failed; the client has the settings."""
+    return TLSConfig() if issubclass(connection_class, SSLConnection) else None
+
+
+def _alike(config: HAConfig, kwargs: dict[str, Any], address: Address, connection_class: type) -> Redis:
     """Return a plain client with the user's connection settings for another address."""
     settings = {
         **kwargs,
         "host": address.host,
         "port": address.port,
-        "connection_class": SSLConnection if secure else Connection,
+        # Not the class itself: redis-py's own for Sentinels look for a primary.
+        "connection_class": SSLConnection if issubclass(connection_class, SSLConnection) else Connection,
         "max_connections": config.pool.max_connections,
     }
     return Redis.from_pool(ConnectionPool(**settings))
