@@ -19,7 +19,6 @@ from agents_redis_ha._connections.cluster import ClusterLocator
 from agents_redis_ha._connections.factory import _newer_kwargs, node_client, sentinel_client
 from agents_redis_ha._connections.sentinel import SentinelLocator
 from agents_redis_ha._connections.standalone import StandaloneLocator
-from agents_redis_ha._connections.user_client import adopt
 
 # Before 8.0, redis-py's RedisCluster gives its connections what redis-py has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*input argument/s 'lib_name':DeprecationWarning")
@@ -325,18 +324,3 @@ def test_the_database_is_selected(topology: str) -> None:
     client = create_client(config(topology, db=7))
     assert isinstance(client, Redis)
     assert client.connection_pool.connection_kwargs["db"] == 7
-
-
-def test_an_adopted_plain_client_is_used_itself_and_left_open() -> None:
-    client = Redis(host="x", port=9)
-    settings, found = adopt(client, HAConfig(nodes=["client"], ttl=5))
-    assert (settings.topology, settings.nodes, settings.ttl) == ("standalone", (Address("x", 9),), 5)
-    assert isinstance(found, StandaloneLocator)
-    assert found._node.client is client
-
-
-def test_an_adopted_unix_socket_client_names_its_path() -> None:
-    settings, found = adopt(Redis(unix_socket_path="/s"), HAConfig(nodes=["client"]))
-    assert (settings.unix_socket_path, settings.nodes) == ("/s", ())
-    assert isinstance(found, StandaloneLocator)
-    assert found._node.name == "/s"
