@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from agents_redis_ha import lab
+from tests.support.parallel import (
+    pytest_cmdline_main,
+    pytest_collection_modifyitems,
+    pytest_xdist_make_scheduler,
+)
 from tests.support.recording import Telemetry
+
+__all__ = ["pytest_cmdline_main", "pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]  # hooks of pytest's
 
 TOPOLOGIES = ("standalone", "sentinel", "cluster", "tls")
 
