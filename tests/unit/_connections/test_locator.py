@@ -31,7 +31,7 @@ async def asked(*answers: tuple[float, Any], timeout: float = 3.0) -> tuple[list
     """Return the answers, the ports of the nodes with errors, and the seconds that it took."""
     since = asyncio.get_running_loop().time()
     found, errors = await ask_all(questions(*answers), timeout)
-    took = asyncio.get_running_loop().time() - since
+    took = round(asyncio.get_running_loop().time() - since, 3)
     return sorted(found.values()), {address.port for address in errors}, round(took, 6)
 
 
