@@ -97,7 +97,7 @@ class ClusterLab(Lab):
     def _all_met(self) -> bool:
         """Return whether all members know each other; those who do not are introduced.
 
-        All to all, so that nobody waits for gossip; and again, because a server forgets an introduction that has not
+        All to all, so that no member waits for gossip; and again, because a server forgets an introduction that has not
         succeeded within its node timeout, as on a busy machine.
         """
         views = [self._view(node) for node in self.nodes]

@@ -31,8 +31,8 @@ async def asked(*answers: tuple[float, Any], timeout: float = 3.0) -> tuple[list
     """Return the answers, the ports of the nodes with errors, and the seconds that it took."""
     since = asyncio.get_running_loop().time()
     found, errors = await ask_all(questions(*answers), timeout)
-    took = round(asyncio.get_running_loop().time() - since, 3)
-    return sorted(found.values()), {address.port for address in errors}, round(took, 6)
+    took = asyncio.get_running_loop().time() - since
+    return sorted(found.values()), {address.port for address in errors}, round(took, 3)
 
 
 @in_virtual_time
