@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agents_redis_ha import session_keys
@@ -140,6 +141,17 @@ def described(length: int = 0, version: int = 0) -> list[Any]:
     """Return what a script says about a session; see `description` in prelude.lua."""
     time = b"1700000000000" if version else b""
     return [length, -1 if version else -2, time, time, b"%d" % version if version else b"", b"", b"", []]
+
+
+def elements(*stored: bytes, version: int = 1, length: int | None = None) -> Callable[[Request], Awaitable[Any]]:
+    """Return the reply to a read: the newest elements, of so many as there are (these, if no length is given)."""
+
+    async def answer(request: Request) -> Any:
+        separator: bytes = request.command.separator  # type: ignore[attr-defined]  # a read's
+        count = len(stored)
+        return [described(count if length is None else length, version), count, [separator.join(stored)]]
+
+    return answer
 
 
 def failed(cause: BaseException, *, sent: bool = False, node: str | None = NODE, **more: Any) -> AttemptError:

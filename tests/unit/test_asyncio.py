@@ -1,0 +1,119 @@
+"""What is seen through is seen through, and no error of a background task is logged as never retrieved."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+from agents_redis_ha._asyncio import retrieve_exception, run_shielded, timeout_at
+from tests.support.virtual_time import in_virtual_time
+from tests.support.waiting import wait_until
+
+
+class Work:
+    """An operation that ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.ended = False, False
+        self.gate = asyncio.Event()
+
+    async def __call__(self, error: Exception | None = None) -> str:
+        self.begun = True
+        await self.gate.wait()
+        self.ended = True
+        if error is not None:
+            raise error
+        return "its result"
+
+
+@pytest.mark.parametrize("cancellations", [1, 2, 5])
+async def test_a_shielded_operation_ends_however_often_its_waiter_is_cancelled(cancellations: int) -> None:
+    work = Work()
+    waiter = asyncio.ensure_future(run_shielded(work()))
+    await wait_until(lambda: work.begun, "the operation has begun")
+    for _ in range(cancellations):
+        waiter.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiter.done()
+        assert not work.ended
+    work.gate.set()
+    await waiter
+    assert work.ended
+
+
+async def test_a_waiter_that_is_cancelled_before_it_waits_sees_the_operation_through_too() -> None:
+    async def caller() -> None:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            waiting.cancel()  # again, while nothing has been awaited since
+            await run_shielded(work())
+            raise
+
+    work = Work()
+    waiting = asyncio.ensure_future(caller())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await wait_until(lambda: work.begun, "the operation has begun")
+    work.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert work.ended
+
+
+async def test_a_shielded_operations_result_and_error_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported = reports(monkeypatch)
+    work = Work()
+    work.gate.set()
+    assert await run_shielded(work()) is None
+    assert await run_shielded(work(ValueError("dropped"))) is None
+    gc.collect()
+    assert reported == []
+
+
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the list to which the loop adds what it would log."""
+    reported: list[Any] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_exception_handler", reported.append)
+    return reported
+
+
+@pytest.mark.parametrize("retrieved", [True, False])
+async def test_the_error_of_a_background_task_is_not_logged_once_it_was_retrieved(
+    retrieved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = reports(monkeypatch)
+
+    async def fail() -> None:
+        raise ValueError("in the background")
+
+    task = asyncio.ensure_future(fail())
+    if retrieved:
+        task.add_done_callback(retrieve_exception)
+    await asyncio.wait((task,))
+    del task
+    gc.collect()
+    assert len(reported) == (0 if retrieved else 1)
+
+
+async def test_of_a_cancelled_task_there_is_nothing_to_retrieve() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(600))
+    task.add_done_callback(retrieve_exception)
+    task.cancel()
+    await asyncio.wait((task,))
+    retrieve_exception(task)
+    assert task.cancelled()
+
+
+@in_virtual_time
+async def test_a_timeout_is_a_time_of_the_loop_and_an_error_of_asyncio() -> None:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + 5
+    with pytest.raises(asyncio.TimeoutError):
+        async with timeout_at(until):
+            await asyncio.sleep(600)
+    assert loop.time() == pytest.approx(until, abs=0.001)
