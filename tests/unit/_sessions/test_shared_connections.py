@@ -1,27 +1,21 @@
-"""Who shares connections, and that none is left open, used in another loop or used after a fork. No servers."""
+"""Which sessions share connections, and that none is left open, used in another loop or after a fork. No servers."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
+import threading
 import warnings
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from tests.unit._sessions.conftest import FakeLocator, described
 
-from agents_redis_ha import (
-    ClosedError,
-    ConfigurationError,
-    HAConfig,
-    SessionStore,
-    close_shared_connections,
-    ha_session,
-    sharing,
-)
-from agents_redis_ha._sessions.shared_connections import shared_keeper
+from agents_redis_ha import ClosedError, ConfigurationError, HAConfig, close_shared_connections, ha_session
+from agents_redis_ha._sessions import shared_connections
+from agents_redis_ha._sessions.shared_connections import owned_coordinator, shared_coordinator
+from tests.support.fakes import FakeLocator, described
 
 CONFIG = HAConfig(nodes=["h"], password="p")
 EMPTY_READ = [described(), 0, []]
@@ -46,7 +40,7 @@ class Locators:
 @pytest.fixture
 def locators(monkeypatch: pytest.MonkeyPatch) -> Locators:
     made = Locators()
-    monkeypatch.setattr(sharing, "create_locator", made)
+    monkeypatch.setattr(shared_connections, "create_locator", made)
     return made
 
 
@@ -54,8 +48,8 @@ def same_config() -> HAConfig:
     return HAConfig.from_url("redis://:p@h:6379/0")
 
 
-async def test_equal_configurations_share_one_keeper_within_a_loop(locators: Locators) -> None:
-    sources = [shared_keeper(CONFIG), shared_keeper(CONFIG), shared_keeper(same_config())]
+async def test_equal_configurations_share_one_coordinator_within_a_loop(locators: Locators) -> None:
+    sources = [shared_coordinator(CONFIG), shared_coordinator(CONFIG), shared_coordinator(same_config())]
     assert same_config() == CONFIG
     assert len({id(source()) for source in sources}) == 1
     assert sources[0]() is sources[0]()
@@ -65,19 +59,19 @@ async def test_equal_configurations_share_one_keeper_within_a_loop(locators: Loc
 
 async def test_different_configurations_share_nothing(locators: Locators) -> None:
     for change in ({"db": 1}, {"password": "other"}, {"nodes": ["i"]}):
-        shared_keeper(CONFIG.replace(**change))()
+        shared_coordinator(CONFIG.replace(**change))()
     assert len(locators.made) == 3
     await close_shared_connections()
     assert locators.open == 0
 
 
-async def test_a_users_client_is_shared_with_nobody_elses(locators: Locators) -> None:
+async def test_a_users_client_is_shared_with_no_other_ones(locators: Locators) -> None:
     one, other = Redis(), Redis()
-    keepers = [shared_keeper(CONFIG, client)() for client in (one, one, other)]
-    assert keepers[0] is keepers[1]
-    assert keepers[0] is not keepers[2]
-    assert shared_keeper(CONFIG)() not in keepers
-    assert len({keeper.executor for keeper in keepers}) == 2
+    coordinators = [shared_coordinator(CONFIG, client)() for client in (one, one, other)]
+    assert coordinators[0] is coordinators[1]
+    assert coordinators[0] is not coordinators[2]
+    assert shared_coordinator(CONFIG)() not in coordinators
+    assert len({coordinator.executor for coordinator in coordinators}) == 2
     await close_shared_connections()
 
 
@@ -99,18 +93,22 @@ async def test_a_thousand_sessions_share_one_locator(locators: Locators) -> None
 
 
 def test_each_loop_has_connections_of_its_own_and_closes_them_at_its_end(locators: Locators) -> None:
-    source = shared_keeper(CONFIG)
-    keepers = []
+    source = shared_coordinator(CONFIG)
+    coordinators = []
 
     async def job() -> None:
-        keepers.append(source())
+        coordinators.append(source())
         assert locators.open == 1
 
     for count in range(1, 6):
         asyncio.run(job())
         assert len(locators.made) == count
         assert locators.open == 0
-    assert len({id(keeper) for keeper in keepers}) == len({id(keeper.executor) for keeper in keepers}) == 5
+    assert (
+        len({id(coordinator) for coordinator in coordinators})
+        == len({id(coordinator.executor) for coordinator in coordinators})
+        == 5
+    )
     assert all(locator.closed == 1 for locator in locators.made)
 
 
@@ -149,7 +147,7 @@ def test_a_loop_that_was_closed_without_shutting_down_is_forgotten(locators: Loc
     loop.run_until_complete(session.get_items())
     loop.close()
     asyncio.run(session.get_items())
-    assert loop not in sharing._registry._loops
+    assert loop not in shared_connections._registry._loops
     assert locators.made[0].closed == 0  # nothing can be awaited there any more
     del session
     gc.collect()
@@ -192,7 +190,7 @@ def test_what_was_closed_by_hand_is_not_closed_again_by_the_loops_end(locators: 
 async def test_after_a_fork_nothing_inherited_is_used_or_closed(
     locators: Locators, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "_registry", registry := sharing._Registry())
+    monkeypatch.setattr(shared_connections, "_registry", registry := shared_connections._Registry())
     session = ha_session(CONFIG, "u")
     await session.get_items()
     registry.leave_behind()  # what os.register_at_fork calls in the child
@@ -213,7 +211,7 @@ def test_a_forked_child_starts_without_connections(locators: Locators) -> None:
     loop.run_until_complete(session.get_items())
 
     def in_the_child() -> int:
-        if sharing._registry._loops or not sharing._registry._inherited:
+        if shared_connections._registry._loops or not shared_connections._registry._inherited:
             return 2
         asyncio.run(session.get_items())
         if [(locator.attempts, locator.closed) for locator in locators.made] != [(1, 0), (1, 1)]:
@@ -238,17 +236,10 @@ def test_a_forked_child_starts_without_connections(locators: Locators) -> None:
 
 
 async def test_a_client_that_cannot_be_used_is_said(locators: Locators) -> None:
-    source = shared_keeper(CONFIG, object())  # type: ignore[arg-type]
+    source = shared_coordinator(CONFIG, object())  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError) as caught:
         source()
     assert caught.value.field == "client"
-
-
-def test_a_client_that_cannot_be_used_is_said_before_any_operation() -> None:
-    import redis
-
-    with pytest.raises(ConfigurationError):
-        ha_session(client=redis.Redis())  # type: ignore[call-overload]
 
 
 async def test_sessions_that_differ_in_their_lifetime_or_prefix_share_their_connections(locators: Locators) -> None:
@@ -266,40 +257,50 @@ async def test_one_failing_close_does_not_keep_the_others_open(locators: Locator
             await super().aclose()
             raise OSError("cannot close")
 
-    shared_keeper(CONFIG)()
-    other = shared_keeper(CONFIG.replace(db=1))()
+    shared_coordinator(CONFIG)()
+    other = shared_coordinator(CONFIG.replace(db=1))()
     other.executor.locator = Stubborn(EMPTY_READ)
-    shared_keeper(CONFIG.replace(db=2))()
+    shared_coordinator(CONFIG.replace(db=2))()
     with pytest.raises(OSError, match="cannot close"):
         await close_shared_connections()
     await asyncio.sleep(0)
     assert sum(locator.closed for locator in locators.made) == 2
-    assert asyncio.get_running_loop() not in sharing._registry._loops
+    assert asyncio.get_running_loop() not in shared_connections._registry._loops
 
 
-async def test_a_store_shares_with_nobody_and_closes_what_it_made(locators: Locators) -> None:
-    async with SessionStore(CONFIG) as store, SessionStore(CONFIG) as other:
-        for owner in (store, store, other):
-            await owner.session("u").get_items()
-        await ha_session(CONFIG, "u").get_items()
-        assert len(locators.made) == 3
-        session = store.session("u")
-    assert locators.open == 1
-    with pytest.raises(ClosedError):
-        await session.get_items()
-    with pytest.raises(ClosedError):
-        await store.health()
-    await close_shared_connections()
-    assert locators.open == 0
+async def test_coordinators_of_their_own_share_nothing(locators: Locators) -> None:
+    first, second = owned_coordinator(CONFIG), owned_coordinator(CONFIG)
+    assert first.executor is not second.executor
+    assert first._journal is not second._journal
+    assert len(locators.made) == 2
+    await first.aclose()
+    assert [locator.closed for locator in locators.made] == [1, 0]
 
 
-def test_a_store_belongs_to_the_loop_of_its_first_use(locators: Locators) -> None:
-    store = SessionStore(CONFIG)
+def test_what_is_known_of_the_sessions_outlives_the_loop_in_its_thread(locators: Locators) -> None:
+    config = CONFIG.replace(key_prefix="outlives", db=3)
+    source = shared_coordinator(config)
 
-    async def use() -> Any:
-        return await store.session("u").get_items()
+    async def journal() -> Any:
+        return source()._journal
 
-    assert asyncio.run(use()) == []
-    with pytest.raises(ClosedError, match="another event loop"):
-        asyncio.run(use())
-    assert len(locators.made) == 1
+    first, second = asyncio.run(journal()), asyncio.run(journal())
+    assert first is second
+    elsewhere: list[Any] = []
+    thread = threading.Thread(target=lambda: elsewhere.append(asyncio.run(journal())))
+    thread.start()
+    thread.join()
+    assert elsewhere[0] is not first
+
+
+def test_a_process_keeps_the_journals_of_the_configurations_that_it_used_last() -> None:
+    journals = shared_connections._Journals()
+    keys = [(CONFIG.replace(db=number), None) for number in range(17)]
+    first = journals.of(keys[0])
+    second = journals.of(keys[1])
+    for key in keys[2:16]:
+        journals.of(key)
+    assert journals.of(keys[0]) is first
+    journals.of(keys[16])
+    assert journals.of(keys[0]) is first
+    assert journals.of(keys[1]) is not second  # the one that was used longest ago
