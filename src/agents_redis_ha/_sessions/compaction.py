@@ -72,8 +72,6 @@ async def make_snapshot(
     return CompactionSnapshot(items, reading.count >= reading.length, replace_suffix)
 
 
-def _prunable(older: list[TResponseInputItem | None], prune_prefix: Callable[[TResponseInputItem], bool] | None) -> int:
+def _prunable(older: list[TResponseInputItem | None], prune_prefix: Callable[[TResponseInputItem], bool]) -> int:
     """Return how many of the oldest elements may go."""
-    if prune_prefix is None:
-        return 0
     return next((i for i, item in enumerate(older) if item is None or not prune_prefix(item)), len(older))
