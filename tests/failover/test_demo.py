@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.failover
+SECONDS = 540
+"""For a run that takes half a minute on an idle machine."""
+
+pytestmark = [pytest.mark.failover, pytest.mark.timeout(SECONDS + 60)]
 
 
 def demo(*arguments: str) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-m", "agents_redis_ha", "demo", "--json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.stdout, done.stderr[-3000:]
     return done.returncode, json.loads(done.stdout)
 
