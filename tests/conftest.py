@@ -11,14 +11,10 @@ from typing import Any
 import pytest
 
 from agents_redis_ha import lab
-from tests.support.parallel import (
-    pytest_cmdline_main,
-    pytest_collection_modifyitems,
-    pytest_xdist_make_scheduler,
-)
+from tests.support.parallel import pytest_cmdline_main, pytest_xdist_make_scheduler, sort_for_processes
 from tests.support.recording import Telemetry
 
-__all__ = ["pytest_cmdline_main", "pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]  # hooks of pytest's
+__all__ = ["pytest_cmdline_main", "pytest_xdist_make_scheduler"]  # hooks of pytest's
 
 TOPOLOGIES = ("standalone", "sentinel", "cluster", "tls")
 
@@ -27,6 +23,19 @@ def pytest_report_header() -> str:
     server = lab.find_server()
     versions = ", ".join(f"{name} {version(name)}" for name in ("redis", "openai-agents", "tenacity"))
     return f"server: {server.path} {'.'.join(map(str, server.version))}; {versions}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="Run the tests that take minutes of faults, too.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    sort_for_processes(config, items)
+    if config.option.faults or "faults" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("faults"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes of faults: --faults"))
 
 
 class Labs:

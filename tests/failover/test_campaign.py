@@ -13,7 +13,7 @@ from tests.failover.campaign.runner import Options, Result, run
 from tests.failover.campaign.scenarios import BY_NAME
 from tests.failover.campaign.table import line
 
-pytestmark = pytest.mark.failover
+pytestmark = pytest.mark.faults
 
 SHORT = Options(seconds=2.0, workers=2)
 

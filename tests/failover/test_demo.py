@@ -11,8 +11,9 @@ import pytest
 
 SECONDS = 540
 """For a run that takes half a minute on an idle machine."""
+MINUTES = pytest.mark.faults
 
-pytestmark = [pytest.mark.failover, pytest.mark.timeout(SECONDS + 60)]
+pytestmark = pytest.mark.timeout(SECONDS + 60)
 
 
 def demo(*arguments: str) -> tuple[int, dict[str, Any]]:
@@ -24,7 +25,13 @@ def demo(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("topology", "fault"),
-    [("sentinel", "kill"), ("sentinel", "stall"), ("cluster", "kill"), ("cluster", "move-slot"), ("tls", "stall")],
+    [
+        ("sentinel", "kill"),
+        pytest.param("sentinel", "stall", marks=MINUTES),
+        pytest.param("cluster", "kill", marks=MINUTES),
+        pytest.param("cluster", "move-slot", marks=MINUTES),
+        pytest.param("tls", "stall", marks=MINUTES),
+    ],
 )
 def test_no_turn_is_lost_doubled_or_out_of_order(topology: str, fault: str) -> None:
     code, report = demo("--topology", topology, "--fault", fault)
@@ -33,6 +40,7 @@ def test_no_turn_is_lost_doubled_or_out_of_order(topology: str, fault: str) -> N
     assert report["turns"] > 100
 
 
+@MINUTES
 def test_the_same_demo_on_the_sdks_own_session_does_not_end_whole() -> None:
     code, report = demo("--topology", "sentinel", "--fault", "kill", "--session", "sdk")
     assert code == 1

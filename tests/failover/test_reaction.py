@@ -10,8 +10,6 @@ import pytest
 
 from agents_redis_ha import HAConfig, PoolConfig, RetryConfig, SentinelConfig, ha_session, lab, session_keys
 
-pytestmark = pytest.mark.failover
-
 ITEM: Any = {"role": "user", "content": "hello"}
 # A failover of the lab takes about two seconds. What waits for one of these takes unmistakably longer.
 LONG = 30.0

@@ -45,7 +45,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByLab(config, log)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def sort_for_processes(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the folders with the longest tests begin first."""
     if _is_worker(config):
         items.sort(key=lambda item: _ORDER.index(_folder(item.nodeid)))
 
