@@ -224,10 +224,11 @@ class RedisHASession:
     async def _execute(self, command: Command[_Result], *, report_loss: bool = True) -> _Result:
         """Execute a command under a span, with retries; a change to its end, also when the caller is cancelled.
 
-        A cancelled change is sent again, the same command under the same id, by a task that is not cancelled. Only then
-        is a task of its own paid for.
+        A cancelled change is sent again, the same command under the same id, by a task that is not cancelled, also if
+        the session was closed meanwhile. Only then is a task of its own paid for.
         """
-        self._check_open()
+        if report_loss:  # the first time
+            self._check_open()
         recovery = self._source()
         executor, spec = recovery.executor, self._spec
         topology = executor.locator.topology
