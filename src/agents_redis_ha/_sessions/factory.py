@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
 from agents.memory import SessionSettings
+from pydantic import ValidationError
 
 from .._config import HAConfig
 from .._connections import Client, check_client
@@ -74,16 +76,22 @@ def sdk_settings(settings: SessionSettings | Mapping[str, Any] | None) -> Sessio
     """Return the SDK's settings of a session.
 
     Raises:
-        ConfigurationError: They are none.
+        ConfigurationError: They are none; the SDK itself passes over a field that it does not know.
     """
     if settings is None:
         return SessionSettings()
     if isinstance(settings, SessionSettings):
         return settings
+    if not isinstance(settings, Mapping):
+        raise ConfigurationError("session_settings", f"must be a mapping, not {type(settings).__name__}")
+    unknown = next((name for name in settings if name not in {field.name for field in fields(SessionSettings)}), None)
+    if unknown is not None:
+        raise ConfigurationError(f"session_settings.{unknown}", "there is no such field")
     try:
         return SessionSettings(**settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError("session_settings", str(error).partition("\n")[0]) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ConfigurationError(".".join(["session_settings", *map(str, first["loc"])]), first["msg"]) from None
 
 
 @lru_cache(maxsize=32)
