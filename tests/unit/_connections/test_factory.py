@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -324,3 +325,24 @@ def test_the_database_is_selected(topology: str) -> None:
     client = create_client(config(topology, db=7))
     assert isinstance(client, Redis)
     assert client.connection_pool.connection_kwargs["db"] == 7
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_servers_are_told_which_library_it_is(make: Any) -> None:
+    client = make()
+    kwargs = client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs
+    assert f"openai-agents-redis-ha_v{version('openai-agents-redis-ha')}" in kwargs["driver_info"].formatted_name
+
+
+async def test_closing_a_sentinels_client_closes_the_connections_to_the_sentinels_too() -> None:
+    client = create_client(config("sentinel", nodes=["a:1", "b:2"]))
+    assert isinstance(client, Redis)
+    closed: list[Any] = []
+
+    async def close(close_connection_pool: bool | None = None) -> None:
+        closed.append(close_connection_pool)
+
+    for sentinel in client.connection_pool.sentinel_manager.sentinels:
+        sentinel.aclose = close
+    await client.aclose()
+    assert len(closed) == 2
