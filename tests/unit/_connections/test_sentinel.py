@@ -192,6 +192,8 @@ async def test_an_older_epoch_promotes_no_replica(world: World) -> None:
     world.leader.promotes(NEW)  # it slept through that failover
     world.roles["new:2"] = b"master"
     assert await world.primary() == "third:3"
+    world.other.named = LOST
+    assert await world.primary() is None
 
 
 async def test_what_waits_is_woken_by_the_promotion(world: World) -> None:
