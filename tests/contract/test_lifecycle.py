@@ -237,7 +237,8 @@ async def test_a_users_client_is_used_and_stays_open(topology: str, labs: Any, s
     assert await client.ping()
     await client.aclose()
     if topology == "sentinel":
-        await client.connection_pool.sentinel_manager.aclose()
+        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def users_client(topology: str, servers: lab.Lab, decode: bool) -> Any:

@@ -78,8 +78,8 @@ def dialled(config: HAConfig, announced: Address) -> Address:
     return next((to for is_announced, to in config.address_map if is_announced == announced), announced)
 
 
-def _connection_kwargs(config: HAConfig, taker: type = AbstractConnection) -> dict[str, Any]:
-    """Return what every connection to a data server is given, as far as this class of redis-py's takes it."""
+def _connection_kwargs(config: HAConfig) -> dict[str, Any]:
+    """Return what every connection to a data server is given."""
     kwargs: dict[str, Any] = {
         "username": config.username,
         "password": config.password.get_secret_value() if config.password else None,
@@ -89,7 +89,8 @@ def _connection_kwargs(config: HAConfig, taker: type = AbstractConnection) -> di
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": config.pool.connect_timeout_seconds,
         "socket_timeout": config.pool.response_timeout_seconds,
-        **_newer_kwargs(taker, maintenance_notifications=config.maintenance_notifications),
+        "driver_info": _driver_info(),
+        **_maintenance_kwargs(follow=config.maintenance_notifications),
         **_tls_kwargs(config.tls),
     }
     if config.credential_provider is not None:
@@ -105,7 +106,8 @@ def _sentinel_kwargs(sentinel: SentinelConfig) -> dict[str, Any]:
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": sentinel.timeout_seconds,
         "socket_timeout": sentinel.timeout_seconds,
-        **_newer_kwargs(AbstractConnection),
+        "driver_info": _driver_info(),
+        **_maintenance_kwargs(),
         "ssl": sentinel.tls is not None,
         **_tls_kwargs(sentinel.tls),
     }
@@ -126,17 +128,14 @@ def _tls_kwargs(tls: TLSConfig | None) -> dict[str, Any]:
     }
 
 
-def _newer_kwargs(taker: type, *, maintenance_notifications: bool = False) -> dict[str, Any]:
-    """Return what not every supported redis-py takes, as far as the installed one does."""
-    kwargs = {
-        "driver_info": _driver_info(),
+def _maintenance_kwargs(*, follow: bool = False) -> dict[str, Any]:
+    """Return how to follow announcements of maintenance, for a redis-py that can: asyncio's since 8.1."""
+    if "maint_notifications_config" in signature(AbstractConnection).parameters:
         # "auto", the default with RESP3, switches off the check for stale data on an idle connection.
-        "maint_notifications_config": MaintNotificationsConfig(enabled="auto" if maintenance_notifications else False),
-    }
-    known = signature(taker).parameters
-    if maintenance_notifications and "maint_notifications_config" not in known:
+        return {"maint_notifications_config": MaintNotificationsConfig(enabled="auto" if follow else False)}
+    if follow:
         raise ConfigurationError("maintenance_notifications", "needs redis-py 8.1 or newer")
-    return {name: value for name, value in kwargs.items() if name in known}
+    return {}
 
 
 @cache
@@ -165,7 +164,8 @@ class _PrimaryClient(Redis):
         """Close every connection."""
         await super().aclose(close_connection_pool)
         pool = cast("SentinelConnectionPool", self.connection_pool)  # made by master_for
-        await pool.sentinel_manager.aclose()
+        for sentinel in pool.sentinel_manager.sentinels:  # the manager closes them itself since redis-py 8.1
+            await sentinel.aclose()
 
 
 def _sentinel_primary(config: HAConfig) -> Redis:
@@ -185,7 +185,7 @@ def _sentinel_primary(config: HAConfig) -> Redis:
 def _cluster(config: HAConfig) -> RedisCluster:
     from redis.asyncio.cluster import ClusterNode
 
-    kwargs = _connection_kwargs(config, RedisCluster)
+    kwargs = _connection_kwargs(config)
     if kwargs.pop("ssl_password", None) is not None:
         raise ConfigurationError("tls.key_password", "redis-py's RedisCluster takes none: use a key without a password")
     return RedisCluster(

@@ -9,20 +9,17 @@ from typing import Any
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis, RedisCluster, SSLConnection
-from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from agents_redis_ha import Address, ConfigurationError, HAConfig, PoolConfig, SentinelConfig, TLSConfig, create_client
-from agents_redis_ha._connections import create_locator
+from agents_redis_ha._connections import create_locator, factory
 from agents_redis_ha._connections.cluster import ClusterLocator
-from agents_redis_ha._connections.factory import _newer_kwargs, node_client, sentinel_client
+from agents_redis_ha._connections.factory import node_client, sentinel_client
 from agents_redis_ha._connections.sentinel import SentinelLocator
 from agents_redis_ha._connections.standalone import StandaloneLocator
-
-# Before 8.0, redis-py's RedisCluster gives its connections what redis-py has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:.*input argument/s 'lib_name':DeprecationWarning")
 
 FOLLOWS = hasattr(ConnectionPool, "maint_notifications_enabled")
 DATA_SECRET, SENTINEL_SECRET = "data-s3cr3t", "sentinel-s3cr3t"
@@ -97,25 +94,24 @@ async def test_maintenance_notifications_are_on_where_asked_for() -> None:
 
 
 class Before81:
-    def __init__(self, *, host: str, driver_info: Any = None) -> None: ...
-
-
-class ClusterBefore80:
     def __init__(self, *, host: str) -> None: ...
 
 
-def test_an_older_redis_py_is_given_what_it_takes() -> None:
-    assert set(_newer_kwargs(ClusterBefore80)) == set()
-    assert set(_newer_kwargs(Before81)) == {"driver_info"}
-    followed = {"maint_notifications_config"} if FOLLOWS else set()
-    assert set(_newer_kwargs(AbstractConnection)) == {"driver_info"} | followed
+def test_a_redis_py_that_follows_no_maintenance_is_told_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ("maint_notifications_config" in factory._connection_kwargs(config())) is FOLLOWS
+    monkeypatch.setattr(factory, "AbstractConnection", Before81)
+    for kwargs in (factory._connection_kwargs(config()), factory._sentinel_kwargs(SentinelConfig())):
+        assert "maint_notifications_config" not in kwargs
+        assert "driver_info" in kwargs
 
 
-def test_an_older_redis_py_is_refused_where_maintenance_notifications_are_asked_for() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        _newer_kwargs(Before81, maintenance_notifications=True)
+@pytest.mark.parametrize("made", ["node", "client"])
+def test_maintenance_notifications_need_a_redis_py_that_follows(made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factory, "AbstractConnection", Before81)
+    settings = config(maintenance_notifications=True, protocol=3)
+    with pytest.raises(ConfigurationError, match=r"redis-py 8\.1") as caught:
+        create_client(settings) if made == "client" else node_client(settings, Address("a", 1))
     assert caught.value.field == "maintenance_notifications"
-    assert "redis-py 8.1" in str(caught.value)
 
 
 def test_the_client_is_of_its_topologys_class() -> None:
