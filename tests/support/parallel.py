@@ -25,9 +25,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     option = config.option
     if not config.pluginmanager.hasplugin("xdist") or _is_worker(config):
         return
-    if option.numprocesses is None and option.dist == "no" and not option.tx and not option.usepdb:
+    if option.usepdb or option.tx or option.dist != "no":
+        return
+    if option.numprocesses is None:
         option.numprocesses = processes_for(config.args)
-        option.dist = "loadscope" if option.numprocesses else "no"
+    if option.numprocesses:
+        option.dist = "loadscope"
 
 
 @pytest.hookimpl(optionalhook=True)

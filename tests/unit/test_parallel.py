@@ -47,6 +47,10 @@ def test_a_single_file_runs_in_the_process_that_was_started(argument: str) -> No
     assert chosen(Config(argument)) == (0, "no")
 
 
+def test_a_number_of_processes_that_was_asked_for_is_kept_and_shares_labs_too() -> None:
+    assert chosen(Config("tests", numprocesses=5)) == (5, "loadscope")
+
+
 @pytest.mark.parametrize("option", [{"numprocesses": 0}, {"numprocesses": 3, "dist": "load"}, {"usepdb": True}])
 def test_what_the_command_line_chose_stays(option: dict[str, Any]) -> None:
     config = Config("tests", **option)
