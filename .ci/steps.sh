@@ -1,0 +1,61 @@
+# What the stages share.
+
+OLDEST_PYTHON=3.10
+NEWEST_PYTHON=3.13
+
+step() { printf '\n== %s\n' "$*"; }
+
+work=$(mktemp -d)
+ensuring=
+trap 'wait; rm -rf "$work"' EXIT
+
+environment() { # folder, interpreter, extras, more arguments of pip: made once
+  [ -x "$1/bin/python" ] && return
+  "$2" -m venv "$1"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:4}" "$PWD[$3]"
+}
+
+main_environment() {
+  main=$work/main/bin
+  environment "$work/main" python3 test,lint,speed,coverage
+}
+
+python_of() { # version: prints an interpreter, or fails
+  local candidate
+  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    if "$candidate" -c "" 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "Python $1 is not on this machine" >&2
+  return 1
+}
+
+wheel_server() { # package, pattern: prints the path of a wheel's server
+  "$main/python" - "$@" <<'PY'
+import importlib.util, pathlib, sys
+folder = pathlib.Path(importlib.util.find_spec(sys.argv[1]).submodule_search_locations[0])
+print(next(folder.glob(sys.argv[2])))
+PY
+}
+
+redis_server() {
+  step "Debian's redis-server: built with TLS, which those of the wheels are not"
+  if ! command -v redis-server >/dev/null; then
+    apt-get update -qq
+    # The package starts a service on port 6379 otherwise; the tests start servers of their own.
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server >/dev/null
+    rm -f /usr/sbin/policy-rc.d
+  fi
+  redis-server --version
+}
+
+ensure_docker() {
+  if [ -x ../shared/docker/ensure.sh ]; then
+    ../shared/docker/ensure.sh all >"$work/docker.env" 2>"$work/docker.log"
+  else
+    docker info >"$work/docker.log" 2>&1
+  fi
+}
