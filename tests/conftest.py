@@ -47,8 +47,8 @@ class Labs:
     def get(self, topology: str, *, proxies: bool = False) -> lab.Lab:
         key = (topology, proxies)
         if key not in self._started:
-            kind, tls = ("standalone", True) if topology == "tls" else (topology, False)
-            self._started[key] = lab.start(kind, tls=tls, proxies=proxies)
+            kind: Any = "standalone" if topology == "tls" else topology
+            self._started[key] = lab.start(kind, tls=topology == "tls", proxies=proxies)
         return self._started[key]
 
     def close(self) -> None:

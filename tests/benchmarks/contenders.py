@@ -98,6 +98,6 @@ def _opener(session: Callable[..., Any], client: Redis, prefix: str) -> Callable
 
 
 def _client(config: HAConfig, address: str) -> Redis:
-    tls = {"ssl_ca_certs": config.tls.ca_file} if config.tls else {}
+    tls: dict[str, Any] = {"ssl_ca_certs": config.tls.ca_file} if config.tls else {}
     scheme = "rediss" if config.tls else "redis"
     return Redis.from_url(f"{scheme}://{address}", socket_timeout=3.0, socket_connect_timeout=3.0, **tls)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -43,8 +42,8 @@ class Ratio:
         """Whether the target is reached, or there is none."""
         if self.target is None:
             return True
-        compare = operator.le if self.target[0] == "<=" else operator.ge
-        return compare(self.value, self.target[1])
+        comparison, bound = self.target
+        return self.value <= bound if comparison == "<=" else self.value >= bound
 
     def __str__(self) -> str:
         text = f"{self.value:.2f}" if self.value < 10 else f"{self.value:.1f}"

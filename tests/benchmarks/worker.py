@@ -114,8 +114,9 @@ def _observe_nothing() -> None:
     from agents_redis_ha._recovery import coordinator
     from agents_redis_ha._sessions import session
 
-    for module in (session, coordinator):
-        module.OperationSpan = _Nothing  # type: ignore[attr-defined,misc]
+    modules: tuple[Any, ...] = (session, coordinator)
+    for module in modules:
+        module.OperationSpan = _Nothing
 
 
 async def _serve(setup: Mapping[str, Any]) -> None:

@@ -53,7 +53,8 @@ request = {
     "query_string": b"",
     "headers": [],
 }
-asyncio.run(app({**request, "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"}, receive, send))
+run: Any = app
+asyncio.run(run({**request, "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"}, receive, send))
 names = {span.context.span_id: span.name for span in ended.get_finished_spans()}
 for span in ended.get_finished_spans():
     print(f"{names.get(span.parent.span_id) if span.parent else None} > {span.name}")

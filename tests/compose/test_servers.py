@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 from testcontainers.core.container import DockerContainer
@@ -41,7 +42,9 @@ def contract_image(server_image: str) -> Iterator[str]:
 
 def run(image: str, *command: str) -> tuple[int, str]:
     """The exit code and the output of a command in a new container."""
-    started = DockerContainer(image, network_mode="none", init=True, entrypoint=command[0], command=list(command[1:]))
+    entry, *arguments = command
+    # docker-py takes a list, which testcontainers passes on
+    started = DockerContainer(image, network_mode="none", init=True, entrypoint=entry, command=cast("Any", arguments))
     with started as container:
         code = container.get_wrapped_container().wait(timeout=SECONDS)["StatusCode"]
         return code, "\n".join(part.decode(errors="replace") for part in container.get_logs())

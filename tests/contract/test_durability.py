@@ -50,7 +50,7 @@ async def test_all_changes_are_on_a_replica_when_they_return(
     replicas = servers.replicas_of(servers.primary(key))
 
     def longest() -> int:
-        lengths: list[Any] = []
+        lengths: list[int] = []
         for replica in replicas:
             with servers.client(replica) as client:
                 if servers.topology == "cluster":

@@ -126,7 +126,7 @@ async def test_a_late_flush_is_waited_for(session: RedisHASession, primary: lab.
     with configured([primary], "appendfsync", "no"):
         change = asyncio.ensure_future(session.add_items([message("once")]))
         key = session_keys(PREFIX, session.session_id).items
-        await asyncio.to_thread(lab.wait_until, lambda: primary.ask("EXISTS", key), "the change to be made")
+        await asyncio.to_thread(lab.wait_until, lambda: primary.ask("EXISTS", key.decode()), "the change to be made")
         done, _ = await asyncio.wait([change], timeout=0.3)
         assert not done
     await change

@@ -147,15 +147,16 @@ async def test_a_change_whose_reply_is_lost_while_its_slot_moves_is_there_once(
     if moved:
         await asyncio.to_thread(move.migrate_keys, None)
     holder = move.target if moved else move.source
-    assert holder.proxy is not None
-    holder.proxy.cut_next_reply(b":ops\r\n$16\r\n", times=2 if moved else 1)
+    proxy = holder.proxy
+    assert proxy is not None
+    proxy.cut_next_reply(b":ops\r\n$16\r\n", times=2 if moved else 1)
     task = asyncio.create_task(change(session))
-    await asyncio.to_thread(lab.wait_until, lambda: not holder.proxy.cuts_pending or task.done(), "the cuts", 10)
+    await asyncio.to_thread(lab.wait_until, lambda: not proxy.cuts_pending or task.done(), "the cuts", 10)
     if not moved:
         # An emptied list is a missing key: the source answers TRYAGAIN for it until the others have moved.
         await asyncio.to_thread(move.migrate_keys, None)
     await task
-    assert not holder.proxy.cuts_pending
+    assert not proxy.cuts_pending
     await asyncio.to_thread(move.finish)
     await assert_changed_once(session, change)
 

@@ -195,6 +195,7 @@ async def test_a_repair_whose_reply_is_lost_is_made_once(proxied: lab.Lab, sessi
         first, second = await workers.make(), await workers.make()
         await lose_changes_of_two(history, first, second)
         proxy = proxied.nodes[0].proxy
+        assert proxy is not None
         proxy.cut_next_reply(load_script(name).sha)
         with pytest.raises(HistoryLostError) as caught:
             await second.get_items()

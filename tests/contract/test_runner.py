@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from agents import Agent, ModelResponse, RunConfig, Runner, RunState, Usage, function_tool, handoff
@@ -139,7 +139,7 @@ async def test_an_encrypted_session_works_on_top(
     servers: lab.Lab, session_id: str, scenario: Callable[[Session], Awaitable[Any]]
 ) -> None:
     underlying = ha_session(servers.config(), session_id, ttl=600)
-    session = EncryptedSession(session_id, underlying, encryption_key="a-test-key", ttl=600)
+    session = EncryptedSession(session_id, cast("Any", underlying), encryption_key="a-test-key", ttl=600)
     await scenario(session)
     _, expected_items = await reference(scenario)
     assert await session.get_items() == expected_items
@@ -199,7 +199,7 @@ async def test_automatic_compaction_gives_way_to_another_writer(servers: lab.Lab
 async def test_compaction_prunes_the_prefix_that_may_go(servers: lab.Lab, session_id: str) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
     await session.add_items([{"role": "user", "content": str(n)} for n in range(6)])
-    snapshot = await session._get_compaction_snapshot(2, prune_prefix=lambda item: item["content"] in "01")  # type: ignore[typeddict-item]
+    snapshot = await session._get_compaction_snapshot(2, prune_prefix=lambda item: cast("Any", item)["content"] in "01")
     assert snapshot is not None
     assert await snapshot.replace_suffix(0, [SUMMARY])
     texts: list[Any] = [item.get("content") for item in await session.get_items()]

@@ -67,7 +67,7 @@ async def test_any_json_object_comes_back_exactly(session: RedisHASession, item:
 
 async def test_a_five_megabyte_image_comes_back_exactly(session: RedisHASession) -> None:
     image = {"type": "input_image", "image_url": "data:image/png;base64," + "Ab3+" * 1_310_720}
-    await session.add_items([image])  # type: ignore[list-item]
+    await session.add_items([image])
     assert await session.get_items() == [image]
     assert await session.pop_item() == image
 
@@ -145,7 +145,7 @@ async def test_a_cleared_session_leaves_nothing_behind_for_good(
     client = servers.client(servers.primary(keys.items))
     assert client.exists(keys.items) == 0
     for key in (keys.meta, keys.ops):
-        assert 0 < int(client.pttl(key)) <= 120_000, key  # type: ignore[arg-type]
+        assert 0 < int(client.pttl(key)) <= 120_000, key
     await without_ttl.add_items([message("two")])
     assert client.pttl(keys.meta) == -1
 
@@ -188,7 +188,7 @@ async def test_corrupt_elements_that_complete_each_other_stay_corrupt(
 async def test_what_is_no_json_object_is_refused_before_anything_is_sent(session: RedisHASession) -> None:
     for bad in ("text", 5, None, ["a"], {"a": object()}, {"a": {1, 2}}, {("a",): 1}):
         with pytest.raises(InvalidItemError) as caught:
-            await session.add_items([message("good"), bad])  # type: ignore[list-item]
+            await session.add_items([message("good"), bad])
         assert caught.value.index == 1
         assert "good" not in str(caught.value)
     assert await session.get_items() == []
@@ -209,7 +209,7 @@ async def test_the_ttl_slides_with_each_write_on_all_keys(servers: lab.Lab, sess
             client.pexpire(key, 5_000)
         await change
         for key in (keys.items, keys.meta):
-            assert 590_000 < int(client.pttl(key)) <= 600_000  # type: ignore[arg-type]
+            assert 590_000 < int(client.pttl(key)) <= 600_000
     await session.get_items()
     info = await session.info()
     assert info.ttl_seconds is not None
@@ -222,7 +222,7 @@ async def test_without_a_ttl_nothing_expires_but_the_operation_ids(servers: lab.
     session = ha_session(servers.config(), session_id)
     await session.add_items([message("one")])
     assert (client.pttl(keys.items), client.pttl(keys.meta)) == (-1, -1)
-    assert 0 < int(client.pttl(keys.ops)) <= 120_000  # type: ignore[arg-type]
+    assert 0 < int(client.pttl(keys.ops)) <= 120_000
     assert (await session.info()).ttl_seconds is None
 
 

@@ -16,7 +16,7 @@ ITEM: Any = {"role": "user", "content": "hello"}
 
 def node_of(span: ReadableSpan) -> str | None:
     attributes = span.attributes or {}
-    return f"{attributes['server.address']}:{attributes['server.port']}" if "server.address" in attributes else None
+    return f"{attributes['server.address']!s}:{attributes['server.port']!s}" if "server.address" in attributes else None
 
 
 def said(span: ReadableSpan) -> Any:

@@ -51,14 +51,15 @@ def _write_for_ever(port: int, request: bytes, accepted: list[float]) -> None:
             if connection.recv(1024) == b"+OK\r\n":
                 accepted.append(time.monotonic())
         except OSError:
-            connection = _closed(connection)
+            _close(connection)
+            connection = None
         else:
             time.sleep(_PAUSE_SECONDS)
             continue
         time.sleep(_PAUSE_SECONDS)
 
 
-def _closed(connection: socket.socket | None) -> None:
+def _close(connection: socket.socket | None) -> None:
     if connection is not None:
         connection.close()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -37,7 +38,7 @@ STEPS = st.one_of(APPENDS, APPENDS, READS, POPS, CLEARS, REPLACES)
 SLOW = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.filter_too_much])
 
 
-def tell(steps: list[tuple], outcomes: list[tuple[Status, str]] = (), spread: float = 0.25) -> Story:  # type: ignore[assignment]
+def tell(steps: list[tuple[Any, ...]], outcomes: Sequence[tuple[Status, str]] = (), spread: float = 0.25) -> Story:
     """Return the story of these steps; those beyond the outcomes end well."""
     story = Story(spread=spread)
     for number, (name, *arguments) in enumerate(steps):
@@ -57,7 +58,7 @@ def batches(story: Story) -> list[list[Mark]]:
 
 @SLOW
 @given(st.lists(st.tuples(STEPS, OUTCOMES), max_size=40), st.sampled_from([0.25, 0.6, 0.95]))
-def test_a_valid_history_passes(told: list[tuple], spread: float) -> None:
+def test_a_valid_history_passes(told: list[tuple[Any, ...]], spread: float) -> None:
     story = tell([step for step, _ in told], [outcome for _, outcome in told], spread)
     story.read()
     assert story.check().violations == []
@@ -65,7 +66,9 @@ def test_a_valid_history_passes(told: list[tuple], spread: float) -> None:
 
 @SLOW
 @given(st.lists(APPENDS, max_size=8), st.lists(st.one_of(APPENDS, READS), max_size=8), SIZES)
-def test_a_write_of_unknown_outcome_may_appear_late(before: list[tuple], after: list[tuple], size: int) -> None:
+def test_a_write_of_unknown_outcome_may_appear_late(
+    before: list[tuple[Any, ...]], after: list[tuple[Any, ...]], size: int
+) -> None:
     story = tell(before)
     story.append("d", size, Status.UNKNOWN, "late")
     for name, *arguments in after:
@@ -98,7 +101,7 @@ def test_a_call_that_a_killed_worker_had_begun_may_have_happened_or_not() -> Non
 
 @SLOW
 @given(st.lists(STEPS, min_size=1, max_size=30), st.data())
-def test_a_lost_batch_is_caught(steps: list[tuple], data: st.DataObject) -> None:
+def test_a_lost_batch_is_caught(steps: list[tuple[Any, ...]], data: st.DataObject) -> None:
     story = tell(steps)
     whole = [group for group in batches(story) if len(group) == group[0].size]
     assume(whole)
@@ -108,7 +111,7 @@ def test_a_lost_batch_is_caught(steps: list[tuple], data: st.DataObject) -> None
 
 @SLOW
 @given(st.lists(STEPS, min_size=1, max_size=30), st.data())
-def test_a_duplicate_is_caught(steps: list[tuple], data: st.DataObject) -> None:
+def test_a_duplicate_is_caught(steps: list[tuple[Any, ...]], data: st.DataObject) -> None:
     story = tell(steps)
     assume(story.stored)
     victim = data.draw(st.sampled_from(story.stored))
@@ -118,7 +121,7 @@ def test_a_duplicate_is_caught(steps: list[tuple], data: st.DataObject) -> None:
 
 @SLOW
 @given(st.lists(STEPS, min_size=2, max_size=30), st.data())
-def test_a_swap_of_two_batches_is_caught(steps: list[tuple], data: st.DataObject) -> None:
+def test_a_swap_of_two_batches_is_caught(steps: list[tuple[Any, ...]], data: st.DataObject) -> None:
     story = tell(steps)
     groups = batches(story)
     assume(len(groups) > 1)
@@ -133,7 +136,7 @@ def test_a_swap_of_two_batches_is_caught(steps: list[tuple], data: st.DataObject
 
 @SLOW
 @given(st.lists(STEPS, min_size=1, max_size=30), st.data())
-def test_a_torn_batch_is_caught(steps: list[tuple], data: st.DataObject) -> None:
+def test_a_torn_batch_is_caught(steps: list[tuple[Any, ...]], data: st.DataObject) -> None:
     story = tell(steps)
     long = [group for group in batches(story) if len(group) > 1]
     assume(long)
@@ -147,7 +150,7 @@ def test_a_torn_batch_is_caught(steps: list[tuple], data: st.DataObject) -> None
 
 @SLOW
 @given(st.lists(STEPS, max_size=20), SIZES, st.data())
-def test_a_ghost_is_caught(steps: list[tuple], size: int, data: st.DataObject) -> None:
+def test_a_ghost_is_caught(steps: list[tuple[Any, ...]], size: int, data: st.DataObject) -> None:
     story = tell(steps)
     refused = story.append("d", size, Status.NOT_APPLIED, "none")
     story.append("d", size)
@@ -157,7 +160,7 @@ def test_a_ghost_is_caught(steps: list[tuple], size: int, data: st.DataObject) -
 
 @SLOW
 @given(st.lists(STEPS, max_size=20))
-def test_what_was_popped_is_gone_and_handed_out_once(steps: list[tuple]) -> None:
+def test_what_was_popped_is_gone_and_handed_out_once(steps: list[tuple[Any, ...]]) -> None:
     story = tell(steps)
     story.append("a")
     popped = story.pop("b")
@@ -168,7 +171,7 @@ def test_what_was_popped_is_gone_and_handed_out_once(steps: list[tuple]) -> None
 
 @SLOW
 @given(st.lists(STEPS, max_size=20), st.sampled_from(["clear", "replace"]))
-def test_what_was_cleared_stays_away(steps: list[tuple], removal: str) -> None:
+def test_what_was_cleared_stays_away(steps: list[tuple[Any, ...]], removal: str) -> None:
     story = tell(steps)
     story.append()
     before = list(story.stored)
@@ -198,7 +201,7 @@ def append_twice_and_read() -> Story:
         (lambda seen: (*seen, Mark("z", 1, 0, 1)), Kind.GHOST),
     ],
 )
-def test_a_wrong_read_is_caught(corrupt: Callable[[tuple], tuple], kind: Kind) -> None:
+def test_a_wrong_read_is_caught(corrupt: Callable[[tuple[Any, ...]], tuple[Any, ...]], kind: Kind) -> None:
     story = append_twice_and_read()
     read = story.calls[-1]
     story.calls[-1] = replace(read, result=corrupt(read.result))

@@ -22,7 +22,10 @@ def test_a_replica_and_then_its_primary_come_back_under_another_address(name: la
             assert not before & {node.address, node.announced_address}
             # A cluster's members name a replica to clients only once they have heard of its offset, by a later ping.
             wanted = {other.announced_port for other in topology.nodes}
-            lab.wait_until(lambda wanted=wanted: named(topology) >= wanted, "all new addresses to be named")
+            lab.wait_until(
+                lambda wanted=wanted: named(topology) >= wanted,  # type: ignore[misc]
+                "all new addresses to be named",
+            )
             assert topology.primary("key").ask("GET", "key") == "1"
         if node.proxy:
             assert topology.address_map[node.announced_address] == node.proxy.address

@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from agents_redis_ha import lab
 from agents_redis_ha.lab import proxy as proxy_module
+from agents_redis_ha.lab.ports import reserve_port
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,8 @@ def dial_impatiently(proxy: lab.Proxy) -> redis.Redis:
     """Return a client whose connection, made in peace, gives up a reply after a moment; the next one is patient."""
     client = dial(proxy, single_connection_client=True)
     client.ping()
-    client.connection._sock.settimeout(0.1)
+    connection: Any = client.connection
+    connection._sock.settimeout(0.1)
     return client
 
 
@@ -292,7 +294,7 @@ def test_an_error_in_a_function_that_chooses_requests_is_told(
 
 def test_a_lab_whose_proxy_finds_its_port_taken_starts_with_other_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        free, ports = proxy_module.reserve_port, iter([taken.getsockname()[1]])
+        free, ports = reserve_port, iter([taken.getsockname()[1]])
         monkeypatch.setattr(proxy_module, "reserve_port", lambda: next(ports, None) or free())
         with lab.start("standalone", proxies=True) as topology:
             proxy = topology.primary().proxy

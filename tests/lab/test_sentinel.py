@@ -84,14 +84,14 @@ def test_sentinel_lab_goes_on_with_one_sentinel_less(topology: lab.Lab) -> None:
 
 def test_the_client_of_redis_py_finds_the_primary_with_both_passwords() -> None:
     with lab.start("sentinel", password='a "b" \\c', sentinel_password="other") as topology:
-        finder = Sentinel(  # type: ignore[no-untyped-call]
+        finder = Sentinel(
             [(node.host, node.port) for node in topology.sentinels],
             sentinel_kwargs={"password": "other"},
             password='a "b" \\c',
         )
-        found = finder.discover_master("mymaster")  # type: ignore[no-untyped-call]
+        found = finder.discover_master("mymaster")
         assert found == ("127.0.0.1", topology.primary().port)
-        with finder.master_for("mymaster") as client:  # type: ignore[no-untyped-call]
+        with finder.master_for("mymaster") as client:
             assert client.ping()
         for sentinel in finder.sentinels:
             sentinel.close()

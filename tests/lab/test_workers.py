@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ async def ignore_the_parent(setup: str, parent: Parent) -> None:
     await asyncio.Event().wait()
 
 
-def started(main=echo, **setups: str) -> WorkerProcesses[str]:
+def started(main: Callable[[str, Parent], Awaitable[None]] = echo, **setups: str) -> WorkerProcesses[str]:
     return WorkerProcesses(main, setups)
 
 

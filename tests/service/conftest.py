@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from agents import set_tracing_disabled
@@ -20,7 +21,7 @@ def not_traced() -> None:
 
 
 @pytest.fixture
-async def store(labs) -> AsyncIterator[SessionStore]:
+async def store(labs: Any) -> AsyncIterator[SessionStore]:
     async with SessionStore(labs.get("standalone").config()) as opened:
         yield opened
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from tests.support.chat import LONGEST, expected
 
 
 @pytest.fixture
-async def service(store) -> AsyncIterator[httpx.AsyncClient]:
+async def service(store: Any) -> AsyncIterator[httpx.AsyncClient]:
     """The service over a store of the test's, with a queue in memory."""
     async with Docket("test", "memory://") as queue:
         queue.register(answer_later)
@@ -34,7 +35,7 @@ def body(conversation: str, position: int = 0, text: str = LONGEST[0]) -> dict[s
     return {"conversation": conversation, "position": position, "text": text}
 
 
-def events(text: str) -> list[tuple[str, object]]:
+def events(text: str) -> list[tuple[str, Any]]:
     blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.strip().split("\n\n")]
     return [(block["event"], json.loads(block["data"])) for block in blocks]
 
@@ -46,12 +47,12 @@ def failure(outcome: Outcome, operation: str = "append") -> DeadlineExceededErro
 
 
 @pytest.fixture
-def broken_appends(monkeypatch) -> SimpleNamespace:
+def broken_appends(monkeypatch: Any) -> SimpleNamespace:
     """Lets additions fail with ``error`` as long as there is one."""
     state = SimpleNamespace(error=None)
     add_items = Turn.add_items
 
-    async def add_or_fail(turn: Turn, items: list) -> None:
+    async def add_or_fail(turn: Turn, items: list[Any]) -> None:
         if state.error:
             raise state.error
         await add_items(turn, items)
@@ -60,14 +61,14 @@ def broken_appends(monkeypatch) -> SimpleNamespace:
     return state
 
 
-async def test_a_turn_is_answered(service, conversation, stored) -> None:
+async def test_a_turn_is_answered(service: Any, conversation: Any, stored: Any) -> None:
     response = await service.post("/turns", json=body(conversation))
     items = expected(LONGEST[:1])
     assert response.json() == {"text": items[-1]["content"][0]["text"], "position": len(items)}
     assert shapes(await stored()) == shapes(items)
 
 
-async def test_a_turn_is_streamed_and_ends_with_what_is_stored(service, conversation, stored) -> None:
+async def test_a_turn_is_streamed_and_ends_with_what_is_stored(service: Any, conversation: Any, stored: Any) -> None:
     response = await service.post("/turns/stream", json=body(conversation))
     *deltas, (last, answer) = events(response.text)
     assert len(deltas) > 3
@@ -77,7 +78,9 @@ async def test_a_turn_is_streamed_and_ends_with_what_is_stored(service, conversa
     assert answer["position"] == len(await stored())
 
 
-async def test_a_turn_is_answered_by_a_worker(service, conversation, stored, labs, monkeypatch) -> None:
+async def test_a_turn_is_answered_by_a_worker(
+    service: Any, conversation: Any, stored: Any, labs: Any, monkeypatch: Any
+) -> None:
     monkeypatch.setenv("AGENTS_REDIS_HA_URL", labs.get("standalone").url)
     job = (await service.post("/jobs", json=body(conversation))).json()["job"]
     waiting = await service.get(f"/jobs/{job}")
@@ -92,7 +95,7 @@ async def test_a_turn_is_answered_by_a_worker(service, conversation, stored, lab
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 async def test_who_meets_a_failure_is_told_to_come_again(
-    service, conversation, stored, broken_appends, outcome: Outcome
+    service: Any, conversation: Any, stored: Any, broken_appends: Any, outcome: Outcome
 ) -> None:
     broken_appends.error = failure(outcome)
     plain = await service.post("/turns", json=body(conversation))
@@ -108,25 +111,27 @@ async def test_who_meets_a_failure_is_told_to_come_again(
     assert shapes(await stored()) == shapes(expected(LONGEST[:1]))
 
 
-async def test_a_stream_that_cannot_begin_has_the_status_of_its_failure(service, conversation) -> None:
+async def test_a_stream_that_cannot_begin_has_the_status_of_its_failure(service: Any, conversation: Any) -> None:
     response = await service.post("/turns/stream", json=body(conversation, position=7))
     assert (response.status_code, response.json()["position"]) == (409, 0)
 
 
 @pytest.mark.parametrize("wrong", [{"position": -1}, {"position": "x"}, {"text": ""}, {"conversation": "secret id"}])
-async def test_a_bad_request_is_told_what_is_wrong_but_not_what_it_sent(service, conversation, wrong: dict) -> None:
+async def test_a_bad_request_is_told_what_is_wrong_but_not_what_it_sent(
+    service: Any, conversation: Any, wrong: dict[str, Any]
+) -> None:
     response = await service.post("/turns", json=body(conversation) | wrong)
     assert response.status_code == 422
     assert next(iter(wrong)) in response.text
     assert "secret" not in response.text
 
 
-async def test_it_is_ready_while_turns_can_be_stored(service) -> None:
+async def test_it_is_ready_while_turns_can_be_stored(service: Any) -> None:
     assert (await service.get("/health")).status_code == 200
     assert (await service.get("/ready")).json() == {"ready": True, "problems": 0}
 
 
-async def test_it_lives_but_is_not_ready_without_a_primary(service) -> None:
+async def test_it_lives_but_is_not_ready_without_a_primary(service: Any) -> None:
     with lab.start("standalone") as servers:
         async with SessionStore(servers.config()) as store:
             app.state.store = store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from fleet import chat
@@ -18,7 +19,7 @@ def says(conversation: str, position: int, text: str) -> Message:
     return Message(conversation=conversation, position=position, text=text)
 
 
-async def test_every_turn_is_stored_as_it_was_recorded(store, conversation, stored) -> None:
+async def test_every_turn_is_stored_as_it_was_recorded(store: Any, conversation: Any, stored: Any) -> None:
     position = 0
     for text in LONGEST:
         position = (await chat.answer(store, says(conversation, position, text))).position
@@ -27,7 +28,7 @@ async def test_every_turn_is_stored_as_it_was_recorded(store, conversation, stor
 
 
 async def test_a_turn_that_is_asked_for_again_gives_the_same_answer_and_stores_nothing(
-    store, conversation, stored
+    store: Any, conversation: Any, stored: Any
 ) -> None:
     message = says(conversation, 0, LONGEST[0])
     first = await chat.answer(store, message)
@@ -45,7 +46,7 @@ def prefixes() -> list[int]:
 
 
 @pytest.mark.parametrize("stored_before", prefixes())
-async def test_an_interrupted_turn_is_finished(store, conversation, stored, stored_before: int) -> None:
+async def test_an_interrupted_turn_is_finished(store: Any, conversation: Any, stored: Any, stored_before: int) -> None:
     items = expected(LONGEST[:1])
     await store.session(conversation).add_items(items[:stored_before])
     answer = await chat.answer(store, says(conversation, 0, LONGEST[0]))
@@ -53,7 +54,7 @@ async def test_an_interrupted_turn_is_finished(store, conversation, stored, stor
     assert shapes(await stored()) == shapes(items)
 
 
-async def test_a_call_is_stored_together_with_its_output(store, conversation) -> None:
+async def test_a_call_is_stored_together_with_its_output(store: Any, conversation: Any) -> None:
     session = store.session(conversation)
     turn = await Turn.begin(session, 0, LONGEST[0])
     message, call, output = expected(LONGEST[:1])[:3]
@@ -65,7 +66,7 @@ async def test_a_call_is_stored_together_with_its_output(store, conversation) ->
     assert shapes(await session.get_items()) == shapes([message, call, output])
 
 
-async def test_of_two_runs_of_a_turn_one_is_stored(store, conversation, stored) -> None:
+async def test_of_two_runs_of_a_turn_one_is_stored(store: Any, conversation: Any, stored: Any) -> None:
     async def run() -> None:
         async for _ in chat.run(await Turn.begin(store.session(conversation), 0, LONGEST[0])):
             pass
@@ -77,7 +78,7 @@ async def test_of_two_runs_of_a_turn_one_is_stored(store, conversation, stored) 
 
 
 async def test_a_run_that_was_cut_off_adds_nothing_once_another_has_finished_the_turn(
-    store, conversation, stored
+    store: Any, conversation: Any, stored: Any
 ) -> None:
     late = await Turn.begin(store.session(conversation), 0, LONGEST[0])
     await chat.answer(store, says(conversation, 0, LONGEST[0]))
@@ -88,7 +89,9 @@ async def test_a_run_that_was_cut_off_adds_nothing_once_another_has_finished_the
 
 
 @pytest.mark.parametrize("steps", range(0, 60, 4))
-async def test_a_turn_whose_client_left_is_finished_when_it_comes_back(store, conversation, stored, steps: int) -> None:
+async def test_a_turn_whose_client_left_is_finished_when_it_comes_back(
+    store: Any, conversation: Any, stored: Any, steps: int
+) -> None:
     answering = asyncio.create_task(chat.answer(store, says(conversation, 0, LONGEST[0])))
     for _ in range(steps):  # of the event loop: wherever the run is then
         await asyncio.sleep(0)
@@ -103,7 +106,9 @@ async def test_a_turn_whose_client_left_is_finished_when_it_comes_back(store, co
 
 
 @pytest.mark.parametrize(("position", "text"), [(0, "something else"), (1, LONGEST[0]), (99, LONGEST[0])])
-async def test_a_turn_that_stands_elsewhere_is_refused(store, conversation, stored, position: int, text: str) -> None:
+async def test_a_turn_that_stands_elsewhere_is_refused(
+    store: Any, conversation: Any, stored: Any, position: int, text: str
+) -> None:
     await chat.answer(store, says(conversation, 0, LONGEST[0]))
     before = await stored()
     with pytest.raises(PositionError) as refusal:

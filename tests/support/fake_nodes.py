@@ -42,6 +42,7 @@ def packed(*parts: bytes) -> bytes:
 
 def unpacked(written: bytes) -> list[Written]:
     """Return the commands in what was written."""
+    at = 0
 
     def line() -> bytes:
         nonlocal at
@@ -59,7 +60,6 @@ def unpacked(written: bytes) -> list[Written]:
                 at += length + 2
             yield tuple(parts)
 
-    at = 0
     return list(commands())
 
 

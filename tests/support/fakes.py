@@ -72,7 +72,7 @@ class FakeLocator:
         self.failovers: list[str | None] = []
         self.closed = 0
         self.monitor: Any = FakeMonitor()
-        self.replication_id = "1f"
+        self.replication_id: str | None = "1f"
 
     async def attempt(self, request: Request) -> Reply:
         self.attempts += 1

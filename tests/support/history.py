@@ -23,7 +23,8 @@ async def say(session: RedisHASession, *said: str) -> None:
 
 
 async def texts(session: RedisHASession) -> list[Any]:
-    return [item["content"] for item in await session.get_items()]  # type: ignore[typeddict-item,misc]
+    items: list[Any] = await session.get_items()
+    return [item["content"] for item in items]
 
 
 @contextmanager
@@ -77,7 +78,7 @@ class History:
                     pipeline.restore(key, 0, dump)
             if self._servers.topology == "standalone":
                 for source in (("127.0.0.1", "1"), ("NO", "ONE")):
-                    pipeline.execute_command("REPLICAOF", *source)  # type: ignore[no-untyped-call]  # redis-py
+                    pipeline.execute_command("REPLICAOF", *source)
             pipeline.execute()
 
     def _primary(self) -> Any:

@@ -14,7 +14,7 @@ Given = ParamSpec("Given")
 _TURN_SECONDS = 1e-6
 
 
-class _Clock(selectors.DefaultSelector):  # type: ignore[misc,valid-type]  # another class on each platform
+class _Clock(selectors.DefaultSelector):
     """Moves the time in place of waiting."""
 
     now = 1000.0

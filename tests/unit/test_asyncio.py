@@ -69,8 +69,8 @@ async def test_a_shielded_operations_result_and_error_are_dropped(monkeypatch: p
     reported = reports(monkeypatch)
     work = Work()
     work.gate.set()
-    assert await run_shielded(work()) is None
-    assert await run_shielded(work(ValueError("dropped"))) is None
+    await run_shielded(work())
+    await run_shielded(work(ValueError("dropped")))
     gc.collect()
     assert reported == []
 

@@ -215,7 +215,7 @@ def test_every_error_of_an_operation_is_in_the_table_of_failures_or_above_it() -
 
 
 def test_the_documented_options_of_the_demo_are_those_of_the_command() -> None:
-    commands = next(action for action in build_parser()._actions if action.dest == "command")
+    commands: Any = next(action for action in build_parser()._actions if action.dest == "command")
     known = {option for action in commands.choices["demo"]._actions for option in action.option_strings}
     listed = {row[0] for row in rows(section("demo", "`agents-redis-ha demo`"))}
     assert listed == known - {"-h", "--help"}

@@ -122,7 +122,7 @@ class WorkerProcesses(Generic[SetupT]):
         with suppress(OSError):
             self._pipes[name].send(message)
 
-    def receive(self, timeout_seconds: float) -> Any | None:
+    def receive(self, timeout_seconds: float) -> Any:
         """The next message of any worker; ``None`` if there is none in time.
 
         Raises:

@@ -293,7 +293,8 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 
 def test_fields_are_given_by_keyword_only() -> None:
-    for model in (HAConfig, TLSConfig, PoolConfig, RetryConfig, DurabilityConfig, RepairConfig, SentinelConfig):
+    parts: tuple[Any, ...] = (TLSConfig, PoolConfig, RetryConfig, DurabilityConfig, RepairConfig, SentinelConfig)
+    for model in (HAConfig, *parts):
         with pytest.raises(TypeError):
             model("standalone")
 

@@ -44,7 +44,8 @@ def connections(client: Redis | RedisCluster) -> Iterator[Any]:
         return
     yield client.connection_pool.make_connection()
     if isinstance(client.connection_pool, SentinelConnectionPool):
-        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+        pool: Any = client.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
             yield sentinel.connection_pool.make_connection()
 
 
@@ -237,7 +238,8 @@ def test_the_data_servers_password_is_never_given_to_a_sentinel(own: str | None)
     for settings in (by_password, by_provider):
         created = create_client(settings)
         assert isinstance(created, Redis)
-        for client in (sentinel_client(settings, Address("a", 1)), *created.connection_pool.sentinel_manager.sentinels):
+        pool: Any = created.connection_pool
+        for client in (sentinel_client(settings, Address("a", 1)), *pool.sentinel_manager.sentinels):
             kwargs = client.connection_pool.connection_kwargs
             assert (kwargs["username"], kwargs["password"]) == ("su" if own else None, own)
             assert kwargs.get("credential_provider") is None
@@ -295,7 +297,8 @@ async def dialled_primary(client: Redis, monkeypatch: pytest.MonkeyPatch) -> tup
     async def refuse() -> None:
         raise RedisConnectionError("not dialled in this test")
 
-    for sentinel in client.connection_pool.sentinel_manager.sentinels:
+    pool: Any = client.connection_pool
+    for sentinel in pool.sentinel_manager.sentinels:
         monkeypatch.setattr(sentinel, "sentinel_masters", masters)
     connection: Any = client.connection_pool.make_connection()
     monkeypatch.setattr(connection, "_connect", refuse)
@@ -338,7 +341,8 @@ async def test_closing_a_sentinels_client_closes_the_connections_to_the_sentinel
     async def close(close_connection_pool: bool | None = None) -> None:
         closed.append(close_connection_pool)
 
-    for sentinel in client.connection_pool.sentinel_manager.sentinels:
+    pool: Any = client.connection_pool
+    for sentinel in pool.sentinel_manager.sentinels:
         sentinel.aclose = close
     await client.aclose()
     assert len(closed) == 2

@@ -121,7 +121,7 @@ class Work:
 
 
 async def waiting(flight: SingleFlight, number: int) -> list[asyncio.Future[None]]:
-    tasks = [asyncio.ensure_future(flight.run()) for _ in range(number)]
+    tasks: list[asyncio.Future[None]] = [asyncio.ensure_future(flight.run()) for _ in range(number)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     return tasks

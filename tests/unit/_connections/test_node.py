@@ -45,7 +45,7 @@ async def failure(used: Node, asked: Command[Any] | None = None, **how: bool) ->
 
 
 async def test_a_command_is_its_script_with_keys_head_log_position_and_arguments() -> None:
-    pool, left = FakePool("value"), []
+    pool, left = FakePool("value"), list[str]()
     asked = Request(command(), POSITION, left.append)
     reply = await fake_node(pool).execute(asked)
     assert pool.written == [[script()]]
@@ -248,7 +248,7 @@ async def test_a_request_without_a_connection_was_not_sent() -> None:
         async def get_connection(self) -> Any:
             raise redis_errors.ConnectionError("No connection available.")
 
-    asked = Request(command(), NO_POSITION, (left := []).append)
+    asked = Request(command(), NO_POSITION, (left := list[str]()).append)
     with pytest.raises(AttemptError) as caught:
         await fake_node(Exhausted()).execute(asked)
     assert (caught.value.sent, asked.sent, left) == (False, False, [])

@@ -344,8 +344,8 @@ async def test_what_cannot_succeed_later_either_is_said_at_the_first_contact(
 
     monkeypatch.setattr(sentinel, "permanent_cause", passing)
     world = World(clock)
-    for each, each.named in zip(world.sentinels, errors, strict=True):
-        assert each.named
+    for each, error in zip(world.sentinels, errors, strict=True):
+        each.named = error
     with pytest.raises(AttemptError, match="Sentinel s:1: ") as caught:
         await world.locator.primaries()
     assert (caught.value.permanent, caught.value.node, caught.value.sent) == (permanent, None, False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis import exceptions as redis_errors
@@ -30,9 +30,9 @@ class Recording(FakeConnection):
 
 
 async def sent(*commands: tuple[Any, ...], connection: Any = None) -> Recording:
-    connection = connection or Recording()
-    await wire.send(connection, commands)
-    return connection
+    used: Recording = connection or Recording()
+    await wire.send(cast("Any", used), commands)
+    return used
 
 
 async def test_numbers_texts_and_bytes_are_packed_with_their_length_in_bytes() -> None:

@@ -213,6 +213,7 @@ async def test_the_changes_that_a_snapshot_names_stay_few() -> None:
     process = Process(server)
     for _ in range(1100):
         await process.read()
+    assert process.log.whole is not None
     members = process.log.whole.members
     assert {version for version, _ in members} == set(range(1100 - 1023, 1101))
 

@@ -34,7 +34,7 @@ async def test_late_appends_are_put_at_the_end_under_their_own_ids_once_the_fenc
     before = counters()
     assert (await process.append(b"4", id_=an_id(4))).version == 5
     assert server.asked[4:] == ["inspect", "restore", "append", "append", "append"]
-    assert [made.id for made in server.sent("append")[4:]] == [an_id(2), an_id(3), an_id(4)]
+    assert [made.head[0] for made in server.sent("append")[4:]] == [an_id(2), an_id(3), an_id(4)]
     assert counters()["changes_restored"] == before["changes_restored"] + 2
     assert counters()["changes_lost"] == before["changes_lost"]
 
@@ -65,7 +65,7 @@ async def test_only_appends_are_put_at_the_end() -> None:
     with pytest.raises(HistoryLostError) as caught:
         await process.append(b"4", id_=an_id(4))
     assert caught.value.versions == (2,)
-    assert [made.id for made in server.sent("append")] == [an_id(1), an_id(3), an_id(4), an_id(3)]
+    assert [made.head[0] for made in server.sent("append")] == [an_id(1), an_id(3), an_id(4), an_id(3)]
 
 
 async def test_late_appends_that_are_not_taken_are_lost_and_not_said_to_be_there() -> None:

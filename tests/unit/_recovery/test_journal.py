@@ -310,7 +310,7 @@ def test_a_session_may_be_dropped_while_all_are_looked_at() -> None:
     journal = Journal(2, 999)
     for name in "ab":
         saw(journal, name, 1)
-    seen = []
+    seen: list[str] = []
     for log in journal:
         journal.log(spec(f"new {len(seen)}"))
         seen.append(log.spec.session_id)

@@ -29,7 +29,7 @@ class Accounting(RuleBasedStateMachine):
     @initialize(max_changes=st.integers(1, 6), max_bytes=st.integers(0, 60))
     def begin(self, max_changes: int, max_bytes: int) -> None:
         self.clock = Clock()
-        self.before = journals.time
+        self.before = journals.time  # type: ignore[attr-defined]
         journals.time = self.clock  # type: ignore[assignment,attr-defined]
         self.bounds = (max_changes, max_bytes)
         self.journal = Journal(*self.bounds)

@@ -114,7 +114,7 @@ async def test_no_items_are_no_command() -> None:
 async def test_an_item_that_is_no_json_is_refused_before_anything_is_sent() -> None:
     server = FakeServer()
     with pytest.raises(InvalidItemError) as caught:
-        await session(server).add_items([*items(1), {"n": {1, 2}}])  # type: ignore[list-item,misc]
+        await session(server).add_items([*items(1), {"n": {1, 2}}])
     assert (caught.value.index, server.asked) == (1, [])
 
 
