@@ -120,7 +120,7 @@ class RecoveryCoordinator:
     def _note_change(self, operation: Operation, log: SessionLog, change: Change) -> None:
         before, entry = log.history, change.entry
         expires_at = log.expires_at
-        if log.spec.ttl_ms:
+        if log.spec.ttl_ms and entry is not None:  # what changes nothing prolongs nothing
             expires_at = time.monotonic() + log.spec.ttl_ms / 1000
         log.see(LogPosition(change.version, entry.id if entry else b""), change.history, expires_at)
         if entry is not None and self._repair.max_changes:
