@@ -13,7 +13,7 @@ from agents_redis_ha._commands import NO_POSITION, LogPosition, ReplicationHisto
 from agents_redis_ha._recovery.replay import pack
 from agents_redis_ha._telemetry import counters
 from agents_redis_ha.errors import DeadlineExceededError, HistoryLostError, Outcome
-from tests.support.fakes import NODE, SPEC, FakeServer, described, failed
+from tests.support.fakes import NODE, SPEC, FakeServer, described, elements, failed
 from tests.support.recovery import Clock, Process, an_id, entry, found
 from tests.support.virtual_time import in_virtual_time
 
@@ -290,6 +290,29 @@ async def test_elements_that_were_added_while_they_were_read_make_no_snapshot() 
     await process.read()
     assert process.log.whole is not None
     assert process.log.whole.count == 1
+
+
+async def test_a_smaller_read_of_the_same_version_replaces_no_snapshot() -> None:
+    reads = [elements(b"1", b"2", length=3), elements(b"2", length=3), elements(b"1", b"2", b"3")]
+    process = Process(FakeServer(read=reads))
+    kept = []
+    for _ in range(3):
+        await process.read()
+        kept.append([snapshot.count for snapshot in process.log.snapshots])
+    assert kept == [[2], [2], [3]]
+
+
+async def test_a_process_that_keeps_nothing_gives_up_what_no_other_put_back() -> None:
+    fenced = described(1, 1)
+    fenced[6] = b"2"
+    server = FakeServer(
+        info=[fenced, described(1, 3)], inspect=[found(1, an_id(1), fence=2, age_ms=9000)], restore=[[APPLIED, 3]]
+    )
+    process = Process(server, max_changes=0)
+    assert (await process.info()).version == 3
+    (restored,) = server.sent("restore")
+    assert restored.arguments[5:7] == (1, 2)  # it abandons the second, and closes with one more no-op entry
+    assert len(process.coordinator._journal) == 0
 
 
 async def test_a_session_with_a_lifetime_is_known_until_it_may_have_expired(monkeypatch: pytest.MonkeyPatch) -> None:
