@@ -59,9 +59,8 @@ class SessionStore:
         session_settings: SessionSettings | Mapping[str, Any] | None = None,
     ) -> RedisHASession:
         """Return a session over this store's connections; None as id means a new conversation."""
-        return RedisHASession(
-            self._config, session_id, self._source, session_settings=sdk_settings(session_settings or self._settings)
-        )
+        settings = self._settings if session_settings is None else session_settings
+        return RedisHASession(self._config, session_id, self._source, session_settings=sdk_settings(settings))
 
     async def delete(self, session_id: str) -> bool:
         """Remove a session, once; return whether it had any items.

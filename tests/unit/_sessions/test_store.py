@@ -91,6 +91,7 @@ async def test_the_stores_settings_are_those_of_its_sessions_unless_they_have_th
     store = SessionStore(CONFIG, session_settings={"limit": 3})
     assert store.session("u").session_settings == SessionSettings(limit=3)
     assert store.session("u", session_settings={"limit": 5}).session_settings == SessionSettings(limit=5)
+    assert store.session("u", session_settings={}).session_settings == SessionSettings()
     assert SessionStore(CONFIG).session("u").session_settings == SessionSettings()
     first, second = store.session(), store.session()
     assert first.session_id != second.session_id
