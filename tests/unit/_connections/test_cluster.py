@@ -12,7 +12,7 @@ from redis import exceptions as redis_errors
 from agents_redis_ha import Address, HAConfig
 from agents_redis_ha._commands import Reply
 from agents_redis_ha._connections import cluster as cluster_module
-from agents_redis_ha._connections.cluster import ClusterLocator
+from agents_redis_ha._connections.cluster import ClusterLocator, _Map
 from agents_redis_ha._connections.failures import AttemptError, NoPrimaryError, TakenOverError
 from agents_redis_ha.errors import AuthenticationFailedError, TLSError, WrongTopologyError
 from tests.support.fake_nodes import LOST, FakeClient, FakePool, Written, command
@@ -125,6 +125,12 @@ async def test_of_equal_epochs_the_map_of_the_one_that_was_just_elected_counts(c
     assert cluster.locator.failovers == ["h:3"]
 
 
+def test_the_epoch_counts_before_the_shards_own_and_that_before_the_slots_that_are_covered() -> None:
+    half, whole = [[0, HALF - 1]], [[0, 2 * HALF - 1]]
+    ascending = [_Map(3, 9, True, whole), _Map(4, 1, True, half), _Map(4, 1, True, whole), _Map(4, 2, True, half)]
+    assert sorted(ascending, key=lambda each: each.authority) == ascending
+
+
 async def test_of_equal_epochs_the_map_that_covers_more_slots_counts() -> None:
     joined = View(1, 2)
     joined.ranges = []
@@ -162,7 +168,10 @@ async def test_a_failed_node_holds_up_no_request_to_another_one(cluster: Cluster
     assert not cluster.asked
     cluster.locator.suspect(failed(LOST, node=MINE))
     assert (await cluster.attempt()).value == MINE
-    assert cluster.asked
+    asked = cluster.asked
+    assert asked
+    assert (await cluster.attempt()).value == MINE
+    assert cluster.asked == asked  # one look is enough
 
 
 async def test_a_failure_without_a_node_makes_the_map_be_learned_anew(cluster: Cluster) -> None:
@@ -190,6 +199,15 @@ async def test_what_waits_is_woken_when_its_node_serves_again(cluster: Cluster, 
     mine.error, mine.state = None, "ok"
     await cluster.locator.primaries()
     await asyncio.wait_for(waiter, 5)
+
+
+async def test_a_replica_that_answers_again_wakes_nothing(cluster: Cluster) -> None:
+    monitor = cluster.locator.monitor
+    cluster.views["h:3"].error = LOST
+    await cluster.locator.primaries()
+    cluster.views["h:3"].error = None
+    await cluster.locator.primaries()
+    assert monitor.topology_epoch == 0
 
 
 async def test_a_moved_slot_is_followed_at_once_and_the_map_learned_before_the_next_request(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,9 +100,7 @@ async def test_a_promoted_replica_that_does_not_answer_is_waited_for(world: Worl
 
 
 @pytest.mark.parametrize("state", ["send_slaveof_noone", "wait_promotion"])
-async def test_from_its_choice_on_a_replica_is_waited_for_also_where_the_old_primary_is_well(
-    world: World, state: str
-) -> None:
+async def test_a_chosen_replica_is_waited_for_also_where_the_old_primary_is_well(world: World, state: str) -> None:
     world.promotes(NEW, by_hand=True)
     world.leader.state = "select_slave"
     assert await world.primary() == "old:1"
@@ -222,13 +221,10 @@ def test_a_lease_lasts_as_long_as_too_few_sentinels_can_consider_the_primary_dow
 ) -> None:
     config = HAConfig(topology="sentinel", nodes=[f"s:{port}" for port in range(1, nodes + 1)], service_name="m")
     answers = [SentinelState(Address("old", 1), 7, False, lease_until, quorum) for lease_until in leases]
-    assert SentinelLocator(config)._lease_deadline(answers) == until
-
-
-async def test_there_is_no_lease_while_a_replica_is_promoted() -> None:
-    locator = SentinelLocator(HAConfig(topology="sentinel", nodes=["s:1"], service_name="m"))
-    states = [SentinelState(Address("old", 1), 7, False, 9.0, 1, promoted) for promoted in (None, Address("new", 2))]
-    assert [locator._lease_deadline([state]) for state in states] == [9.0, 0.0]
+    locator = SentinelLocator(config)
+    assert locator._lease_deadline(answers) == until
+    promoting = [dataclasses.replace(answer, promoted_replica=Address("new", 2)) for answer in answers]
+    assert locator._lease_deadline(promoting) == 0.0
 
 
 async def test_a_change_after_the_lease_is_confirmed_if_the_sentinels_renew_it(world: World) -> None:
@@ -253,6 +249,24 @@ async def test_a_change_on_a_primary_whose_lease_is_over_is_a_shortfall_that_kee
     assert (error.node, error.sent, error.applied) == ("old:1", True, True)
 
 
+async def test_a_change_on_a_primary_that_turns_out_to_be_deposed_is_not_confirmed(world: World) -> None:
+    world.clock.now += PATIENCE_SECONDS + 1
+    world.other.announces(NEW, 8)
+    with pytest.raises(AttemptError, match="lease"):
+        await world.change()
+    assert await world.primary() == "new:2"
+
+
+async def test_a_sentinel_that_still_names_another_primary_grants_no_lease(clock: Clock) -> None:
+    world = World(clock, sentinels=3)
+    world.other.announces(NEW, 8)
+    assert await world.primary() == "new:2"
+    assert world.locator._lease_until == 0.0
+    world.leader.announces(NEW, 8)
+    assert await world.primary() == "new:2"
+    assert world.locator._lease_until == clock.now + PATIENCE_SECONDS
+
+
 async def test_what_needs_no_confirmation_needs_no_lease(world: World) -> None:
     world.clock.now += PATIENCE_SECONDS + 1
     for each in world.sentinels:
@@ -260,14 +274,10 @@ async def test_what_needs_no_confirmation_needs_no_lease(world: World) -> None:
     assert (await world.locator.attempt(request(command()))).history.node == "old:1"
 
 
-async def test_of_two_answers_the_one_with_the_higher_epoch_counts(world: World) -> None:
-    world.other.announces(NEW, 8)
-    assert await world.primary() == "new:2"
-
-
-async def test_of_equal_epochs_the_one_that_sees_its_primary_well_counts(world: World) -> None:
-    world.other.announces(NEW, 7)
-    world.leader.down = True
+@pytest.mark.parametrize(("epoch", "down"), [(8, False), (7, True)])
+async def test_the_higher_epoch_counts_and_of_equal_ones_the_well(world: World, epoch: int, down: bool) -> None:
+    world.other.announces(NEW, epoch)
+    world.leader.down = down
     assert await world.primary() == "new:2"
 
 
@@ -313,9 +323,8 @@ async def test_a_failover_cuts_what_waits_for_the_old_primary(world: World) -> N
     with pytest.raises(AttemptError) as caught:
         await task
     assert isinstance(caught.value.cause, TakenOverError)
-    stale = world.locator._stale
     world.locator.suspect(caught.value)
-    assert world.locator._stale is stale is False  # what was found out is as new as can be
+    assert not world.locator._stale  # what was found out is as new as can be
 
 
 async def test_after_a_failure_the_sentinels_are_asked_before_the_next_attempt(world: World) -> None:
@@ -353,26 +362,19 @@ async def test_what_cannot_succeed_later_either_is_said_at_the_first_contact(
 
 async def test_a_service_that_was_known_may_be_known_again_by_a_sentinel_that_cannot_be_reached(world: World) -> None:
     world.leader.named, world.other.named = NO_SUCH, LOST
-    with pytest.raises(AttemptError) as caught:
-        await world.locator.primaries()
-    assert caught.value.permanent is None
-    world.other.named = NO_SUCH
-    with pytest.raises(AttemptError) as caught:
-        await world.locator.primaries()
-    assert caught.value.permanent is PrimaryNotFoundError
-
-
-async def test_the_sentinels_that_do_not_answer_are_problems(world: World) -> None:
-    assert await world.locator.problems() == []
-    world.other.named = LOST
-    assert await world.locator.problems() == ["Sentinel s:2 does not answer"]
+    for permanent in (None, PrimaryNotFoundError):
+        with pytest.raises(AttemptError) as caught:
+            await world.locator.primaries()
+        assert caught.value.permanent is permanent
+        world.other.named = NO_SUCH
 
 
 @in_virtual_time
-async def test_a_sentinel_that_hangs_is_a_problem_after_its_timeout() -> None:
+async def test_a_sentinel_that_fails_or_hangs_is_a_problem_after_its_timeout() -> None:
     world = World(Clock())
-    world.other.named = asyncio.get_running_loop().create_future()
-    assert await world.locator.problems() == ["Sentinel s:2 does not answer"]
+    assert await world.locator.problems() == []
+    for world.other.named in (LOST, asyncio.get_running_loop().create_future()):
+        assert await world.locator.problems() == ["Sentinel s:2 does not answer"]
 
 
 @in_virtual_time
