@@ -12,17 +12,23 @@ Given = ParamSpec("Given")
 
 # What a turn of the loop takes: a loop that tries again and again comes to its deadline.
 _TURN_SECONDS = 1e-6
+# A test whose clock jumps more often waits for something that never happens.
+_MOST_JUMPS = 20_000
 
 
 class _Clock(selectors.DefaultSelector):
     """Moves the time in place of waiting."""
 
     now = 1000.0
+    jumps = 0
 
     def select(self, timeout: float | None = None) -> Any:
         events = super().select(0)
         if not events and timeout is None:
             raise RuntimeError("every task waits, and nothing is left that could wake one")
+        self.jumps += bool(not events and timeout)
+        if self.jumps > _MOST_JUMPS:
+            raise RuntimeError(f"still waiting after {self.now - 1000:.0f} s of virtual time")
         self.now += _TURN_SECONDS + (0 if events else timeout or 0)
         return events
 
@@ -47,6 +53,7 @@ def in_virtual_time(test: Callable[Given, Coroutine[Any, Any, None]]) -> Callabl
         try:
             loop.run_until_complete(test(*args, **kwargs))
         finally:
+            loop.jumps = 0
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()

@@ -304,3 +304,20 @@ def test_an_attempt_that_none_follows_is_no_retry(telemetry: Telemetry) -> None:
     append.finish()
     assert append.attempts == 1
     assert counters()["retries"] == 0
+
+
+def test_an_operation_that_was_led_elsewhere_names_the_node_that_answered(telemetry: Telemetry) -> None:
+    read = operation("read")
+    read.request_sent("a:1")
+    read.answered("b:2")
+    read.finish()
+    assert (telemetry.span().attributes or {})["server.address"] == "b"
+
+
+def test_of_an_operations_several_commands_only_the_disturbed_one_shows_its_attempts(telemetry: Telemetry) -> None:
+    read = operation("read")
+    read.failed(FailedAttempt("TimeoutError", "x", "timeout", "h:1", wait_seconds=0.1))
+    for _ in range(3):
+        read.answered("h:1")
+    read.finish()
+    assert len(telemetry.attempts()) == 2
