@@ -184,7 +184,7 @@ async def test_health_warns_of_a_primary_that_would_go_on_alone(labs: Any, kind:
         assert health.ok
         assert len(health.warnings) == len(health.primaries)
         assert all("min-replicas-to-write" in warning for warning in health.warnings)
-        with servers.configure(servers.primary(), min_replicas_to_write=1, min_replicas_max_lag=5):
+        with lab.configure(servers.primary(), min_replicas_to_write=1, min_replicas_max_lag=5):
             guarded = await store.health()
         assert guarded.ok
         assert len(guarded.warnings) == len(health.warnings) - 1

@@ -131,14 +131,14 @@ async def test_a_primary_that_the_majority_replaced_confirms_nothing_though_a_re
     with lab.start("sentinel", links=True) as servers:
         old = servers.primary()
         beside, _ = servers.replicas_of(old)
-        inside = servers.config_inside(old, durability=durability, retry={"deadline_seconds": 1.5})
+        inside = servers.links.config_inside(old, durability=durability, retry={"deadline_seconds": 1.5})
         async with SessionStore(inside) as store:
             session = store.session(session_id)
             await session.add_items([ITEM])
-            await asyncio.to_thread(servers.partition, old, beside, servers.sentinels[0])
+            await asyncio.to_thread(servers.links.partition, old, beside, servers.sentinels[0])
             await asyncio.to_thread(servers.wait_for_new_primary, old)
             with pytest.raises(UnconfirmedError, match="majority"):
                 await session.add_items([ITEM])
-            await asyncio.to_thread(servers.heal)
+            await asyncio.to_thread(servers.links.heal)
             await asyncio.to_thread(servers.wait_ready)
             assert await session.get_items() == [ITEM]

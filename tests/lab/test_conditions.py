@@ -30,15 +30,15 @@ def client(topology: lab.Lab) -> Iterator[redis.Redis]:
 
 def test_directives_are_restored_when_the_block_ends(topology: lab.Lab, client: redis.Redis) -> None:
     node = topology.primary("key")
-    with topology.configure(node, min_replicas_to_write=5), pytest.raises(redis.ResponseError, match="NOREPLICAS"):
+    with lab.configure(node, min_replicas_to_write=5), pytest.raises(redis.ResponseError, match="NOREPLICAS"):
         client.set("key", "2")
     with pytest.raises(lab.LabError, match="has no directive no-such-thing"):
-        with topology.configure(node, min_replicas_to_write=5, no_such_thing=1):
+        with lab.configure(node, min_replicas_to_write=5, no_such_thing=1):
             pass
 
 
 def test_a_full_memory_refuses_writes(topology: lab.Lab, client: redis.Redis) -> None:
-    with topology.fill_memory(topology.primary("key")):
+    with lab.fill_memory(topology.primary("key")):
         with pytest.raises(redis.exceptions.OutOfMemoryError):
             client.set("key", "2")
         with pytest.raises(redis.exceptions.OutOfMemoryError):
@@ -47,7 +47,7 @@ def test_a_full_memory_refuses_writes(topology: lab.Lab, client: redis.Redis) ->
 
 
 def test_saves_that_fail_refuse_writes(topology: lab.Lab, client: redis.Redis) -> None:
-    with topology.fail_saves(topology.primary("key")):
+    with lab.fail_saves(topology.primary("key")):
         with pytest.raises(redis.ResponseError, match="MISCONF"):
             client.set("key", "2")
         assert client.get("key") == b"1"
@@ -55,7 +55,7 @@ def test_saves_that_fail_refuse_writes(topology: lab.Lab, client: redis.Redis) -
 
 def test_a_server_with_too_many_clients_refuses_connections(topology: lab.Lab, client: redis.Redis) -> None:
     node = topology.primary("key")
-    with topology.limit_clients(node):
+    with lab.limit_clients(node):
         assert client.get("key") == b"1"  # it was there before
         with topology.client(node) as another, pytest.raises(redis.ConnectionError):
             another.ping()
@@ -66,7 +66,7 @@ def test_a_server_with_too_many_clients_refuses_connections(topology: lab.Lab, c
 def test_the_connections_of_all_clients_are_closed(topology: lab.Lab, client: redis.Redis) -> None:
     node = topology.primary("key")
     before, own = client.client_id(), node.ask("CLIENT", "ID")
-    assert topology.kill_clients(node) >= 1
+    assert lab.kill_clients(node) >= 1
     assert client.client_id() != before
     assert node.ask("CLIENT", "ID") == own
 
@@ -74,12 +74,12 @@ def test_the_connections_of_all_clients_are_closed(topology: lab.Lab, client: re
 def test_a_server_loads_its_data_for_a_while_and_keeps_its_place(topology: lab.Lab, client: redis.Redis) -> None:
     node = topology.primary("key")
     began = time.monotonic()
-    with topology.hold_loading(node, seconds=1.5):
+    with lab.hold_loading(node, seconds=1.5):
         with pytest.raises(redis.exceptions.BusyLoadingError):
             client.ping()
         lab.wait_until(client.ping, "the end of the loading")
         assert 1.5 < time.monotonic() - began < 6
-    with topology.hold_loading(node, seconds=30):
+    with lab.hold_loading(node, seconds=30):
         with pytest.raises(redis.exceptions.BusyLoadingError):
             client.ping()
         began = time.monotonic()
@@ -94,13 +94,13 @@ def test_the_older_servers_do_the_same(server_without_tls: Path) -> None:
         node = topology.primary()
         with topology.client(node) as client:
             client.set("key", "1")
-            for condition in (topology.fill_memory, topology.fail_saves):
+            for condition in (lab.fill_memory, lab.fail_saves):
                 with condition(node), pytest.raises(redis.ResponseError, match=r"maxmemory|MISCONF"):
                     client.set("key", "2")
-            with topology.limit_clients(node), topology.client(node) as another:
+            with lab.limit_clients(node), topology.client(node) as another:
                 with pytest.raises(redis.ConnectionError):
                     another.ping()
-            with topology.hold_loading(node), pytest.raises(redis.exceptions.BusyLoadingError):
+            with lab.hold_loading(node), pytest.raises(redis.exceptions.BusyLoadingError):
                 client.ping()
             topology.restart_empty(node)
             assert client.get("key") is None
@@ -108,5 +108,5 @@ def test_the_older_servers_do_the_same(server_without_tls: Path) -> None:
 
 def test_a_server_without_an_append_only_file_has_nothing_to_load() -> None:
     with lab.start("standalone", persist=False) as topology:
-        with pytest.raises(lab.LabError, match="persist=True"), topology.hold_loading(topology.primary()):
+        with pytest.raises(lab.LabError, match="persist=True"), lab.hold_loading(topology.primary()):
             pass

@@ -42,12 +42,12 @@ def test_a_password_is_added_before_the_old_one_is_dropped(name: lab.Topology) -
     with lab.start(name, password="old", links=name == "cluster") as topology:
         with dial(topology.nodes[0].address, password="old") as before:
             before.ping()
-            topology.add_password("new pass")
+            topology.credentials.add_password("new pass")
             assert all(accepts(node, "old") and accepts(node, "new pass") for node in topology.nodes)
             secret = topology.config().password
             assert secret is not None
             assert secret.get_secret_value() == "new pass"
-            topology.drop_password()
+            topology.credentials.drop_password()
             before.ping()  # it has logged in
         assert not any(accepts(node, "old") for node in topology.nodes)
         assert all(accepts(node, "new pass") for node in topology.nodes)
@@ -59,7 +59,7 @@ def test_a_password_is_added_before_the_old_one_is_dropped(name: lab.Topology) -
 
 def test_the_sentinels_own_password_is_changed_too() -> None:
     with lab.start("sentinel", password="data", sentinel_password="old") as topology:
-        topology.rotate_password("new", of="sentinels")
+        topology.credentials.rotate_password("new", of="sentinels")
         topology.restart(topology.sentinels[0])
         assert not any(accepts(node, "old") for node in topology.sentinels)
         assert all(accepts(node, "new") for node in topology.sentinels)
@@ -69,10 +69,10 @@ def test_the_sentinels_own_password_is_changed_too() -> None:
 def test_a_password_that_was_never_set_cannot_be_rotated() -> None:
     with lab.start("standalone", password="old") as topology:
         with pytest.raises(lab.LabError, match="sentinel_password="):
-            topology.rotate_password("new", of="sentinels")
+            topology.credentials.rotate_password("new", of="sentinels")
         topology.kill(topology.primary())
         with pytest.raises(lab.LabError, match="data-1 cannot be asked now"):
-            topology.rotate_password("new")
+            topology.credentials.rotate_password("new")
 
 
 def serial(node: lab.Node, files: lab.Certificates) -> str:
@@ -97,19 +97,19 @@ def test_certificates_are_rotated_to_another_authority_in_three_steps(
         every = [*topology.nodes, *topology.sentinels]
         first = topology.certificates
         numbers = {serial(node, first) for node in every}
-        topology.rotate_certificates()
+        topology.credentials.rotate_certificates()
         numbers |= {serial(node, first) for node in every}  # the same authority: old clients go on
         assert len(numbers) == 2
 
-        topology.add_authority()
+        topology.credentials.add_authority()
         both = topology.certificates
         assert {serial(node, both) for node in every} < numbers
-        topology.rotate_certificates()
+        topology.credentials.rotate_certificates()
         assert not {serial(node, both) for node in every} & numbers
         with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
             serial(every[0], first)
 
-        topology.drop_authority()
+        topology.credentials.drop_authority()
         assert not {serial(node, topology.certificates) for node in every} & numbers
         fail_over(topology)
         with pytest.raises(redis.ConnectionError):
@@ -125,4 +125,4 @@ def test_certificates_are_rotated_to_another_authority_in_three_steps(
 
 def test_a_lab_without_tls_has_no_certificates_to_rotate() -> None:
     with lab.start("standalone") as topology, pytest.raises(lab.LabError, match="start it with tls=True"):
-        topology.rotate_certificates()
+        topology.credentials.rotate_certificates()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -28,10 +30,15 @@ def test_a_replica_and_then_its_primary_come_back_under_another_address(name: la
             )
             assert topology.primary("key").ask("GET", "key") == "1"
         if node.proxy:
-            assert topology.address_map[node.announced_address] == node.proxy.address
+            assert dialled(topology.config())[node.announced_address] == node.proxy.address
         old = topology.primary("key")
         topology.kill(old)
         assert topology.wait_for_new_primary(old).ask("GET", "key") == "1"
+
+
+def dialled(config: Any) -> dict[str, str]:
+    """From the address that a server announces to the one that a client dials."""
+    return {str(announced): str(address) for announced, address in config.address_map}
 
 
 def named(topology: lab.Lab) -> set[int]:

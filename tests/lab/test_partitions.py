@@ -67,7 +67,7 @@ def leave_a_replica_behind(topology: lab.Lab) -> tuple[lab.Node, lab.Node]:
     replica = topology.replicas_of(primary)[0]
     primary.ask("SET", "key", "old")
     assert primary.ask("WAIT", len(topology.replicas_of(primary)), 1000)
-    topology.cut_replication(replica)
+    topology.links.cut_replication(replica)
     primary.ask("SET", "key", "new")
     return primary, replica
 
@@ -81,10 +81,10 @@ def test_a_replica_whose_replication_is_cut_stays_up_and_is_promoted_with_old_da
     assert replica.ask("ROLE")[0] == "slave"
     assert value(replica, "key") == "old"
 
-    topology.mend_replication(replica)
+    topology.links.mend_replication(replica)
     lab.wait_until(lambda: value(replica, "key") == "new", "the replica to catch up")
 
-    topology.cut_replication(replica)
+    topology.links.cut_replication(replica)
     primary.ask("SET", "key", "newer")
     topology.kill(primary)
     if topology.topology == "sentinel":  # which would choose the replica that has more
@@ -103,12 +103,12 @@ def test_a_replica_is_promoted_over_its_living_primary_without_the_latest_data(t
 
 def test_an_isolated_primary_goes_on_for_its_side_and_is_replaced_on_the_other(topology: lab.Lab) -> None:
     old = topology.primary("key")
-    inside, outside, everywhere = topology.config_inside(old), topology.config_outside(), topology.config()
+    inside, outside, everywhere = topology.links.config_inside(old), topology.links.config_outside(), topology.config()
     all_nodes = [*topology.nodes, *topology.sentinels]
     others = [node for node in all_nodes if node is not old]
     assert all(reaches(config, node) for config in (inside, outside, everywhere) for node in all_nodes)
 
-    topology.partition(old)
+    topology.links.partition(old)
     assert reaches(inside, old)
     assert reaches(outside, others[0])
     assert not reaches(outside, old, MOMENT)
@@ -122,7 +122,7 @@ def test_an_isolated_primary_goes_on_for_its_side_and_is_replaced_on_the_other(t
         old.ask("SET", "key", "lost")
     new.ask("SET", "key", "kept")
 
-    topology.heal()
+    topology.links.heal()
     assert reaches(outside, old)
     topology.wait_ready()
     assert old in topology.replicas_of(new)
@@ -133,14 +133,14 @@ def test_an_isolated_primary_goes_on_for_its_side_and_is_replaced_on_the_other(t
 def test_a_connection_stalls_in_a_partition_and_is_reset_when_healed(topology: lab.Lab) -> None:
     old = topology.primary("key")
     with connect(old) as used, connect(old) as idle:
-        topology.partition(old)
+        topology.links.partition(old)
         with socket.create_connection((old.host, old.announced_port), PATIENCE) as fresh:
             for connection in (used, fresh):
                 connection.sendall(b"SET key late\r\n")
                 connection.settimeout(MOMENT)
                 with pytest.raises(TimeoutError):
                     connection.recv(100)
-            topology.heal()
+            topology.links.heal()
             for connection in (used, fresh):
                 connection.settimeout(PATIENCE)
                 with pytest.raises(ConnectionResetError):
@@ -152,16 +152,16 @@ def test_a_connection_stalls_in_a_partition_and_is_reset_when_healed(topology: l
 
 async def test_sessions_work_on_the_side_of_their_servers(topology: lab.Lab) -> None:
     old = topology.primary()
-    here = ha_session(topology.config_inside(old), "here")
-    there = ha_session(topology.config_outside(), "there")
+    here = ha_session(topology.links.config_inside(old), "here")
+    there = ha_session(topology.links.config_outside(), "there")
     everywhere = ha_session(topology.config(), "everywhere")
     for session in (here, there, everywhere):
         await session.add_items([{"role": "user", "content": "before"}])
     await asyncio.to_thread(topology.wait_replicated, old)  # what is under way is lost, as in a real partition
-    await asyncio.to_thread(topology.partition, old)
+    await asyncio.to_thread(topology.links.partition, old)
     await asyncio.to_thread(topology.wait_for_new_primary, old)
     await there.add_items([{"role": "user", "content": "within"}])
-    await asyncio.to_thread(topology.heal)
+    await asyncio.to_thread(topology.links.heal)
     await asyncio.to_thread(topology.wait_ready)
     for session in (here, there, everywhere):
         await session.add_items([{"role": "user", "content": "after"}])
@@ -173,12 +173,12 @@ async def test_sessions_work_on_the_side_of_their_servers(topology: lab.Lab) -> 
 def test_a_sentinel_on_the_side_of_the_old_primary_goes_on_naming_it() -> None:
     with lab.start("sentinel", links=True, proxies=True, password="secret", sentinel_password="other") as topology:
         old, minority = topology.primary(), topology.sentinels[0]
-        topology.partition(old, minority)
+        topology.links.partition(old, minority)
         new = topology.wait_for_new_primary(old)
         named = minority.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
         assert int(named[1]) == old.announced_port
         assert topology.primary() is new
-        topology.heal()
+        topology.links.heal()
         topology.wait_ready()
         assert topology.replicas_of(new).count(old) == 1
 
@@ -188,9 +188,9 @@ def test_a_sentinel_on_the_side_of_the_old_primary_goes_on_naming_it() -> None:
 def test_servers_that_speak_tls_are_cut_off_too(name: lab.Topology) -> None:
     with lab.start(name, links=True, proxies=True, tls=True) as topology:
         old = topology.primary()
-        topology.partition(old)
+        topology.links.partition(old)
         new = topology.wait_for_new_primary(old)
-        topology.heal()
+        topology.links.heal()
         topology.wait_ready()
         assert topology.replicas_of(new).count(old) == 1
 
@@ -201,8 +201,5 @@ def test_servers_without_a_source_address_are_a_clear_error(server_without_tls: 
 
 
 def test_a_lab_without_links_cannot_be_partitioned() -> None:
-    with lab.start("standalone") as topology:
-        node = topology.primary()
-        for impossible in (topology.cut_replication, topology.partition, topology.config_inside):
-            with pytest.raises(lab.LabError, match="start it with links=True"):
-                impossible(node)
+    with lab.start("standalone") as topology, pytest.raises(lab.LabError, match="start it with links=True"):
+        topology.links.partition(topology.primary())

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from itertools import chain, repeat
+
 import pytest
 
 from agents_redis_ha import lab
+from agents_redis_ha.lab.waiting import wait_until_complete
 
 
 def test_wait_until_returns_the_first_true_answer() -> None:
@@ -30,3 +33,15 @@ def test_wait_until_passes_other_errors_on_at_once() -> None:
 
     with pytest.raises(KeyError):
         lab.wait_until(fail, "an answer", 5)
+
+
+def test_wait_until_complete_ends_when_nothing_is_missing() -> None:
+    answers = iter(["a replica", "a Sentinel", None])
+    wait_until_complete(lambda: next(answers), 5)
+    assert list(answers) == []
+
+
+def test_wait_until_complete_names_what_was_missing_last() -> None:
+    answers = chain(["a replica"], repeat("a Sentinel"))
+    with pytest.raises(lab.LabError, match="in vain for: a Sentinel"):
+        wait_until_complete(lambda: next(answers), 0.05)

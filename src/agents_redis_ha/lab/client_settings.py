@@ -30,10 +30,18 @@ def config_of(
     settings: Settings,
     topology: Topology,
     nodes: Sequence[str],
-    address_map: Mapping[str, str],
+    dialled: Mapping[str, str],
     overrides: Mapping[str, Any],
 ) -> HAConfig:
-    """Return the configuration for `ha_session`, with the overrides in place of its own fields."""
+    """Return the configuration for `ha_session`.
+
+    Args:
+        settings: The lab's.
+        topology: Which one.
+        nodes: `host:port` of the servers to ask first, as the client dials them.
+        dialled: From the `host:port` that a server announces to the one to dial.
+        overrides: What takes the place of its own fields.
+    """
     from agents_redis_ha._config import HAConfig  # late: the lab also works without the rest
 
     tls = _tls_files(settings) or None
@@ -46,8 +54,9 @@ def config_of(
     if topology == "sentinel":
         fields["service_name"] = SERVICE
         fields["sentinel"] = {"password": settings.sentinel_password, "tls": tls}
-    if address_map:
-        fields["address_map"] = dict(address_map)
+    elsewhere = {announced: address for announced, address in dialled.items() if announced != address}
+    if elsewhere and topology != "standalone":
+        fields["address_map"] = elsewhere
     return HAConfig(**{**fields, **overrides})
 
 

@@ -58,7 +58,7 @@ class ClusterLab(Lab):
 
     def _fail_over_to(self, node: Node, timeout: float) -> None:
         in_order = any(other.role() == "primary" for other in self._shard(node))
-        if self._network and self._network.is_replication_cut(node):
+        if self._links and self._links.is_replication_cut(node):
             in_order = False  # the primary would wait for a replica that never catches up
         node.ask("CLUSTER", "FAILOVER", *([] if in_order else ["FORCE"]))
         wait_until(lambda: node.role() == "primary", f"{node.name} to become the primary", timeout)

@@ -1,4 +1,7 @@
-"""Conditions in which a server is up and refuses: too many clients, no memory, failing saves, loading."""
+"""Conditions in which a server is up and refuses: too many clients, no memory, failing saves, loading.
+
+Each needs nothing but the server. The context managers restore what was, if the server still answers then.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from redis.exceptions import RedisError, ResponseError
 
 from .errors import LabError
 from .node import Node
-from .processes import Processes
 from .servers import ANSWER_SECONDS
 from .waiting import wait_until
 
@@ -19,112 +21,114 @@ _LOADED_PER_SECOND = 16_000  # more than an idle machine does with that delay
 _NOTHING = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n"
 
 
-class Conditions(Processes):
-    """Context managers that restore what was, if the server still answers then."""
+def kill_clients(node: Node) -> int:
+    """Close every ordinary client's connection (CLIENT KILL TYPE normal), and return how many there were.
 
-    def kill_clients(self, node: Node) -> int:
-        """Close every ordinary client's connection (CLIENT KILL TYPE normal), and return how many there were.
+    The Sentinels' count among them, replicas and the cluster bus do not; the lab's own stays.
+    """
+    return int(node.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
 
-        The Sentinels' count among them, replicas and the cluster bus do not; the lab's own stays.
-        """
-        return int(node.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
 
-    @contextlib.contextmanager
-    def configure(self, node: Node, **directives: str | int) -> Iterator[None]:
-        """Set directives of a data server (CONFIG SET) for the duration of the block.
+@contextlib.contextmanager
+def configure(node: Node, **directives: str | int) -> Iterator[None]:
+    """Set directives of a data server (CONFIG SET) for the duration of the block.
 
-        For example `maxmemory=1` (with the lab's policy, noeviction: every write gets OOM), or
-        `min_replicas_to_write=5` (NOREPLICAS).
+    For example `maxmemory=1` (with the lab's policy, noeviction: every write gets OOM), or
+    `min_replicas_to_write=5` (NOREPLICAS).
 
-        Args:
-            node: A data server; a Sentinel has no CONFIG.
-            directives: Names with underscores in the place of hyphens.
+    Args:
+        node: A data server; a Sentinel has no CONFIG.
+        directives: Names with underscores in the place of hyphens.
 
-        Raises:
-            LabError: The server does not know one of them; those before it are restored.
-            redis.exceptions.ResponseError: The server refuses one of them; likewise.
-        """
-        wanted = {name.replace("_", "-"): value for name, value in directives.items()}
-        before: dict[str, str] = {}
-        try:
-            for name, value in wanted.items():
-                known = _configured(node, name)
+    Raises:
+        LabError: The server does not know one of them; those before it are restored.
+        redis.exceptions.ResponseError: The server refuses one of them; likewise.
+    """
+    wanted = {name.replace("_", "-"): value for name, value in directives.items()}
+    before: dict[str, str] = {}
+    try:
+        for name, value in wanted.items():
+            known = _configured(node, name)
+            node.ask("CONFIG", "SET", name, value)
+            before[name] = known
+        yield
+    finally:
+        with contextlib.suppress(RedisError):  # it has ended; its configuration file has the old values
+            for name, value in reversed(before.items()):
                 node.ask("CONFIG", "SET", name, value)
-                before[name] = known
+
+
+@contextlib.contextmanager
+def limit_clients(node: Node, more: int = 0) -> Iterator[None]:
+    """Have a data server refuse connections ("max number of clients reached") for the duration of the block.
+
+    Args:
+        node: A data server. Replicas and, in a cluster, bus links count as clients too.
+        more: How many connections it accepts beyond those that it has now.
+    """
+    found = {**node.ask("INFO", "clients"), **node.ask("INFO", "replication")}
+    counted = ("connected_clients", "connected_slaves", "cluster_connections")
+    taken = sum(int(found.get(name, 0)) for name in counted)
+    with configure(node, maxclients=taken + more):
+        yield
+
+
+@contextlib.contextmanager
+def fill_memory(node: Node) -> Iterator[None]:
+    """Have a data server answer every write with OOM for the duration of the block. Scripts that write too."""
+    with configure(node, maxmemory_policy="noeviction", maxmemory=1):
+        yield
+
+
+@contextlib.contextmanager
+def fail_saves(node: Node) -> Iterator[None]:
+    """Have every RDB save of a data server fail for the duration of the block: a primary answers MISCONF.
+
+    A directory stands in the place of the file, which stops root too.
+
+    Raises:
+        LabError: The server did not notice within 10 s.
+    """
+    obstacle = node.directory / _configured(node, "dbfilename")
+    obstacle.unlink(missing_ok=True)
+    obstacle.mkdir()
+    try:
+        with configure(node, save="3600 1", stop_writes_on_bgsave_error="yes"):
+            _save(node, "err")
             yield
-        finally:
-            with contextlib.suppress(RedisError):  # it has ended; its configuration file has the old values
-                for name, value in reversed(before.items()):
-                    node.ask("CONFIG", "SET", name, value)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            obstacle.rmdir()
+        if node.up:
+            _save(node, "ok")
 
-    @contextlib.contextmanager
-    def limit_clients(self, node: Node, more: int = 0) -> Iterator[None]:
-        """Have a data server refuse connections ("max number of clients reached") for the duration of the block.
 
-        Args:
-            node: A data server. Replicas and, in a cluster, bus links count as clients too.
-            more: How many connections it accepts beyond those that it has now.
-        """
-        found = {**node.ask("INFO", "clients"), **node.ask("INFO", "replication")}
-        counted = ("connected_clients", "connected_slaves", "cluster_connections")
-        taken = sum(int(found.get(name, 0)) for name in counted)
-        with self.configure(node, maxclients=taken + more):
-            yield
+@contextlib.contextmanager
+def hold_loading(node: Node, seconds: float = 3.0) -> Iterator[None]:
+    """Kill a data server and start it so that it answers LOADING for about so long; the block begins when it does.
 
-    @contextlib.contextmanager
-    def fill_memory(self, node: Node) -> Iterator[None]:
-        """Have a data server answer every write with OOM for the duration of the block. Scripts that write too."""
-        with self.configure(node, maxmemory_policy="noeviction", maxmemory=1):
-            yield
+    Its append-only file gets that many commands that do nothing, and each of them a delay. At the block's end what
+    is left is loaded at once. Sentinels take LOADING for a sign of life; a cluster fails over after
+    `node_timeout_ms`, and until then its member answers CLUSTERDOWN to commands with keys, LOADING to others.
 
-    @contextlib.contextmanager
-    def fail_saves(self, node: Node) -> Iterator[None]:
-        """Have every RDB save of a data server fail for the duration of the block: a primary answers MISCONF.
+    Args:
+        node: A data server, up or down.
+        seconds: How long it takes at least, if the block does not end earlier.
 
-        A directory stands in the place of the file, which stops root too.
-
-        Raises:
-            LabError: The server did not notice within 10 s.
-        """
-        obstacle = node.directory / _configured(node, "dbfilename")
-        obstacle.unlink(missing_ok=True)
-        obstacle.mkdir()
-        try:
-            with self.configure(node, save="3600 1", stop_writes_on_bgsave_error="yes"):
-                _save(node, "err")
-                yield
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                obstacle.rmdir()
-            if node.up:
-                _save(node, "ok")
-
-    @contextlib.contextmanager
-    def hold_loading(self, node: Node, seconds: float = 3.0) -> Iterator[None]:
-        """Kill a data server and start it so that it answers LOADING for about so long; the block begins when it does.
-
-        Its append-only file gets that many commands that do nothing, and each of them a delay. At the block's end what
-        is left is loaded at once. Sentinels take LOADING for a sign of life; a cluster fails over after
-        `node_timeout_ms`, and until then its member answers CLUSTERDOWN to commands with keys, LOADING to others.
-
-        Args:
-            node: A data server, up or down.
-            seconds: How long it takes at least, if the block does not end earlier.
-
-        Raises:
-            LabError: It has no append-only file, or it does not finish within 15 s after the block.
-        """
-        if node.alive:
-            self.kill(node)  # quicker than a stop, and what was answered is in the file
-        node.extend_aof(_NOTHING * (_LOADED_PER_EVENT + int(seconds * _LOADED_PER_SECOND)))
-        node.launch("--key-load-delay", str(_LOAD_DELAY_US))
-        wait_until(lambda: _is_loading(node), f"{node.name} to answer LOADING", poll_seconds=0.005)
-        try:
-            yield
-        finally:
-            if node.up:
-                wait_until(lambda: node.ask("CONFIG", "SET", "key-load-delay", 0), f"{node.name} to hurry up")
-                wait_until(lambda: not _is_loading(node), f"{node.name} to finish loading", ANSWER_SECONDS)
+    Raises:
+        LabError: It has no append-only file, or it does not finish within 15 s after the block.
+    """
+    if node.alive:
+        node.kill()  # quicker than a stop, and what was answered is in the file
+    node.extend_aof(_NOTHING * (_LOADED_PER_EVENT + int(seconds * _LOADED_PER_SECOND)))
+    node.launch("--key-load-delay", str(_LOAD_DELAY_US))
+    wait_until(lambda: _is_loading(node), f"{node.name} to answer LOADING", poll_seconds=0.005)
+    try:
+        yield
+    finally:
+        if node.up:
+            wait_until(lambda: node.ask("CONFIG", "SET", "key-load-delay", 0), f"{node.name} to hurry up")
+            wait_until(lambda: not _is_loading(node), f"{node.name} to finish loading", ANSWER_SECONDS)
 
 
 def _configured(node: Node, name: str) -> str:

@@ -39,7 +39,7 @@ class Node:
         announced_port: The port under which the other servers and clients know it: that of its relay in a lab with
             links, else its own.
         source: The address that it dials others from in a lab with links; else None.
-        isolated: Whether `Lab.partition` has cut it off from the others.
+        isolated: Whether `Links.partition` has cut it off from the others.
     """
 
     def __init__(

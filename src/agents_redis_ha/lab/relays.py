@@ -1,4 +1,4 @@
-"""The connections of a proxy or of a network."""
+"""The connections of a proxy or of links."""
 
 from __future__ import annotations
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
+
+from redis.exceptions import RedisError
 
 from .node import Node
 
@@ -24,4 +27,23 @@ def unlinked_replica(primary: Node, replicas: Iterable[Node]) -> str | None:
         if not acknowledged.get(node.announced_port):
             # A diskless sync counts as online before its first acknowledgement, and is sent no writes until then.
             return f"{node.name} to acknowledge the stream of {primary.name}"
+    return None
+
+
+def has_all_writes(replica: Node, offset: int) -> bool:
+    """Return whether a replica has everything up to its primary's offset.
+
+    Raises:
+        redis.exceptions.RedisError: It does not answer.
+    """
+    return int(replica.ask("INFO", "replication")["slave_repl_offset"]) >= offset
+
+
+def replicated_port(node: Node) -> int | None:
+    """Return the port that a replica's primary announces; None for others, and if it does not answer."""
+    if not node.up:
+        return None
+    with contextlib.suppress(RedisError):
+        role = node.ask("ROLE")
+        return int(role[2]) if role[0] == "slave" else None
     return None

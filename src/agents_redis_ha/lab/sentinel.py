@@ -20,7 +20,7 @@ from .replication import unlinked_replica
 from .server_conf import QUORUM, SERVICE, data_directives, sentinel_directives
 from .servers import launch, prepare, prepare_data
 from .settings import Topology
-from .waiting import wait_until
+from .waiting import wait_until, wait_until_complete
 
 _DATA_SERVERS = 3
 _SENTINELS = 3
@@ -105,10 +105,7 @@ class SentinelLab(Lab):
             node.write_conf(directives)
         launch(self.nodes)
         self._write_sentinels(primary, replicas)
-        wait_until(
-            lambda: unlinked_replica(primary, replicas) is None,
-            lambda: unlinked_replica(primary, replicas) or "the replicas",
-        )
+        wait_until_complete(lambda: unlinked_replica(primary, replicas))
         launch(self.sentinels)
         for sentinel in self.sentinels:
             self._came_up(sentinel)

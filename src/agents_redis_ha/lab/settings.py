@@ -15,9 +15,12 @@ Topology = Literal["standalone", "sentinel", "cluster"]
 Directives = Mapping[str, str | int | Sequence[str]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Settings:
-    """The options of `lab.start`, checked, with the directory and the certificates in place."""
+    """The options of `lab.start`, checked, with the directory and the certificates in place.
+
+    The passwords and the certificates are those of now: `Credentials` changes them for all who hold the settings.
+    """
 
     server: ServerBinary
     directory: tempfile.TemporaryDirectory[str]

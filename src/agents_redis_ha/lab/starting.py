@@ -49,7 +49,7 @@ def start(
             plain.
         mutual_tls: Demand a client certificate too; implies `tls`.
         proxies: Put a `Proxy` in front of every data server, for faults on the wire.
-        links: Put a relay between any two servers, so that `Lab.partition` and `Lab.cut_replication` work; from 7.0 on.
+        links: Put a relay between any two servers, for the faults of `Lab.links`; from 7.0 on.
         password: The data servers' password.
         sentinel_password: The Sentinels' own.
         server: The executable; None looks at AGENTS_REDIS_HA_SERVER, on PATH, then for an

@@ -53,3 +53,24 @@ def wait_until(
             because = f" (last error: {failure!r})" if failure else ""
             raise LabError(f"waited {timeout:g} s in vain for: {words}{because}") from failure
         time.sleep(poll_seconds)
+
+
+def wait_until_complete(missing: Callable[[], str | None], timeout: float = 10.0) -> None:
+    """Return when nothing is missing any more.
+
+    Args:
+        missing: Says what is, or None; asked again and again, from the calling thread.
+        timeout: Seconds; how long to go on asking.
+
+    Raises:
+        LabError: Something still is; the message says what was missing last.
+    """
+    last = "an answer"
+
+    def complete() -> bool:
+        nonlocal last
+        found = missing()
+        last = found or last
+        return not found
+
+    wait_until(complete, lambda: last, timeout)

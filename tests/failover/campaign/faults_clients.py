@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from agents_redis_ha import acl_rule
-from agents_redis_ha.lab import Node
+from agents_redis_ha.lab import Node, fail_saves, fill_memory, limit_clients
 from tests.failover.campaign.strike import Strike
 
 USER = "campaign"
@@ -33,7 +33,7 @@ def password_rotated(strike: Strike) -> None:
 def certificate_rotated(strike: Strike) -> None:
     """The servers get new certificates of the same authority, and the workers have to connect anew."""
     for _ in range(2):
-        strike.servers.rotate_certificates()
+        strike.servers.credentials.rotate_certificates()
         for node in strike.servers.nodes:
             strike.drop_connections(node)
         strike.pause(0.7)
@@ -51,7 +51,7 @@ def client_kill_storm(strike: Strike) -> None:
 def maxclients(strike: Strike) -> None:
     """The primary is full: of all the workers' connections only one finds a place, and it is closed again and again."""
     victim = strike.victim
-    with strike.servers.limit_clients(victim, more=1 - len(strike.connections(victim))):
+    with limit_clients(victim, more=1 - len(strike.connections(victim))):
         with strike.throughout(lambda: strike.drop_connections(victim), 0.3):
             strike.pause(3.0)
     strike.notes.append(f"rejected: {victim.ask('INFO', 'stats')['rejected_connections']}")
@@ -61,13 +61,13 @@ def out_of_memory(strike: Strike) -> None:
     """OOM under noeviction: the primaries take no more data."""
     with contextlib.ExitStack() as undo:
         for node in strike.servers.primaries():
-            undo.enter_context(strike.servers.fill_memory(node))
+            undo.enter_context(fill_memory(node))
         strike.pause(2.5)
 
 
 def disk_full(strike: Strike) -> None:
     """MISCONF: the primary cannot save, and refuses to write until it can."""
-    with strike.servers.fail_saves(strike.victim):
+    with fail_saves(strike.victim):
         strike.pause(2.5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from redis.crc import key_slot
 
+from agents_redis_ha.lab import hold_loading
 from tests.failover.campaign.strike import Strike
 
 
@@ -40,21 +41,21 @@ def replica_cut_then_kill(strike: Strike) -> None:
     With a second replica the Sentinels choose that one, which is ahead. In a cluster the replica is the only heir.
     """
     victim = strike.victim
-    strike.servers.cut_replication(strike.replica())
+    strike.servers.links.cut_replication(strike.replica())
     strike.pause(1.0)
     strike.servers.kill(victim)
     strike.servers.wait_for_new_primary(victim)
-    strike.servers.heal()
+    strike.servers.links.heal()
     strike.servers.restart(victim)
 
 
 def partition(strike: Strike) -> None:
     """The primary is cut off from all other servers; one worker is on its side, the others on theirs."""
     victim = strike.victim
-    strike.servers.partition(victim)
+    strike.servers.links.partition(victim)
     strike.servers.wait_for_new_primary(victim)
     strike.pause(1.5)
-    strike.servers.heal()
+    strike.servers.links.heal()
 
 
 def restart_empty(strike: Strike) -> None:
@@ -101,7 +102,7 @@ def move_address(strike: Strike) -> None:
 
 def loading(strike: Strike) -> None:
     """The primary is killed, comes back and answers LOADING for seconds."""
-    with strike.servers.hold_loading(strike.victim):
+    with hold_loading(strike.victim):
         strike.pause(3.0)
 
 

@@ -125,8 +125,8 @@ def make_configs(servers: Lab, scenario: Scenario, options: Options, secret: Pat
         return [servers.config(**fields)] * options.workers
     victim = servers.primary(session_keys(_PREFIX, SHARED[0]).items)
     outside = options.workers - scenario.beside_victim
-    inside = [servers.config_inside(victim, **fields)] * scenario.beside_victim
-    return inside + [servers.config_outside(**fields)] * outside
+    inside = [servers.links.config_inside(victim, **fields)] * scenario.beside_victim
+    return inside + [servers.links.config_outside(**fields)] * outside
 
 
 def make_setups(configs: list[HAConfig], options: Options, records: Path) -> list[WorkerSetup]:

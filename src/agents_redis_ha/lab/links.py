@@ -1,4 +1,4 @@
-"""The network between the servers of a lab, in which pairs of them can be cut off from each other.
+"""The links between the servers of a lab, any of which can be cut.
 
 Every server announces the address of a relay in front of it in place of its own, and dials from a source address of
 its own (`bind-source-addr`, from Redis 7.0 on, with 127.0.0.11, 127.0.0.12 …). So a relay knows who dials whom, and
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from .errors import LabError, PortTakenError
 from .loop_thread import LoopThread
@@ -19,6 +20,9 @@ from .node import Node
 from .ports import BUS_OFFSET, HOST, release_port, reserve_port
 from .relays import Listener, Relays
 from .wire import Wire
+
+if TYPE_CHECKING:
+    from agents_redis_ha._config import HAConfig
 
 MINIMUM_VERSION = (7, 0, 0)  # the first with bind-source-addr
 _FIRST_SOURCE = 11
@@ -41,19 +45,32 @@ class Door:
     beside: Node | None = None
 
 
-class Network:
-    """The relays of a lab, and who may talk to whom.
+class Links:
+    """Faults between servers, for labs started with `links=True`; as `Lab.links`.
+
+    Bytes between servers that are cut off vanish without a sign, as in a network that loses every packet. Only a new
+    connection is accepted, by the relay; then nothing answers on it. When the cut is healed, a connection that lost
+    bytes is reset, so that nothing arrives late. Connections on which nothing was sent go on.
+
+    Args:
+        server_version: The servers'.
+        config_dialling: Makes the configuration of a client: where it dials each server, and the fields to replace.
 
     Raises:
         LabError: The servers are too old, or the system does not route 127.0.0.11.
     """
 
-    def __init__(self, server_version: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        server_version: tuple[int, int, int],
+        config_dialling: Callable[[Callable[[Node], str], Mapping[str, Any]], HAConfig],
+    ) -> None:
         if server_version < MINIMUM_VERSION:
             version = ".".join(map(str, server_version))
             raise LabError(f"links=True needs servers of 7.0 or newer, which have bind-source-addr; this is {version}")
         _check_sources()
-        self._loop = LoopThread("network")
+        self._config_dialling = config_dialling
+        self._loop = LoopThread("links")
         self._listeners: dict[Door, Listener] = {}
         self._sources: dict[str, Node] = {}
         self._ports: list[int] = []
@@ -61,6 +78,60 @@ class Network:
         self._sides_made = 0
         self._unreplicated: set[Node] = set()
         self._relays = Relays()
+
+    def cut_replication(self, replica: Node) -> None:
+        """Have the replica receive nothing more from its primary, nor from a later one.
+
+        It stays up and answers clients, Sentinels and the cluster bus. Until `repl-timeout` (60 s) it calls itself a
+        connected replica: it can be promoted with the data of this moment.
+        """
+        self._loop.run(self._change(unreplicated={*self._unreplicated, replica}))
+
+    def mend_replication(self, replica: Node) -> None:
+        """Undo `cut_replication`: the link is reset, and the replica asks at once for what it missed."""
+        self._loop.run(self._change(unreplicated=self._unreplicated - {replica}))
+
+    def is_replication_cut(self, replica: Node) -> bool:
+        """Return whether `cut_replication` holds."""
+        return replica in self._unreplicated
+
+    def partition(self, *nodes: Node) -> None:
+        """Cut these servers off from all the others; among themselves they still talk.
+
+        Called again, it puts further servers on a third side. `wait_ready` and `wait_for_new_primary` then ask the
+        rest alone. `lab.client`, `lab.config` and a server's own port still reach every server; `config_inside` and
+        `config_outside` are the clients of one side.
+        """
+        self._sides_made += 1
+        self._loop.run(self._change(sides={**self._sides, **dict.fromkeys(nodes, self._sides_made)}))
+        for node in nodes:
+            node.isolated = True
+
+    def heal(self) -> None:
+        """End all partitions and mend all replication."""
+        self._loop.run(self._change(sides={}, unreplicated=set()))
+        for node in self._sources.values():
+            node.isolated = False
+
+    def config_inside(self, node: Node, **overrides: Any) -> HAConfig:
+        """Return the configuration of a client beside this server.
+
+        It always reaches this server, and the others if this server reaches them: they vanish for it with `partition`
+        and come back with `heal`. Faults of `node.proxy` hold for it too.
+
+        Args:
+            node: The server whose side the client is on.
+            overrides: Fields of `HAConfig` to add or replace.
+        """
+        return self._config_dialling(partial(self._address_beside, node), overrides)
+
+    def config_outside(self, **overrides: Any) -> HAConfig:
+        """Return the configuration of a client on the side of the rest: it never reaches an isolated server.
+
+        Args:
+            overrides: Fields of `HAConfig` to add or replace.
+        """
+        return self._config_dialling(lambda node: node.announced_address, overrides)
 
     def attach(self, node: Node, *, with_bus: bool) -> None:
         """Give a server, before its start, a source address and a relay, which it is to announce.
@@ -78,36 +149,6 @@ class Network:
         if with_bus:
             self._open(Door(target=node, port=node.announced_port + BUS_OFFSET, bus=True))
 
-    def address_beside(self, node: Node, target: Node) -> str:
-        """Return where the clients that stand beside `node` reach `target`."""
-        for door in self._listeners:
-            if door.beside is node and door.target is target:
-                return f"{HOST}:{door.port}"
-        door = Door(target=target, port=reserve_port(), beside=node)
-        self._open(door)
-        return f"{HOST}:{door.port}"
-
-    def isolate(self, nodes: Iterable[Node]) -> None:
-        """Put these servers on a side of their own."""
-        self._sides_made += 1
-        self._loop.run(self._change(sides={**self._sides, **dict.fromkeys(nodes, self._sides_made)}))
-
-    def cut_replication(self, replica: Node) -> None:
-        """Cut what this server dials on the client ports of other servers."""
-        self._loop.run(self._change(unreplicated={*self._unreplicated, replica}))
-
-    def mend_replication(self, replica: Node) -> None:
-        """Undo `cut_replication`."""
-        self._loop.run(self._change(unreplicated=self._unreplicated - {replica}))
-
-    def heal(self) -> None:
-        """Let everybody talk to everybody; connections that have lost something are reset."""
-        self._loop.run(self._change(sides={}, unreplicated=set()))
-
-    def is_replication_cut(self, replica: Node) -> bool:
-        """Return whether `cut_replication` holds."""
-        return replica in self._unreplicated
-
     def close(self) -> None:
         """End all relays and the thread; a second time does nothing."""
         if not self._loop.closed:
@@ -116,6 +157,15 @@ class Network:
             self._loop.close()
             for port in self._ports:
                 release_port(port)
+
+    def _address_beside(self, node: Node, target: Node) -> str:
+        """Return where the clients that stand beside `node` reach `target`."""
+        for door in self._listeners:
+            if door.beside is node and door.target is target:
+                return f"{HOST}:{door.port}"
+        door = Door(target=target, port=reserve_port(), beside=node)
+        self._open(door)
+        return f"{HOST}:{door.port}"
 
     async def _change(self, sides: dict[Node, int] | None = None, unreplicated: set[Node] | None = None) -> None:
         # In the relays' own thread: so no chunk is between its check and its delivery.
