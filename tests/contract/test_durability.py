@@ -110,8 +110,9 @@ async def test_degraded_changes_return_with_a_warning(
 
 
 async def test_more_replicas_than_there_are_is_a_shortfall(servers: lab.Lab, session_id: str) -> None:
-    config = servers.config(durability={"replicas": 9, "timeout_seconds": 0.1}, retry={"deadline_seconds": 1.5})
+    config = servers.config(durability={"replicas": 9, "timeout_seconds": 0.1}, retry={"deadline_seconds": 4})
     async with SessionStore(config) as store:
+        assert await store.session(session_id).get_items() == []  # connected: only the change has that deadline
         with pytest.raises(UnconfirmedError, match="of 9 replicas"):
             await store.session(session_id).add_items([message("one")])
 

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from agents_redis_ha import ConflictError, counters, ha_session, lab
-from tests.support.history import message
+from tests.support.history import PATIENT, message
 
 
 async def test_items_are_added_to_the_version_that_was_read(servers: lab.Lab, session_id: str) -> None:
@@ -35,7 +35,8 @@ async def test_nothing_is_added_to_another_version(servers: lab.Lab, session_id:
 
 async def test_of_many_who_read_the_same_one_adds(servers: lab.Lab, session_id: str) -> None:
     async def add(number: int) -> int:
-        await ha_session(servers.config(), session_id).add_items([message(str(number))], expected_version=0)
+        session = ha_session(servers.config(retry=PATIENT), session_id)
+        await session.add_items([message(str(number))], expected_version=0)
         return number
 
     outcomes = await asyncio.gather(*(add(number) for number in range(20)), return_exceptions=True)

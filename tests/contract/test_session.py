@@ -12,12 +12,12 @@ import pytest
 from agents.memory import Session, SessionSettings
 
 from agents_redis_ha import ClosedError, InvalidItemError, RedisHASession, ha_session, lab, session_keys
-from tests.support.history import message
+from tests.support.history import PATIENT, message
 
 
 @pytest.fixture
 def session(servers: lab.Lab, session_id: str) -> RedisHASession:
-    return ha_session(servers.config(), session_id, ttl=600)
+    return ha_session(servers.config(retry=PATIENT), session_id, ttl=600)
 
 
 def elements(servers: lab.Lab, session_id: str, prefix: str = "agents:ha") -> list[bytes]:

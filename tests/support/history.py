@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import HistoryLostError, RedisHASession, SessionKeys, SessionStore, lab, session_keys
+from agents_redis_ha import (
+    HistoryLostError,
+    RedisHASession,
+    RetryConfig,
+    SessionKeys,
+    SessionStore,
+    lab,
+    session_keys,
+)
+
+PATIENT = RetryConfig(deadline_seconds=90)
+"""For operations that have to succeed however busy the machine is, and many at once."""
 
 
 def message(text: str) -> Any:

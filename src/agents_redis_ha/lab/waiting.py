@@ -18,7 +18,7 @@ POLL_SECONDS = 0.02
 def wait_until(
     predicate: Callable[[], T | None],
     what: str | Callable[[], str],
-    timeout: float = 10.0,
+    timeout: float = 30.0,
     *,
     poll_seconds: float = POLL_SECONDS,
 ) -> T:
