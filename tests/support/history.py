@@ -19,7 +19,7 @@ from agents_redis_ha import (
     session_keys,
 )
 
-PATIENT = RetryConfig(deadline_seconds=90)
+PATIENT = RetryConfig(deadline_seconds=60)
 """For operations that have to succeed however busy the machine is, and many at once."""
 
 
