@@ -15,7 +15,7 @@ import pytest
 
 PROCESSES_PER_CORE = 3
 # The folders in the order in which they begin: what takes longest comes first, so that nothing long is left at the end.
-_ORDER = ("compose", "failover", "lab", "contract", "demo", "service", "unit")
+_ORDER = ("compose", "failover", "lab", "contract", "demo", "docs", "service", "unit")
 _TOPOLOGY = re.compile(r"\[(?:.*-)?(standalone|sentinel|cluster|tls)(?:-.*)?\]$")
 
 

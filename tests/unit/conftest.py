@@ -9,6 +9,12 @@ settings.register_profile("unit", deadline=None)  # a slow machine is no counter
 settings.load_profile("unit")
 
 
+@pytest.fixture(scope="session")
+def labs() -> None:
+    """Take the place of the fixture that starts servers, also for those that are made of it."""
+    pytest.fail("a unit test starts no servers: it belongs into another folder", pytrace=False)
+
+
 @pytest.fixture(autouse=True)
 def _one_way_of_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the fakes answer the same whether or not hiredis is installed; the contract tests run on both."""
