@@ -120,7 +120,7 @@ class RecoveryCoordinator:
     def _note_change(self, operation: Operation, log: SessionLog, change: Change) -> None:
         before, entry = log.history, change.entry
         expires_at = log.expires_at
-        if log.spec.ttl_ms and entry is not None:  # what changes nothing prolongs nothing
+        if log.spec.ttl_ms and (entry is not None or expires_at is None):  # what changes nothing prolongs nothing
             expires_at = time.monotonic() + log.spec.ttl_ms / 1000
         log.see(LogPosition(change.version, entry.id if entry else b""), change.history, expires_at)
         if entry is not None and self._repair.max_changes:
@@ -168,7 +168,7 @@ class RecoveryCoordinator:
             command = inspect(spec, hints)
             found = command.decode(await operation.run(command, missed))
             log = self._log(spec)
-            if await self._is_reconciled(operation, log, found):
+            if await self._reconcile_without_replay(operation, log, found):
                 return
             hinted, own = [unpack(hint) for hint in found.hints], fragments_of(log, found)
             plan = make_plan([*hinted, *own], found, max(log.version, found.fence))
@@ -197,8 +197,8 @@ class RecoveryCoordinator:
         )
         return command.decode(await operation.run(command, found))
 
-    async def _is_reconciled(self, operation: Operation, log: SessionLog, found: ServerState) -> bool:
-        """Return whether nothing is missing, or nothing of it can come back; lift the fence then."""
+    async def _reconcile_without_replay(self, operation: Operation, log: SessionLog, found: ServerState) -> bool:
+        """Adopt the server's history and lift the fence; return False where changes are missing that may come back."""
         known, late = log.version, list[LogEntry]()
         if self._was_deleted(log, found):
             self._journal.forget(log)
@@ -209,10 +209,13 @@ class RecoveryCoordinator:
         else:
             log.see(found.position, found.history, log.expires_at)
             self._live.add(found.history)
-        if found.fence and found.fence <= max(known, found.version):
-            nothing = Plan(found.version, found.generation, (0, found.length), (), (), ())
-            await self._restore(operation, log.spec, found, nothing)
-        await self._put_at_the_end(operation, log, late)
+        try:
+            if found.fence and found.fence <= max(known, found.version):
+                nothing = Plan(found.version, found.generation, (0, found.length), (), (), ())
+                await self._restore(operation, log.spec, found, nothing)
+            await self._append_late(operation, log, late)
+        finally:  # what is not back by now, because one of them was refused or cancelled, is lost
+            self._lose(operation, log, tuple(entry.version for entry in late))
         return True
 
     def _was_deleted(self, log: SessionLog, found: ServerState) -> bool:
@@ -236,27 +239,28 @@ class RecoveryCoordinator:
         self._lose(operation, log, tuple(sorted({*lost} - {entry.version for entry in late})))
         return late
 
-    async def _put_at_the_end(self, operation: Operation, log: SessionLog, entries: list[LogEntry]) -> None:
-        spec, done = replace(log.spec, confirmation=None), 0  # a shortfall would count as the operation's own
+    async def _append_late(self, operation: Operation, log: SessionLog, late: list[LogEntry]) -> None:
+        """Append entries to the history that was begun without them, and take from the list what is there."""
+        spec, number = replace(log.spec, confirmation=None), len(late)  # a shortfall would count as the operation's own
         try:
-            for entry in entries:
+            while late:
+                entry = late[0]
                 command = append(spec, entry.edit.push if entry.edit else (), operation_id=entry.id)
                 change = command.decode(await operation.run(command, NO_POSITION))
                 if change.log_mismatch:  # lost again meanwhile
                     break
                 self._note_change(operation, log, change)
-                done += 1
+                del late[0]
         finally:
-            if done:
-                operation.span.restored(done)
-            self._lose(operation, log, tuple(entry.version for entry in entries[done:]))
+            if len(late) < number:
+                operation.span.restored(number - len(late))
 
     def _note_restored(self, operation: Operation, log: SessionLog, found: ServerState, plan: Plan) -> None:
         ids = {version: id_ for version, id_ in plan.members if len(id_) == OPERATION_ID_BYTES}
         lost = {version for version in plan.missing if version <= log.version}
         own = [entry for version, entry in log.entries.items() if version > found.version and version not in lost]
         replaced = {entry.version for entry in own if ids.get(entry.version, entry.id) != entry.id}
-        if replaced:  # by what another process knew, which went on from another primary
+        if replaced:  # by the changes of a process that went on from another primary
             self._journal.forget(log)
         log.see(LogPosition(plan.version, ids.get(plan.version, b"")), found.history, log.expires_at)
         if plan.missing and self._repair.max_changes:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from redis import exceptions as redis_errors
 
 from agents_redis_ha._commands import Confirmation, Status, append, pop
 from agents_redis_ha._telemetry import counters
-from agents_redis_ha.errors import HistoryLostError
-from tests.support.fakes import SPEC, FakeServer
+from agents_redis_ha.errors import HistoryLostError, PermissionDeniedError
+from tests.support.fakes import SPEC, FakeServer, failed
 from tests.support.recovery import Process, an_id, entry, found, snapshot
 
 APPLIED, LOG_MISMATCH = Status.APPLIED, Status.LOG_MISMATCH
@@ -37,6 +39,35 @@ async def test_late_appends_are_put_at_the_end_under_their_own_ids_once_the_fenc
     assert [made.head[0] for made in server.sent("append")[4:]] == [an_id(2), an_id(3), an_id(4)]
     assert counters()["changes_restored"] == before["changes_restored"] + 2
     assert counters()["changes_lost"] == before["changes_lost"]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_late_appends_are_said_to_be_lost_where_the_fence_cannot_be_lifted(cancelled: bool) -> None:
+    server = diverged([[APPLIED, 3, b"another-changes2"]])
+    asked = asyncio.Event()
+
+    async def restore(_: Any) -> Any:
+        asked.set()
+        if cancelled:
+            await asyncio.Event().wait()
+        return failed(redis_errors.NoPermissionError("no"), sent=True)
+
+    server.scripts["restore"] = [restore]
+    process = Process(server, on_divergence="append")
+    for version in (1, 2, 3):
+        await process.append(b"%d" % version, id_=an_id(version))
+    server.becomes_another()
+    before = counters()["changes_lost"]
+    reading = asyncio.create_task(process.append(b"4", id_=an_id(4)))
+    await asked.wait()
+    if cancelled:
+        reading.cancel()
+    with pytest.raises((asyncio.CancelledError, PermissionDeniedError)):
+        await reading
+    assert (process.log.lost, counters()["changes_lost"]) == ((2, 3), before + 2)
+    with pytest.raises(HistoryLostError) as caught:
+        await process.append(b"5", id_=an_id(5))
+    assert caught.value.versions == (2, 3)
 
 
 async def test_a_late_append_is_confirmed_by_the_primary_alone() -> None:
