@@ -49,7 +49,7 @@ class StandaloneLocator:
             error.permanent = await self._permanent(error)
             raise
         self._answered = True
-        if self._was_read_only and request.command.changes:  # a replica answers reads too
+        if self._was_read_only:  # a replica refuses what reads, too (prelude.lua)
             self._was_read_only = False
             self.failovers.append(self._node.name)
         return reply
@@ -58,7 +58,7 @@ class StandaloneLocator:
         if isinstance(error.cause, MovedError):
             return WrongTopologyError
         if classify(error.cause, sent=error.sent).reason == READ_ONLY:
-            # Once it answered, a failover behind the endpoint is under way: its name will lead elsewhere.
+            # If it answered before, a failover behind the endpoint is under way: its name will lead elsewhere.
             if not self._answered:
                 return NotPrimaryError
             self._was_read_only = True
