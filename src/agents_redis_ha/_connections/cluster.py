@@ -24,7 +24,7 @@ from ..errors import OperationError, WrongTopologyError
 from . import factory
 from .diagnosis import permanent_cause
 from .failover_monitor import FailoverMonitor
-from .failures import AttemptError, NoPrimaryError, TakenOverError, classify
+from .failures import AttemptError, NoPrimaryError, TakenOverError, classify, tls_error
 from .locator import SingleFlight, ask_all, is_majority
 from .node import Node
 from .request import Request
@@ -98,6 +98,7 @@ class ClusterLocator:
                 return await self.monitor.send(request, node, asking=asking)
             except AttemptError as error:
                 cause = error.cause
+                request.sent = request.sent and not _was_redirected(cause)
                 if isinstance(cause, redis_errors.MovedError):
                     node, asking = self._moved(cause, node), False
                 elif isinstance(cause, redis_errors.AskError):
@@ -118,11 +119,12 @@ class ClusterLocator:
         keys = request.command.spec.keys
         try:
             answers = await source.call(*(("EXISTS", key) for key in (keys.items, keys.meta, keys.ops)))
-        except AttemptError as error:  # what was sent is the question only
-            raise AttemptError(error.cause, node=source.name, sent=False) from error
+        except AttemptError as error:  # what was sent is the question only; a broken connection is no failed handshake
+            cause = redis_errors.ConnectionError(str(error)) if tls_error(error.cause) else error.cause
+            raise AttemptError(cause, node=source.name, sent=False) from error
         if not all(isinstance(answer, redis_errors.AskError) for answer in answers):
-            cause = redis_errors.TryAgainError("the session is being moved to another node")
-            raise AttemptError(cause, node=target.name, sent=False)
+            moving = redis_errors.TryAgainError("the session is being moved to another node")
+            raise AttemptError(moving, node=target.name, sent=False)
         return await self.monitor.send(request, target, asking=True, only_first_key=True)
 
     def suspect(self, error: AttemptError) -> None:
@@ -259,6 +261,11 @@ class ClusterLocator:
         await self.monitor.aclose()
         await self._refresh.aclose()
         await asyncio.gather(*(node.aclose() for node in self._nodes.values()))
+
+
+def _was_redirected(cause: BaseException) -> bool:
+    """Whether a node refused a request before it ran, and another one or another attempt is to be asked."""
+    return isinstance(cause, (redis_errors.MovedError, redis_errors.AskError, redis_errors.TryAgainError))
 
 
 def _address(error: redis_errors.AskError, told_by: Node) -> Address:

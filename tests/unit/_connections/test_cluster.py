@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from typing import Any
 
@@ -13,7 +14,7 @@ from agents_redis_ha import Address, HAConfig
 from agents_redis_ha._commands import Reply
 from agents_redis_ha._connections import cluster as cluster_module
 from agents_redis_ha._connections.cluster import ClusterLocator, _Map
-from agents_redis_ha._connections.failures import AttemptError, NoPrimaryError, TakenOverError
+from agents_redis_ha._connections.failures import AttemptError, NoPrimaryError, TakenOverError, classify
 from agents_redis_ha.errors import AuthenticationFailedError, TLSError, WrongTopologyError
 from tests.support.fake_nodes import LOST, FakeClient, FakePool, Written, command
 from tests.support.fakes import SPEC, failed, request
@@ -266,6 +267,33 @@ async def test_a_source_that_fails_while_it_is_asked_for_the_session_has_not_app
     cluster.replies = {MINE: [ask("h:3"), LOST], "h:3": [redis_errors.TryAgainError("x")]}
     error = await cluster.failure()
     assert (error.cause, error.node, error.sent) == (LOST, MINE, False)
+
+
+async def test_a_request_that_is_cut_off_while_its_session_is_searched_for_has_not_been_sent(cluster: Cluster) -> None:
+    asked = asyncio.Event()
+    never = asyncio.get_running_loop().create_future()
+
+    async def silence() -> Any:
+        asked.set()
+        return await never
+
+    cluster.replies = {MINE: [ask("h:3"), silence()], "h:3": [redis_errors.TryAgainError("x")]}
+    sent = request(command())
+    attempt = asyncio.ensure_future(cluster.locator.attempt(sent))
+    await asked.wait()
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert not sent.sent
+
+
+async def test_a_tls_connection_that_breaks_while_the_session_is_searched_for_is_tried_again(cluster: Cluster) -> None:
+    broken = redis_errors.ConnectionError("broken")
+    broken.__cause__ = ssl.SSLError("decryption failed")
+    cluster.replies = {MINE: [ask("h:3"), broken], "h:3": [redis_errors.TryAgainError("x")]}
+    error = await cluster.failure()
+    assert classify(error.cause, sent=error.sent).retry
+    assert not classify(error.cause, sent=error.sent).may_have_applied
 
 
 async def test_a_node_that_cannot_run_several_keys_without_asking_is_an_ordinary_failure(cluster: Cluster) -> None:
