@@ -105,27 +105,27 @@ class Operation:
         self._degrade = degrade
         self._may_have_applied = self._applied = False
         self._request: Request
-        self._failed: AttemptError | None = None
-        self._last: AttemptError | None = None
-        self._seen: AttemptError  # as it was, even if what came before tells more
+        self._first: AttemptError | None = None
+        self._telling: AttemptError | None = None
+        self._latest: AttemptError  # as it was, even if what came before tells more
 
-    async def run(self, command: Command[Any], log: Positioned) -> Reply:
+    async def run(self, command: Command[Any], known: Positioned) -> Reply:
         """Return the reply to a command, which is sent again under the same id when it has to be.
 
         Args:
             command: What to send.
-            log: Where the log position is read that goes along, anew for each attempt.
+            known: Where the log position is read that goes along, anew for each attempt.
 
         Raises:
             OperationError: It failed for good; `outcome` says whether the change may be there.
         """
-        self._request = Request(command, log, self.span.request_sent)
-        self._failed = self._last = None
+        self._request = Request(command, known, self.span.request_sent)
+        self._first = self._telling = None
         try:
             try:
                 return await self._attempt()
             except AttemptError as error:
-                self._failed = error
+                self._first = error
             # Only now: tenacity's loop costs 15 to 20 µs, a fifth of an append, which no undisturbed operation pays.
             reply: Reply = await self._executor.loop(self)(self._again)
             return reply
@@ -158,26 +158,26 @@ class Operation:
             self.span.answered(reply.history.node)
             self._applied = False  # the reply tells of the change, not what came before it
             return reply
-        raise self._judged(failed)
+        raise self._failure_that_counts(failed)
 
     async def _again(self) -> Reply:
         """Try once, or at the first call report the failure that came before the loop."""
-        if self._failed is not None:
-            error, self._failed = self._failed, None
+        if self._first is not None:
+            error, self._first = self._first, None
             raise error
         return await self._attempt()
 
-    def _judged(self, error: AttemptError) -> AttemptError:
+    def _failure_that_counts(self, error: AttemptError) -> AttemptError:
         """Note a failed attempt; return the failure that counts.
 
         Raises:
             OperationError: Another attempt cannot help.
         """
-        self._seen = error
-        if isinstance(error.cause, _CutOffError) and self._last is not None:
+        self._latest = error
+        if isinstance(error.cause, _CutOffError) and self._telling is not None:
             # What came before tells more, if this one had only waited: for a node, or again for replicas.
-            error = error if error.sent and not isinstance(self._last.cause, ShortfallError) else self._last
-        self._last = error
+            error = error if error.sent and not isinstance(self._telling.cause, ShortfallError) else self._telling
+        self._telling = error
         failure = classify(error.cause, sent=error.sent)
         self._applied = error.applied
         shortfall = error.cause if isinstance(error.cause, ShortfallError) else None
@@ -216,7 +216,7 @@ class Operation:
         raise self.error(kind, _reason(error)) from _chained(error)
 
     def _show_failed(self, wait_seconds: float | None = None) -> None:
-        error = self._seen
+        error = self._latest
         reason = classify(error.cause, sent=error.sent).reason
         failed = FailedAttempt(type(error.cause).__name__, _reason(error), reason, error.node, wait_seconds)
         self.span.failed(failed)

@@ -77,7 +77,7 @@ class FakeLocator:
     async def attempt(self, request: Request) -> Reply:
         self.attempts += 1
         self.requests.append(request)
-        self.positions.append(request.log.position)
+        self.positions.append(request.known.position)
         found = await self.reply_to(request)
         if getattr(found, "sent", True):
             request.on_sent(getattr(found, "node", None) or NODE)
@@ -89,7 +89,7 @@ class FakeLocator:
             return found
         history = ReplicationHistory(NODE, self.replication_id)
         trailing = [I_AM for each in request.command.trailing if each == REPLICATION_INFO]
-        return Reply(found, trailing, history, request.log.position)
+        return Reply(found, trailing, history, request.known.position)
 
     async def reply_to(self, request: Request) -> Any:
         """Return the next of the replies."""

@@ -59,7 +59,7 @@ class LogPosition(NamedTuple):
 
     @property
     def position(self) -> LogPosition:
-        """The position itself: it serves where a log would that moves on."""
+        """The position itself: a fixed position can stand where a log is expected."""
         return self
 
 

@@ -277,7 +277,7 @@ def restore(
 ) -> Command[bool]:
     """Put lost changes back, and lift the write fence; False without a change if the session has another position.
 
-    It waits for replicas once, whatever they answer: a shortfall must not count as one of the user's operation.
+    It waits for replicas once, whatever they answer: its shortfall must not count as one of the user's operation.
 
     Args:
         spec: The session.

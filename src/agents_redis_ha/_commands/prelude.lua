@@ -79,8 +79,8 @@ local function state(length)
     low_watermark = m[3], low_watermark_at = tonumber(m[4]), created = m[5],
     fence = tonumber(m[6]), abandoned_at = m[7],
   }
-  s.known = s.version ~= nil
-  if not s.known then
+  s.has_version = s.version ~= nil
+  if not s.has_version then
     s.version = tonumber(redis.call('ZREVRANGE', ops, 0, 0, 'WITHSCORES')[2]) or 0
   end
   s.length = length or redis.call('LLEN', items)
@@ -102,7 +102,7 @@ local function raise_fence(s, version, retention)
     redis.call('HSET', meta, 'fence', version)
   end
   redis.call('HSETNX', meta, 'fenced_at', s.now)
-  if not s.known then
+  if not s.has_version then
     redis.call('PEXPIRE', meta, retention)
   end
 end

@@ -12,7 +12,7 @@ if s.version ~= KNOWN or change_at(s.version) ~= KNOWN_ID then
 end
 local version, members = tonumber(ARGV[8]), tonumber(ARGV[13])
 local first = 14 + 2 * members
-local handled = s.fence and hints() or {}
+local left = s.fence and hints() or {}  -- read before the first write
 if version > s.version then
   local from, to = tonumber(ARGV[10]), tonumber(ARGV[11])
   rewrite(s.length, from, to, first)
@@ -37,8 +37,8 @@ if version > s.version then
   end
 end
 if s.fence and s.fence <= tonumber(ARGV[7]) then
-  for i = 1, #handled, 2 do
-    redis.call('HDEL', meta, handled[i])
+  for i = 1, #left, 2 do
+    redis.call('HDEL', meta, left[i])
   end
   redis.call('HDEL', meta, 'fence', 'fenced_at')
 end

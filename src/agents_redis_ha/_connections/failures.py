@@ -184,7 +184,7 @@ def classify(cause: BaseException, *, sent: bool) -> FailureClass:
         return FailureClass(True, True, True, "connection") if sent else _permanent("tls", TLSError)
     found = _by_message(cause) if isinstance(cause, redis_errors.RedisError) else None
     if found is None:
-        found = next((v for kind, v in BY_TYPE if isinstance(cause, kind)), None)
+        found = next((each for kind, each in BY_TYPE if isinstance(cause, kind)), None)
     if found is None:
         # An error reply comes before the execution, unless a script names itself in it: it may have got half way.
         half_way = not isinstance(cause, redis_errors.ResponseError) or "user_script" in str(cause)

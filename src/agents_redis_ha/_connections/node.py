@@ -97,7 +97,7 @@ class Node:
         command, with_source = request.command, False
         key_count = 1 if only_first_key else command.key_count
         while True:
-            position = request.log.position
+            position = request.known.position
             commands = command.on_wire(position, key_count=key_count, with_source=with_source)
             if asking:  # it holds for one command
                 commands = [part for each in commands for part in (("ASKING",), each)]
@@ -116,16 +116,16 @@ class Node:
 
     def _reply(self, command: Command[Any], replies: list[Any], position: LogPosition) -> Reply:
         value, *trailing = replies
-        confirmed = trailing.pop() if command.confirmation is not None else None
-        for reply in (value,) if command.allow_trailing_errors else (value, *trailing):
-            if isinstance(reply, ResponseError):
-                raise AttemptError(reply, node=self.name, sent=True) from reply
+        answer = trailing.pop() if command.confirmation is not None else None
+        for each in (value,) if command.allow_trailing_errors else (value, *trailing):
+            if isinstance(each, ResponseError):
+                raise AttemptError(each, node=self.name, sent=True) from each
         if REPLICATION_INFO in command.trailing:
             self._learn(trailing[command.trailing.index(REPLICATION_INFO)])
-        found = Reply(value, trailing, ReplicationHistory(self.name, self.replication_id), position)
+        reply = Reply(value, trailing, ReplicationHistory(self.name, self.replication_id), position)
         if command.confirmation is not None:
-            self._check_confirmed(command.confirmation, found, confirmed)
-        return found
+            self._check_confirmed(command.confirmation, reply, answer)
+        return reply
 
     def _check_confirmed(self, confirmation: Confirmation, reply: Reply, answer: Any) -> None:
         if reply.value[0] not in (Status.APPLIED, Status.REPEAT):

@@ -17,12 +17,12 @@ class Request:
 
     Attributes:
         command: What is sent.
-        log: Where the log position is read that goes along, anew for each attempt.
+        known: Where the log position is read that goes along, anew for each attempt.
         on_sent: Called with the node's name each time that the command has left.
         sent: Whether it may have reached a server since this was last set to False.
     """
 
     command: Command[Any]
-    log: Positioned
+    known: Positioned
     on_sent: Callable[[str], None]
     sent: bool = False

@@ -62,7 +62,8 @@ def check_client(client: object) -> None:
 def _adopt_sentinel(pool: SentinelConnectionPool, config: HAConfig) -> tuple[HAConfig, Locator]:
     clients: list[Redis] = pool.sentinel_manager.sentinels
     addresses = [_address(c.connection_pool.connection_kwargs) for c in clients]
-    settings = (config.sentinel or SentinelConfig()).replace(tls=_tls(clients[0].connection_pool.connection_class))
+    tls = _tls(clients[0].connection_pool.connection_class) if clients else None
+    settings = (config.sentinel or SentinelConfig()).replace(tls=tls)
     config = config.replace(
         topology="sentinel",
         nodes=addresses,

@@ -159,7 +159,7 @@ def hint_name(fragment: HistoryFragment) -> str:
 
     Two processes know different things up to the same version: one its own change, the other what it has read.
     """
-    return f"{fragment.version}:{'change' if isinstance(fragment, LogEntry) else 'reading'}"
+    return f"{fragment.version}:{'entry' if isinstance(fragment, LogEntry) else 'snapshot'}"
 
 
 def pack(fragment: HistoryFragment) -> bytes:

@@ -221,13 +221,13 @@ class RedisHASession:
         if self._closed:
             raise ClosedError("the session was closed")
 
-    async def _execute(self, command: Command[_Result], *, report_loss: bool = True) -> _Result:
+    async def _execute(self, command: Command[_Result], *, again: bool = False) -> _Result:
         """Execute a command under a span, with retries; a change to its end, also when the caller is cancelled.
 
         A cancelled change is sent again, the same command under the same id, by a task that is not cancelled, also if
         the session was closed meanwhile. Only then is a task of its own paid for.
         """
-        if report_loss:  # the first time
+        if not again:
             self._check_open()
         recovery = self._source()
         executor, spec = recovery.executor, self._spec
@@ -235,11 +235,11 @@ class RedisHASession:
         span = OperationSpan(command.name, topology, spec.session_id, spec.show_id, command.batch_size)
         operation = executor.begin(span, changes=command.changes, degrade=self._degrade)
         try:
-            result = await recovery.execute(operation, command, report_loss=report_loss)
+            result = await recovery.execute(operation, command, report_loss=not again)
         except BaseException as error:
             span.finish(error)
-            if isinstance(error, asyncio.CancelledError) and command.changes and report_loss:
-                await run_shielded(self._execute(command, report_loss=False))
+            if isinstance(error, asyncio.CancelledError) and command.changes and not again:
+                await run_shielded(self._execute(command, again=True))
             raise
         if isinstance(result, Change) and result.status is Status.REPEAT:
             span.repeated()

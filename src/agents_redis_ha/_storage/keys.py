@@ -69,7 +69,7 @@ def acl_rule(prefix: str, *, fsync: bool = False) -> tuple[str, ...]:
     """
     scripts = ("eval", "evalsha", "asking", "cluster|slots", "cluster|info", "role", "info", "select", "wait")
     lists = ("rpush", "lrange", "lindex", "llen", "lset", "lrem", "ltrim", "rpop")
-    hashes = ("hmget", "hgetall", "hkeys", "hset", "hsetnx", "hdel")
+    hashes = ("hmget", "hgetall", "hset", "hsetnx", "hdel")
     sorted_sets = ("zadd", "zscore", "zrevrange", "zrangebyscore", "zrevrangebyscore", "zremrangebyscore")
     keys = ("del", "exists", "pexpire", "persist", "pttl", "time")
     names = (*scripts, *(("waitaof",) if fsync else ()), *lists, *hashes, *sorted_sets, *keys)

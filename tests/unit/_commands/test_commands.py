@@ -124,7 +124,7 @@ def test_where_nothing_was_changed_there_is_no_entry(status: Status) -> None:
 
 
 DESCRIBED = [3, 4000, b"1700000000000", b"1700000000001", b"7", b"2", b"", [ID + b"popped", b"7", ID, b"7"]]
-STATE = [7, 2, 3, b"9", 1500, [ID + b"popped", b"7", ID, b"7"], [b"hint:8:change", b"packed"]]
+STATE = [7, 2, 3, b"9", 1500, [ID + b"popped", b"7", ID, b"7"], [b"hint:8:entry", b"packed"]]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ STATE = [7, 2, 3, b"9", 1500, [ID + b"popped", b"7", ID, b"7"], [b"hint:8:change
         (lambda: pop(SPEC), [APPLIED, 5, OTHER, b"popped"], []),
         (lambda: info(SPEC), DESCRIBED, []),
         (lambda: read(SPEC, 0), [DESCRIBED, 2, [b"{}", b"{}"]], []),
-        (lambda: inspect(SPEC, {"8:change": b"packed"}), STATE, [b"info"]),
+        (lambda: inspect(SPEC, {"8:entry": b"packed"}), STATE, [b"info"]),
     ],
 )
 def test_reading_a_reply_changes_neither_the_command_nor_the_reply(
@@ -220,9 +220,9 @@ def test_with_hiredis_the_elements_are_read_behind_a_description(
 
 
 def test_an_inspect_leaves_hints_and_asks_for_the_replication_id_behind_it() -> None:
-    command = inspect(SPEC, {"8:change": b"packed", "9:reading": b"more"})
+    command = inspect(SPEC, {"8:entry": b"packed", "9:snapshot": b"more"})
     assert (command.name, command.script.name, command.head) == ("inspect", "inspect", ())
-    assert command.arguments == (120_000, 4096, "8:change", b"packed", "9:reading", b"more")
+    assert command.arguments == (120_000, 4096, "8:entry", b"packed", "9:snapshot", b"more")
     assert (command.trailing, command.allow_trailing_errors) == ((REPLICATION_INFO,), True)  # a user may not ask INFO
     assert (command.changes, command.confirmation) == (False, None)
 

@@ -336,7 +336,7 @@ def running(locator: FakeLocator) -> tuple[Executor, asyncio.Future[Any]]:
     retry = RetryConfig(deadline_seconds=60, initial_backoff_seconds=LONG, max_backoff_seconds=LONG)
     executor = Executor(HAConfig(nodes=["h"], retry=retry), locator)
     operation = executor.begin(OperationSpan("append", "sentinel", "id", "hashed"), changes=True)
-    return executor, asyncio.ensure_future(operation.run(command(), request().log))
+    return executor, asyncio.ensure_future(operation.run(command(), request().known))
 
 
 @pytest.fixture

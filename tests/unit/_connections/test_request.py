@@ -14,7 +14,7 @@ def test_a_request_was_not_sent_before_its_first_attempt() -> None:
 
 
 def test_a_position_that_stays_serves_in_place_of_a_log() -> None:
-    assert Request(command(), LogPosition(4, b"id"), lambda node: None).log.position == (4, b"id")
+    assert Request(command(), LogPosition(4, b"id"), lambda node: None).known.position == (4, b"id")
 
 
 def test_an_attempt_leaves_nothing_else_on_a_request() -> None:

@@ -60,7 +60,7 @@ async def test_what_another_process_may_know_is_waited_for_and_what_is_known_her
     await process.append(b"three", id_=an_id(3))
     server.becomes_another()
     await process.info()
-    assert [inspected.arguments[2:] for inspected in server.sent("inspect")] == [(), ("3:change", pack(THREE)), ()]
+    assert [inspected.arguments[2:] for inspected in server.sent("inspect")] == [(), ("3:entry", pack(THREE)), ()]
     # The first look asks what is there, and fences nothing; the others say what is missed.
     assert server.positions[3:6] == [NO_POSITION, (3, an_id(3)), (3, an_id(3))]
     (restored,) = server.sent("restore")
@@ -86,7 +86,7 @@ async def test_hints_that_a_server_lost_are_left_again() -> None:
     server.becomes_another()
     await process.info()
     left = [inspected.arguments[2:] for inspected in server.sent("inspect")]
-    assert left == [(), ("3:change", pack(THREE)), (), ("3:change", pack(THREE)), ()]
+    assert left == [(), ("3:entry", pack(THREE)), (), ("3:entry", pack(THREE)), ()]
 
 
 def loss() -> FakeServer:

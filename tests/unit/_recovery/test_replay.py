@@ -330,5 +330,5 @@ def test_a_drawn_id_is_never_taken_for_a_noop_and_two_noops_differ() -> None:
 
 def test_a_change_and_a_snapshot_of_one_version_are_hints_of_their_own() -> None:
     made = history([ListEdit(push=(b"a",))])
-    assert hint_name(made.entries[0]) == "1:change"
-    assert hint_name(made.snapshot_at(1, 9)) == "1:reading"
+    assert hint_name(made.entries[0]) == "1:entry"
+    assert hint_name(made.snapshot_at(1, 9)) == "1:snapshot"
