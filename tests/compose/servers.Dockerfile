@@ -9,6 +9,7 @@ ENV PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1
 WORKDIR /project
 # What the tests need comes first, in a layer that all servers share and that outlives a change of the code.
 COPY pyproject.toml ./
+COPY src/agents_redis_ha/_version.py src/agents_redis_ha/
 RUN touch README.md LICENSE \
   && python3 -m pip install --no-cache-dir --quiet --disable-pip-version-check '.[test]'
 
