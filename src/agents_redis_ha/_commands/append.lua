@@ -2,13 +2,9 @@
 --
 -- ARGV[7] the version that the session must have, '' = any; ARGV[8…] the items, one JSON object each.
 -- Returns {APPLIED, …}, {REPEAT, …}, {LOG_MISMATCH, …} or {CONFLICT, version}: see the prelude.
-local s, reply = begin(0)
+local s, reply = begin_at_expected_version(0)
 if reply then
   return reply
-end
-local expected = tonumber(ARGV[7])
-if expected and expected ~= s.version then
-  return {CONFLICT, s.version}
 end
 s.length = push(8) - (#ARGV - 7)  -- before it
 expire(TTL, items)

@@ -153,6 +153,16 @@ local function begin(length)
   return s
 end
 
+-- Begins a change that is made only if the session has the version ARGV[7], '' = any.
+local function begin_at_expected_version(length)
+  local s, reply = begin(length)
+  local expected = tonumber(ARGV[7])
+  if s and expected and expected ~= s.version then
+    return nil, {CONFLICT, s.version}
+  end
+  return s, reply
+end
+
 -- Notes a change: the next version, the id that made it, and the times. Ids are dropped once they are RETENTION ms old
 -- at least: a low watermark remembers a version and when it was reached, so that no id needs a time of its own.
 -- Returns what the script returns.

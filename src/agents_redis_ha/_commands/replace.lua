@@ -4,13 +4,9 @@
 -- ARGV[8] and ARGV[9] the elements to keep: from the first index (from 0) to before the second;
 -- ARGV[10…] the items to put behind them.
 -- Returns {APPLIED, …}, {REPEAT, …}, {LOG_MISMATCH, …} or {CONFLICT, version}: see the prelude.
-local s, reply = begin()
+local s, reply = begin_at_expected_version()
 if reply then
   return reply
-end
-local expected = tonumber(ARGV[7])
-if expected and expected ~= s.version then
-  return {CONFLICT, s.version}
 end
 rewrite(s.length, tonumber(ARGV[8]), tonumber(ARGV[9]), 10)
 s.generation = s.generation + 1

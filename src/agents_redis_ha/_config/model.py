@@ -30,17 +30,7 @@ from .parts import (
 )
 from .urls import parse_environment, parse_url
 
-__all__ = [
-    "Address",
-    "DurabilityConfig",
-    "HAConfig",
-    "PoolConfig",
-    "RepairConfig",
-    "RetryConfig",
-    "SentinelConfig",
-    "TLSConfig",
-    "Topology",
-]
+__all__ = ["HAConfig", "Topology"]
 
 Topology = Literal["standalone", "sentinel", "cluster"]
 
