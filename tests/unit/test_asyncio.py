@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agents_redis_ha._asyncio import retrieve_exception, run_shielded, timeout_at
+from tests.support.turns import eventually
 from tests.support.virtual_time import in_virtual_time
-from tests.support.waiting import wait_until
 
 
 class Work:
@@ -33,7 +33,7 @@ class Work:
 async def test_a_shielded_operation_ends_however_often_its_waiter_is_cancelled(cancellations: int) -> None:
     work = Work()
     waiter = asyncio.ensure_future(run_shielded(work()))
-    await wait_until(lambda: work.begun, "the operation has begun")
+    await eventually(lambda: work.begun, "the operation has begun")
     for _ in range(cancellations):
         waiter.cancel()
         for _ in range(5):
@@ -58,7 +58,7 @@ async def test_a_waiter_that_is_cancelled_before_it_waits_sees_the_operation_thr
     waiting = asyncio.ensure_future(caller())
     await asyncio.sleep(0)
     waiting.cancel()
-    await wait_until(lambda: work.begun, "the operation has begun")
+    await eventually(lambda: work.begun, "the operation has begun")
     work.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -10,7 +10,7 @@ from redis.exceptions import NoPermissionError
 from agents_redis_ha._commands import LogPosition, ReplicationHistory, Status, append
 from tests.support.fakes import NODE, FakeServer, described, failed
 from tests.support.recovery import Process, an_id, found, spec
-from tests.support.waiting import wait_until
+from tests.support.turns import eventually
 
 APPLIED, LOG_MISMATCH = Status.APPLIED, Status.LOG_MISMATCH
 
@@ -49,7 +49,7 @@ async def test_closing_ends_the_look_at_the_other_sessions() -> None:
     process.coordinator._journal.log(other).see(LogPosition(1, an_id(1)), ReplicationHistory(NODE, "0d"), None)
     process.log.see(LogPosition(1, an_id(1)), ReplicationHistory(NODE, "0d"), None)
     await process.info()
-    await wait_until(lambda: server.asked == ["info", "inspect"], "the other session is looked at")
+    await eventually(lambda: server.asked == ["info", "inspect"], "the other session is looked at")
     await process.coordinator.aclose()
     assert (server.closed, server.asked) == (1, ["info", "inspect"])
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -16,8 +16,8 @@ from agents_redis_ha._connections import Request
 from agents_redis_ha._recovery import RecoveryCoordinator
 from tests.support.fakes import FakeServer, described, failed
 from tests.support.sessions import session
+from tests.support.turns import eventually
 from tests.support.virtual_time import in_virtual_time
-from tests.support.waiting import wait_until
 
 APPLIED, REPEAT = Status.APPLIED, Status.REPEAT
 ITEM: Any = {"n": 1}
@@ -42,7 +42,7 @@ class Gate:
 async def cancel_at(gate: Gate, call: Awaitable[Any]) -> asyncio.Future[Any]:
     """Return the task of a call that was cancelled while it waited for its reply."""
     task = asyncio.ensure_future(call)
-    await wait_until(lambda: gate.reached, "the request has left")
+    await eventually(lambda: gate.reached, "the request has left")
     task.cancel()
     return task
 
@@ -74,7 +74,7 @@ async def test_a_second_cancellation_does_not_stop_it(cancellations: int) -> Non
     never, late = Gate(None), Gate([REPEAT, 1, b""])
     server = FakeServer(append=[never, late])
     task = await cancel_at(never, session(server).add_items([ITEM]))
-    await wait_until(lambda: late.reached, "the change is sent again")
+    await eventually(lambda: late.reached, "the change is sent again")
     for _ in range(cancellations):
         task.cancel()
         for _ in range(5):
@@ -127,7 +127,7 @@ async def test_a_loss_is_not_told_to_a_cancelled_caller_and_told_to_the_next(mon
     server = FakeServer(append=[never, [APPLIED, 1, b""]], info=[described(1, 1)])
     found = session(server)
     task = asyncio.ensure_future(found.add_items([ITEM]))
-    await wait_until(lambda: never.reached, "the request has left")
+    await eventually(lambda: never.reached, "the request has left")
     (log,) = found._source()._journal
     log.lost = (4,)  # another task finds it out meanwhile
     task.cancel()
@@ -155,7 +155,7 @@ async def test_a_session_that_is_closed_meanwhile_sees_its_change_through() -> N
     server = FakeServer(append=[never, [APPLIED, 1, b""]])
     found = session(server)
     task = asyncio.ensure_future(found.add_items([ITEM]))
-    await wait_until(lambda: never.reached, "the request has left")
+    await eventually(lambda: never.reached, "the request has left")
     await found.close()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

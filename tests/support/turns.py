@@ -1,4 +1,4 @@
-"""Waiting for what a test needs, in place of a sleep."""
+"""Waiting within an event loop, whose time may be virtual; `lab.wait_until` waits in a thread of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-async def wait_until(condition: Callable[[], object], what: str, timeout_seconds: float = 20.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, timeout_seconds: float = 20.0) -> None:
     """Return as soon as a condition holds.
 
     Raises:
