@@ -39,6 +39,7 @@ class Relay(ABC):
         self._server = server
         self._tls, self._upstream_tls = tls, upstream_tls
         self._writers: list[asyncio.StreamWriter] = []
+        self._sockets = [connection]
         self._task: asyncio.Task[None] | None = None
         self._torn = False
 
@@ -71,13 +72,13 @@ class Relay(ABC):
         """Connect to the server and run the two pumps, each from one reader to one writer, until either ends."""
         from_client, to_client = client
         from_server, to_server = await asyncio.open_connection(*self._server, ssl=self._upstream_tls)
-        self._writers.append(to_server)
+        self._keep(to_server)
         await _until_one_ends(requests(from_client, to_server), replies(from_server, to_client))
 
     async def _run(self) -> None:
         try:
             client = await open_accepted(self._connection, self._tls)
-            self._writers.append(client[1])
+            self._keep(client[1])
             await self._serve(client)
             # Closed, not aborted: what was written is still delivered, so a request that has been
             # forwarded is executed.
@@ -91,12 +92,16 @@ class Relay(ABC):
         finally:
             self._reset()
 
+    def _keep(self, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        # Now: a TLS transport that was closed twice, by its peer and here, cannot be asked later (sslproto.py, 3.11).
+        if connection := writer.get_extra_info("socket"):
+            self._sockets.append(connection)
+
     def _reset(self) -> None:
-        linger_not(self._connection)  # while there is no writer for it yet
+        for connection in self._sockets:
+            linger_not(connection)
         for writer in self._writers:
-            connection: socket.socket | None = writer.get_extra_info("socket")
-            if connection is not None:
-                linger_not(connection)
             writer.transport.abort()
 
     def _passes(self) -> bool:

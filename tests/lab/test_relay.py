@@ -46,7 +46,8 @@ class Sink:
         pass
 
     def get_extra_info(self, _: str) -> None:
-        return None
+        if self.closed:  # as a TLS transport of Python 3.11 that was closed twice
+            raise AttributeError("'NoneType' object has no attribute '_get_extra_info'")
 
 
 class Ends:
@@ -80,6 +81,18 @@ def exchange(ends: Ends, faults: Faults, healed: asyncio.Event) -> Exchange:
     return Exchange(
         socket.socket(), ("", 0), tls=None, upstream_tls=None, faults=faults, traffic=Traffic(), healed=lambda: healed
     )
+
+
+async def test_a_connection_that_both_sides_have_closed_can_be_aborted(ends: Ends) -> None:
+    relay = exchange(ends, Faults(), asyncio.Event())
+    task = relay.start()
+    await turns(ENOUGH_TURNS)
+    for reader, sink in zip(ends.readers, ends.sinks, strict=True):
+        sink.close()
+        reader.feed_eof()
+    await turns(ENOUGH_TURNS)
+    relay.abort()
+    assert (task.done(), task.exception()) == (True, None)
 
 
 async def turns(number: int) -> None:
