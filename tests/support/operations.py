@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from redis import exceptions as redis_errors
 
 from agents_redis_ha import HAConfig, RetryConfig
 from agents_redis_ha._commands import NO_POSITION, append
@@ -13,11 +14,15 @@ from agents_redis_ha._connections import Request
 from agents_redis_ha._retry import Executor, Operation
 from agents_redis_ha._telemetry import OperationSpan
 from agents_redis_ha.errors import OperationError
-
-from .fakes import SPEC, FakeLocator
+from tests.support.fakes import SPEC, FakeLocator
 
 QUICK = RetryConfig(deadline_seconds=0.08, initial_backoff_seconds=0.001, max_backoff_seconds=0.005)
 PATIENT = RetryConfig(deadline_seconds=20, initial_backoff_seconds=0.0001, max_backoff_seconds=0.0002)
+
+# What an attempt may fail with: lost on its way, refused for now, refused for good.
+LOST = redis_errors.ConnectionError("reset")
+BUSY = redis_errors.ResponseError("BUSY Redis is busy")
+NO_PERMISSION = redis_errors.NoPermissionError("no")
 
 COMMAND = append(SPEC, [b"{}"])
 

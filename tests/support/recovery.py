@@ -21,8 +21,7 @@ from agents_redis_ha._recovery.journal import Journal, SessionLog, Snapshot
 from agents_redis_ha._recovery.replay import HistoryFragment, hint_name, pack
 from agents_redis_ha._retry import Executor, Operation
 from agents_redis_ha._telemetry import OperationSpan
-
-from .fakes import SPEC, FakeServer
+from tests.support.fakes import SPEC, FakeServer
 
 PATIENT = RetryConfig(deadline_seconds=50, initial_backoff_seconds=0.001, max_backoff_seconds=0.002)
 

@@ -7,9 +7,8 @@ from typing import Any
 from agents_redis_ha import HAConfig, RedisHASession
 from agents_redis_ha._recovery import RecoveryCoordinator
 from agents_redis_ha._retry import Executor
-
-from .fakes import FakeLocator
-from .recovery import PATIENT
+from tests.support.fakes import FakeLocator
+from tests.support.recovery import PATIENT
 
 
 def config(**fields: Any) -> HAConfig:

@@ -26,13 +26,23 @@ from agents_redis_ha.errors import (
     WrongTopologyError,
 )
 from tests.support.fakes import SPEC, FakeLocator, FakeMonitor, failed
-from tests.support.operations import COMMAND, PATIENT, QUICK, begin, executor, failure, hang, operation_span, run
+from tests.support.operations import (
+    BUSY,
+    COMMAND,
+    LOST,
+    NO_PERMISSION,
+    PATIENT,
+    QUICK,
+    begin,
+    executor,
+    failure,
+    hang,
+    operation_span,
+    run,
+)
 from tests.support.virtual_time import in_virtual_time
 
 REFUSED = redis_errors.BusyLoadingError("loading")
-LOST = redis_errors.ConnectionError("reset")
-BUSY = redis_errors.ResponseError("BUSY Redis is busy")
-NO_PERMISSION = redis_errors.NoPermissionError("no")
 
 
 async def test_a_first_success_is_one_attempt_without_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,12 +21,22 @@ from agents_redis_ha.errors import (
     UnconfirmedError,
 )
 from tests.support.fakes import FakeLocator, failed, reply
-from tests.support.operations import COMMAND, PATIENT, QUICK, begin, executor, failure, hang, operation_span, run
+from tests.support.operations import (
+    BUSY,
+    COMMAND,
+    LOST,
+    NO_PERMISSION,
+    PATIENT,
+    QUICK,
+    begin,
+    executor,
+    failure,
+    hang,
+    operation_span,
+    run,
+)
 from tests.support.virtual_time import in_virtual_time
 
-LOST = redis_errors.ConnectionError("reset")
-BUSY = redis_errors.ResponseError("BUSY Redis is busy")
-NO_PERMISSION = redis_errors.NoPermissionError("no")
 SHORTFALL = "within 50 ms the change was in memory on 0 of 1 replicas"
 
 
