@@ -49,7 +49,7 @@ async def test_a_session_that_expired_by_the_ttl_of_another_is_empty(workers: Wo
     assert (await ours.info()).item_count == 0
     await say(ours, "3")
     assert await texts(ours) == ["3"] == await texts(other)
-    assert asyncio.get_running_loop().time() - began < 1
+    assert asyncio.get_running_loop().time() - began < 10  # the deadline is 15 s
 
 
 async def test_who_knew_nothing_of_the_lost_changes_is_not_told(workers: Workers, history: History) -> None:

