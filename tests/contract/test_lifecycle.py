@@ -31,8 +31,10 @@ ITEM: Any = {"role": "user", "content": "hello"}
 
 
 async def test_a_thousand_sessions_stay_within_the_pool_bound(proxied: lab.Lab, new_id: Callable[[], str]) -> None:
-    patient = PoolConfig(max_connections=4, connect_timeout_seconds=15, response_timeout_seconds=15)
-    config = proxied.config(pool=patient, ttl=600)
+    patient = PoolConfig(
+        max_connections=4, connect_timeout_seconds=15, response_timeout_seconds=15, wait_timeout_seconds=60
+    )
+    config = proxied.config(pool=patient, retry={"deadline_seconds": 60}, ttl=600)
     proxies = [node.proxy for node in proxied.nodes if node.proxy is not None]
     await close_shared_connections()
     before = sum(proxy.connections for proxy in proxies)
@@ -126,7 +128,7 @@ def test_a_forked_worker_uses_connections_of_its_own(proxied: lab.Lab, session_i
     """)
     config = proxied.config().model_dump(mode="json", exclude_defaults=True)
     command = [sys.executable, "-W", "error", "-c", script, json.dumps(config), session_id]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
     assert (done.stdout.strip(), done.returncode) == ("whole", 0), done.stderr
 
 

@@ -41,7 +41,7 @@ def recorded(server: lab.Lab, tmp_path_factory: pytest.TempPathFactory) -> tuple
             lines = iter(process.stderr or ())
             next(line for line in lines if (found := re.search(r"(\d+)/\d+ turns", line)) and int(found[1]) >= 20)
             process.send_signal(signal.SIGTERM)
-            said, errors = process.communicate(timeout=90)
+            said, errors = process.communicate(timeout=170)
         finally:
             process.kill()
     assert process.returncode == cli.EXIT_OK, errors

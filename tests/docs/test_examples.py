@@ -112,7 +112,7 @@ traces.shutdown()
 meters.shutdown()
 """
     command = [sys.executable, "-c", block.text + use]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, done.stderr
     assert '"name": "append"' in done.stdout
     assert names.DURATION in done.stdout

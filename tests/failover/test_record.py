@@ -42,7 +42,7 @@ def test_a_killed_workers_record_ends_with_the_call_that_it_had_begun(tmp_path: 
     package = f"{__package__}.campaign"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", KILLED.format(package=package), str(tmp_path / "record")]
-    done = subprocess.run(command, env=environment, check=False, timeout=30)
+    done = subprocess.run(command, env=environment, check=False, timeout=170)
     assert done.returncode == -signal.SIGKILL
     append, pop = load(tmp_path / "record")
     assert (append.status, append.finished) == (Status.OK, True)
