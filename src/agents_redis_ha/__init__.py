@@ -11,7 +11,14 @@ from ._config import (
     TLSConfig,
 )
 from ._connections import Health, PrimaryHealth, ReplicaHealth, create_client
-from ._sessions import RedisHASession, SessionInfo, SessionStore, close_shared_connections, ha_session
+from ._sessions import (
+    RedisHASession,
+    SessionInfo,
+    SessionStore,
+    SessionVersion,
+    close_shared_connections,
+    ha_session,
+)
 from ._storage import SessionKeys, acl_rule, session_keys
 from ._telemetry import counters, hash_session_id
 from ._version import __version__
@@ -28,11 +35,13 @@ from .errors import (
     NotPrimaryError,
     OperationError,
     Outcome,
+    OutcomeLostError,
     PermissionDeniedError,
     PrimaryNotFoundError,
     ServerRefusedError,
     TLSError,
     UnconfirmedError,
+    UnsupportedFormatError,
     WrongKeyTypeError,
     WrongTopologyError,
 )
@@ -54,6 +63,7 @@ __all__ = [
     "NotPrimaryError",
     "OperationError",
     "Outcome",
+    "OutcomeLostError",
     "PermissionDeniedError",
     "PoolConfig",
     "PrimaryHealth",
@@ -67,9 +77,11 @@ __all__ = [
     "SessionInfo",
     "SessionKeys",
     "SessionStore",
+    "SessionVersion",
     "TLSConfig",
     "TLSError",
     "UnconfirmedError",
+    "UnsupportedFormatError",
     "WrongKeyTypeError",
     "WrongTopologyError",
     "__version__",

@@ -9,7 +9,7 @@ from typing import Any
 import tenacity
 
 from ._asyncio import timeout_at
-from ._commands import Command, Positioned, Reply
+from ._commands import ChangeCommand, Command, EarlierAttempts, Positioned, Reply
 from ._config import HAConfig, Topology
 from ._connections import AttemptError, Locator, Request, ShortfallError, classify
 from ._telemetry import FailedAttempt, OperationSpan, PoolUse, note_failovers, watch_pools
@@ -104,6 +104,7 @@ class Operation:
         self._changes = changes
         self._degrade = degrade
         self._may_have_applied = self._applied = False
+        self._earlier: dict[int, EarlierAttempts] = {}  # by command, all of which live as long as the operation
         self._request: Request
         self._first: AttemptError | None = None
         self._telling: AttemptError | None = None
@@ -119,7 +120,11 @@ class Operation:
         Raises:
             OperationError: It failed for good; `outcome` says whether the change may be there.
         """
-        self._request = Request(command, known, self.span.request_sent)
+        earlier = self._earlier.get(id(command))
+        if earlier is None or not earlier.may_be_applied:  # the last attempt was refused, and those before it
+            repeats = isinstance(command, ChangeCommand) and command.repeats
+            earlier = self._earlier[id(command)] = EarlierAttempts(0, True) if repeats else EarlierAttempts()
+        self._request = Request(command, known, self.span.request_sent, earlier)
         self._first = self._telling = None
         try:
             try:
@@ -182,7 +187,9 @@ class Operation:
         self._applied = error.applied
         shortfall = error.cause if isinstance(error.cause, ShortfallError) else None
         self.needs_seconds = _SHORTEST_ATTEMPT_SECONDS + (shortfall.wait_seconds if shortfall else 0)
-        self._may_have_applied |= (failure.may_have_applied or error.applied) and self._changes
+        may_have_applied = failure.may_have_applied or error.applied
+        self._request.earlier.may_be_applied |= may_have_applied
+        self._may_have_applied |= may_have_applied and self._changes
         if error.node is not None:
             self.span.node = error.node
         permanent = error.permanent or (None if failure.retry else failure.error)
@@ -221,14 +228,23 @@ class Operation:
         failed = FailedAttempt(type(error.cause).__name__, _reason(error), reason, error.node, wait_seconds)
         self.span.failed(failed)
 
-    def error(self, kind: type[OperationError], reason: str, **details: Any) -> OperationError:
-        """Return the error of this operation, with what is known of its change by now."""
+    def error(
+        self, kind: type[OperationError], reason: str, *, applied: bool | None = None, **details: Any
+    ) -> OperationError:
+        """Return the error of this operation, with what is known of its change by now.
+
+        Args:
+            kind: The class of the error.
+            reason: What went wrong.
+            applied: Whether the change is there; None means as the attempts have told.
+            **details: What the class takes besides.
+        """
         outcome = Outcome.UNKNOWN if self._may_have_applied else Outcome.NOT_APPLIED
         return kind(
             reason,
             operation=self.span.operation,
             topology=self.span.topology,
-            outcome=Outcome.APPLIED if self._applied else outcome,
+            outcome=Outcome.APPLIED if applied or (applied is None and self._applied) else outcome,
             node=self.span.node,
             attempts=self.span.attempts,
             **details,

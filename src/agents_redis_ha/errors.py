@@ -16,6 +16,8 @@
         ├── PrimaryNotFoundError    no Sentinel knows the service
         ├── UnconfirmedError        stored, but on fewer replicas (or disks) than asked for
         ├── HistoryLostError        the servers lost confirmed changes that cannot be put back
+        ├── OutcomeLostError        the server evicted what would tell the outcome, or what was popped
+        ├── UnsupportedFormatError  another version of this library wrote the session
         ├── WrongKeyTypeError       a key of this session holds another type
         └── ServerRefusedError      the server refused for another permanent reason
 
@@ -41,11 +43,13 @@ __all__ = [
     "NotPrimaryError",
     "OperationError",
     "Outcome",
+    "OutcomeLostError",
     "PermissionDeniedError",
     "PrimaryNotFoundError",
     "ServerRefusedError",
     "TLSError",
     "UnconfirmedError",
+    "UnsupportedFormatError",
     "WrongKeyTypeError",
     "WrongTopologyError",
     "lost_in_words",
@@ -262,6 +266,22 @@ def lost_in_words(versions: tuple[int, ...]) -> str:
     named = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges[:8])
     changes = "1 change" if len(versions) == 1 else f"{len(versions)} changes"
     return f"the servers lost {changes} that had been confirmed (versions {named}{', …' if len(ranges) > 8 else ''})"
+
+
+class OutcomeLostError(OperationError):
+    """The server has evicted what would tell an operation's outcome.
+
+    With outcome ``unknown``, an earlier attempt may have been applied; it is not sent again, since it could be stored
+    twice. With ``applied``, the change is there, and what it returned (an item that was popped) is gone.
+    """
+
+    hint = "Read the session before going on, and set the servers' maxmemory-policy to noeviction."
+
+
+class UnsupportedFormatError(OperationError):
+    """The session's keys have a format that this version of the library does not know. They are unchanged."""
+
+    hint = "Use the version of openai-agents-redis-ha that wrote the session, or a newer one."
 
 
 class WrongKeyTypeError(OperationError):

@@ -3,23 +3,33 @@
 from .change import (
     KEEP_ALL,
     NO_POSITION,
-    OPERATION_ID_BYTES,
     Change,
     ListEdit,
     LogEntry,
     LogPosition,
+    OpsRecord,
     Positioned,
     ReplicationHistory,
     Status,
+    chain,
 )
-from .command import REPLICATION_INFO, Argument, Command, Confirmation, Reply, Script, SessionSpec, load_script
+from .command import (
+    REPLICATION_INFO,
+    Argument,
+    Command,
+    Confirmation,
+    EarlierAttempts,
+    Reply,
+    Script,
+    SessionSpec,
+    load_script,
+)
 from .commands import ChangeCommand, append, clear, info, inspect, new_operation_id, pop, read, replace, restore
-from .state import Description, Member, Reading, ServerState
+from .state import Description, Reading, ServerState
 
 __all__ = [
     "KEEP_ALL",
     "NO_POSITION",
-    "OPERATION_ID_BYTES",
     "REPLICATION_INFO",
     "Argument",
     "Change",
@@ -27,10 +37,11 @@ __all__ = [
     "Command",
     "Confirmation",
     "Description",
+    "EarlierAttempts",
     "ListEdit",
     "LogEntry",
     "LogPosition",
-    "Member",
+    "OpsRecord",
     "Positioned",
     "Reading",
     "ReplicationHistory",
@@ -40,6 +51,7 @@ __all__ = [
     "SessionSpec",
     "Status",
     "append",
+    "chain",
     "clear",
     "info",
     "inspect",

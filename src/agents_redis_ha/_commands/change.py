@@ -1,13 +1,16 @@
 """The log of a session: its positions, its entries, and what one change of it did. Pure.
 
 The words are Raft's (https://raft.github.io/raft.pdf, section 5.3): each change is an entry of the session's log, its
-version is the entry's index, and its operation id stands for the term. A client sends the position that it knows along,
-as Raft's leader sends prevLogIndex and prevLogTerm; a server whose log does not match refuses the change.
+version is the entry's index, and its digest stands for the term. A digest is made of the digest before it and of the
+change's id. So equal positions mean equal histories, whatever was lost, repeated or begun anew. A client sends the
+position that it knows along, as Raft's leader sends prevLogIndex and prevLogTerm; a server whose log does not match
+refuses the change.
 """
 
 from __future__ import annotations
 
 import enum
+import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -15,20 +18,30 @@ from typing import NamedTuple, Protocol
 __all__ = [
     "KEEP_ALL",
     "NO_POSITION",
-    "OPERATION_ID_BYTES",
     "Change",
     "ListEdit",
     "LogEntry",
     "LogPosition",
+    "OpsRecord",
     "Positioned",
     "ReplicationHistory",
     "Status",
+    "chain",
 ]
 
 KEEP_ALL = (0, None)
 
-OPERATION_ID_BYTES = 16
-"""Length of an operation's id; a longer member of ``ops`` is an id with its result."""
+_DIGEST_BYTES = 12  # 48 bits: two histories are compared at one version at a time, so chance needs no more
+
+
+def chain(digest: bytes, id_: bytes) -> bytes:
+    """Return the digest behind a change, as prelude.lua makes it.
+
+    Args:
+        digest: The digest before the change; empty before the first one.
+        id_: The change's id.
+    """
+    return hashlib.sha1(digest + id_, usedforsecurity=False).hexdigest()[:_DIGEST_BYTES].encode()
 
 
 class Status(enum.IntEnum):
@@ -44,6 +57,10 @@ class Status(enum.IntEnum):
     """The newest element does not look like an item; nothing was changed."""
     LOG_MISMATCH = 4
     """The server's log does not hold the position that the caller knows; nothing was changed."""
+    UNCHANGED = 5
+    """There was nothing to change."""
+    UNTOLD = 6
+    """The server evicted what would tell whether an earlier attempt was applied; nothing was changed."""
 
 
 class LogPosition(NamedTuple):
@@ -51,11 +68,11 @@ class LogPosition(NamedTuple):
 
     Attributes:
         version: Number of the newest change; 0 is before the first one.
-        id: The id of the change that made it; empty where it is not known.
+        digest: What names the history up to this version; empty before the first change, and where it is not known.
     """
 
     version: int
-    id: bytes
+    digest: bytes
 
     @property
     def position(self) -> LogPosition:
@@ -69,6 +86,20 @@ class Positioned(Protocol):
     @property
     def position(self) -> LogPosition:
         """The latest position that is known."""
+
+
+class OpsRecord(NamedTuple):
+    """What ``ops`` holds of a change.
+
+    Attributes:
+        version: The version that it made.
+        id: Its id; empty where it is not known.
+        digest: The digest behind it; empty where it is not known.
+    """
+
+    version: int
+    id: bytes
+    digest: bytes
 
 
 NO_POSITION = LogPosition(0, b"")
@@ -95,12 +126,16 @@ class ListEdit:
     """What a change did to the list of elements: ``elements[keep[0]:keep[1]] + push``."""
 
     keep: tuple[int, int | None] = KEEP_ALL
-    push: tuple[bytes, ...] = ()
+    push: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def size(self) -> int:
         """Bytes of its elements."""
         return sum(map(len, self.push))
+
+    def apply(self, elements: list[bytes]) -> list[bytes]:
+        """Return what it makes of a whole list."""
+        return [*elements[slice(*self.keep)], *self.push]
 
 
 def _now() -> float:
@@ -114,7 +149,7 @@ class LogEntry:
     Attributes:
         version: The version that it made.
         id: Its id.
-        previous_id: The id of the change before it; empty where that is not known.
+        digest: The digest behind it.
         edit: What it did to the list; None if that cannot be repeated.
         result: What its repeat returns; None for nothing.
         made_at: When it was confirmed, by `time.monotonic` (seconds); it does not count when entries are compared.
@@ -122,9 +157,9 @@ class LogEntry:
 
     version: int
     id: bytes
-    previous_id: bytes
-    edit: ListEdit | None
-    result: bytes | None = None
+    digest: bytes
+    edit: ListEdit | None = field(repr=False)
+    result: bytes | None = field(default=None, repr=False)
     made_at: float = field(default_factory=_now, compare=False)
 
     @property
@@ -138,10 +173,9 @@ class LogEntry:
         return self.edit is not None and self.edit.keep == KEEP_ALL
 
     @property
-    def members(self) -> list[tuple[int, bytes]]:
-        """What stands in ``ops`` for it: its version and id, and these with its result."""
-        result = [] if self.result is None else [(self.version, self.id + self.result)]
-        return [(self.version, self.id), *result]
+    def record(self) -> OpsRecord:
+        """What stands in ``ops`` for it."""
+        return OpsRecord(self.version, self.id, self.digest)
 
 
 @dataclass(slots=True)
@@ -151,19 +185,28 @@ class Change:
     Attributes:
         status: Whether the change is there, and why not.
         version: The version that it made, or the one that the session has.
+        digest: Its digest, where it is told.
         history: Which server's data that is.
         entry: The change as it can be made again; None if nothing was changed.
+        result_lost: Whether the server should tell a result and has it no more.
     """
 
     status: Status
     version: int
+    digest: bytes
     history: ReplicationHistory
     entry: LogEntry | None = None
+    result_lost: bool = False
 
     @property
     def result(self) -> bytes | None:
         """What the change returned."""
         return self.entry.result if self.entry else None
+
+    @property
+    def position(self) -> LogPosition:
+        """The position of that version."""
+        return LogPosition(self.version, self.digest)
 
     @property
     def log_mismatch(self) -> bool:

@@ -1,9 +1,10 @@
 -- Removes all items. What is left counts versions and remembers ids for as long as a repeat may come, then expires;
 -- also for a session that had none, so that a repeat does not remove what others add meanwhile.
 --
--- Returns {APPLIED, …} with the number of elements removed as result, {REPEAT, …} or
--- {LOG_MISMATCH, …}: see the prelude.
+-- Returns {APPLIED, …} with the number of elements removed as result, {REPEAT, …}, {LOG_MISMATCH, …} or {UNTOLD, …}:
+-- see the prelude.
 local s, reply = begin()
+reply = reply or denied('DEL', items) or denied('HDEL', meta, 'f')
 if reply then
   return reply
 end
@@ -11,6 +12,7 @@ if s.length > 0 then
   redis.call('DEL', items)
 end
 s.generation = s.generation + 1
-reply = record(s, RETENTION, tostring(s.length))
-redis.call('HDEL', meta, 'session_id', 'created_at')
+s.length = 0
+reply = record(s, s.retention, tostring(s.length_before))
+redis.call('HDEL', meta, 'session_id', 'created_at', 'ttl')
 return reply

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
@@ -22,6 +22,7 @@ __all__ = [
     "Argument",
     "Command",
     "Confirmation",
+    "EarlierAttempts",
     "Reply",
     "Script",
     "SessionSpec",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 Argument: TypeAlias = "bytes | str | int"
+
+_NO_ATTEMPT = 2**53  # beyond it, Lua's numbers are not exact
 
 _Result_co = TypeVar("_Result_co", covariant=True)
 
@@ -124,8 +127,22 @@ class SessionSpec:
         return cls(keys, session_id, config.trace_session_id, ttl_ms, retention_ms, confirmation)
 
     def head(self, operation_id: bytes) -> tuple[Argument, ...]:
-        """Return the first arguments of every script that changes a session; the log position follows."""
+        """Return the first arguments of every script that changes a session; position and attempts follow."""
         return operation_id, self.retention_ms, self.ttl_ms, self.session_id.encode("utf-8", "surrogatepass")
+
+
+@dataclass(slots=True)
+class EarlierAttempts:
+    """What is known of the attempts to make a change before the present one.
+
+    Attributes:
+        since: The lowest version that was known when one was made: none of them made this version or an older one.
+            Above every version if there was none.
+        may_be_applied: Whether one of them may have been applied.
+    """
+
+    since: int = _NO_ATTEMPT
+    may_be_applied: bool = False
 
 
 @dataclass(slots=True)
@@ -154,7 +171,7 @@ class Command(Generic[_Result_co]):
         script: What to run.
         spec: On which session.
         arguments: Its ARGV behind the log position.
-        head: Its ARGV before the log position.
+        head: Its ARGV before the log position; what has one is told of earlier attempts, too.
         key_count: How many of the session's keys it touches: items, meta, ops, in this order. What a script does not
             need must not be declared: in a slot that is being migrated, one missing key holds up the request.
         key_count_on_tryagain: How many it can do with where a missing one holds it up; None means all of them.
@@ -170,8 +187,8 @@ class Command(Generic[_Result_co]):
     name: str
     script: Script
     spec: SessionSpec
-    arguments: tuple[Argument, ...]
-    head: tuple[Argument, ...] = ()
+    arguments: tuple[Argument, ...] = field(repr=False)
+    head: tuple[Argument, ...] = field(default=(), repr=False)
     key_count: int = 3
     key_count_on_tryagain: int | None = None
     trailing: tuple[tuple[Argument, ...], ...] = ()
@@ -183,17 +200,21 @@ class Command(Generic[_Result_co]):
         """Return what the reply says."""
         raise NotImplementedError
 
-    def on_wire(self, position: LogPosition, *, key_count: int, with_source: bool = False) -> list[Sequence[Argument]]:
+    def on_wire(
+        self, position: LogPosition, earlier: EarlierAttempts, *, key_count: int, with_source: bool = False
+    ) -> list[Sequence[Argument]]:
         """Return the Redis commands to write: the script, what trails it, and WAIT or WAITAOF at the end.
 
         Args:
             position: What the caller knows of the session's log.
+            earlier: What became of earlier attempts.
             key_count: How many keys to declare; the scripts derive the others (see prelude.lua).
             with_source: EVAL in place of EVALSHA, for a node that does not know the script.
         """
         keys = self.spec.keys
         declared = (keys.items, keys.meta, keys.ops)[:key_count]
         verb, which = ("EVAL", self.script.source) if with_source else ("EVALSHA", self.script.sha)
-        script = (verb, which, key_count, *declared, *self.head, *position, *self.arguments)
+        attempts = (min(earlier.since, position.version), int(earlier.may_be_applied)) if self.head else ()
+        script = (verb, which, key_count, *declared, *self.head, *position, *attempts, *self.arguments)
         confirmation = () if self.confirmation is None else (self.confirmation.command,)
         return [script, *self.trailing, *confirmation]

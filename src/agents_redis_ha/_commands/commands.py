@@ -7,17 +7,16 @@ answers as the first time.
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from redis.utils import HIREDIS_AVAILABLE
 
-from .change import Change, ListEdit, LogEntry, Status
+from .change import Change, ListEdit, LogEntry, LogPosition, OpsRecord, Status
 from .command import REPLICATION_INFO, Argument, Command, Reply, SessionSpec, load_script
-from .state import Description, Member, Reading, ServerState
+from .state import Description, Reading, ServerState
 
 __all__ = [
     "ChangeCommand",
@@ -33,9 +32,10 @@ __all__ = [
 ]
 
 
-# Changes that a reading names at most: what a failover drops is a few seconds' work.
+# Changes that a reading names at most, for a repeat to find their ids where the reading puts them back: what a failover
+# drops is a few seconds' work.
 _READ_CHANGES = 128
-_INSPECTED_CHANGES = 4096
+_DIGEST_BYTES = 12  # of a note in ops; the number of elements follows
 
 
 def new_operation_id() -> bytes:
@@ -50,30 +50,33 @@ class ChangeCommand(Command[Change]):
     Attributes:
         id: Drawn once for this command.
         edit: What it does to the list; None if that cannot be told beforehand.
+        has_result: Whether the server keeps a result for a repeat.
+        repeats: Whether it follows attempts of which nothing is known here.
     """
 
     changes: ClassVar[bool] = True
 
     id: bytes = b""
     edit: ListEdit | None = None
+    has_result: bool = False
+    repeats: bool = False
 
     def decode(self, reply: Reply) -> Change:
-        """Return what the script did: it replies {status, version, id of the change before, result}."""
+        """Return what the script did: it replies {status, version, digest, result}."""
         code, version, *rest = reply.value
-        status, entry = Status(code), None
-        if rest:
-            position = reply.position
-            follows = status is Status.APPLIED and position.version == version - 1
-            previous_id = rest[0] or (position.id if follows else b"")
-            entry = LogEntry(version, self.id, previous_id, self.edit, rest[1] if len(rest) > 1 else None)
-        return Change(status, version, reply.history, entry)
+        if not rest:
+            return Change(Status(code), version, b"", reply.history)
+        digest, result = rest[0], rest[1] if len(rest) > 1 else None
+        entry = LogEntry(version, self.id, digest, self.edit, result)
+        lost = self.has_result and result is None
+        return Change(Status(code), version, digest, reply.history, entry, lost)
 
 
 def append(
     spec: SessionSpec,
     items: Sequence[bytes],
     *,
-    expected_version: int | None = None,
+    expected: LogPosition | None = None,
     operation_id: bytes | None = None,
 ) -> ChangeCommand:
     """Add items to the end, all or none.
@@ -81,37 +84,48 @@ def append(
     Args:
         spec: The session.
         items: The elements to add.
-        expected_version: None means any; otherwise a session with another version is left alone (CONFLICT).
+        expected: None means any; otherwise a session whose log ends elsewhere is left alone (CONFLICT). Without a
+            digest only the version counts.
         operation_id: The id of a change that is made again; None means a new one.
     """
-    arguments = (_expected(expected_version), *items)
+    arguments = (*_expected(expected), *items)
     return _change("append", spec, arguments, ListEdit(push=tuple(items)), operation_id, len(items))
 
 
-def pop(spec: SessionSpec, at: tuple[int, bytes] | None = None, *, operation_id: bytes | None = None) -> ChangeCommand:
+def pop(
+    spec: SessionSpec,
+    at: tuple[int, Description] | None = None,
+    *,
+    acknowledged: int | None = None,
+    operation_id: bytes | None = None,
+) -> ChangeCommand:
     """Remove the newest element; the result is that element.
 
     Args:
         spec: The session.
-        at: None for the newest element, else the index from the end (-1 is the newest) and the element that must
-            stand there (CONFLICT otherwise).
+        at: None for the newest element. Else the index from the end (-1 is the newest) of an element that the caller
+            has read, and the session then (CONFLICT if it was changed since); there is no result.
+        acknowledged: The version of an earlier pop whose result has arrived: no repeat will ask for it.
         operation_id: As in `append`.
     """
-    arguments = ("", b"") if at is None else (at[0], _sha1(at[1]))
+    where: tuple[Argument, ...] = ("", 0, b"", 0)
+    if at is not None:
+        where = (at[0], *at[1].position, at[1].length)
     edit = ListEdit(keep=(0, -1)) if at is None or at[0] == -1 else None
-    return _change("pop", spec, arguments, edit, operation_id)
+    arguments = (*where, "" if acknowledged is None else acknowledged)
+    return _change("pop", spec, arguments, edit, operation_id, has_result=at is None)
 
 
 def clear(spec: SessionSpec, *, operation_id: bytes | None = None) -> ChangeCommand:
     """Remove all items; the result is their number."""
-    return _change("clear", spec, (), ListEdit(keep=(0, 0)), operation_id)
+    return _change("clear", spec, (), ListEdit(keep=(0, 0)), operation_id, has_result=True)
 
 
 def replace(
     spec: SessionSpec,
     items: Sequence[bytes],
     *,
-    expected_version: int | None = None,
+    expected: LogPosition | None = None,
     keep: tuple[int, int] = (0, 0),
     operation_id: bytes | None = None,
 ) -> ChangeCommand:
@@ -120,11 +134,11 @@ def replace(
     Args:
         spec: The session.
         items: What to put behind the kept elements.
-        expected_version: As in `append`.
+        expected: As in `append`.
         keep: First index to keep and the first behind it, from 0; an empty range keeps nothing.
         operation_id: As in `append`.
     """
-    arguments = (_expected(expected_version), *keep, *items)
+    arguments = (*_expected(expected), *keep, *items)
     return _change("replace", spec, arguments, ListEdit(keep, tuple(items)), operation_id)
 
 
@@ -135,6 +149,8 @@ def _change(
     edit: ListEdit | None,
     operation_id: bytes | None,
     batch_size: int | None = None,
+    *,
+    has_result: bool = False,
 ) -> ChangeCommand:
     id_ = operation_id or new_operation_id()
     return ChangeCommand(
@@ -147,15 +163,13 @@ def _change(
         batch_size=batch_size,
         id=id_,
         edit=edit,
+        has_result=has_result,
+        repeats=operation_id is not None,
     )
 
 
-def _expected(version: int | None) -> int | str:
-    return "" if version is None else version  # as the scripts read it
-
-
-def _sha1(element: bytes) -> bytes:
-    return hashlib.sha1(element, usedforsecurity=False).hexdigest().encode()
+def _expected(position: LogPosition | None) -> tuple[Argument, ...]:
+    return ("", b"") if position is None else position  # as the scripts read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,52 +221,63 @@ def read(spec: SessionSpec, newest: int) -> Command[Reading]:
 
 
 def _description(fields: Sequence[Any], reply: Reply) -> Description:
-    length, ttl_ms, *rest, members = fields
-    created, updated, version, generation, fence = (int(value) if value else None for value in rest)
+    length, ttl_ms, created, updated, version, generation, digest, retention, mismatch, changes = fields
     return Description(
         length,
         ttl_ms,
-        created,
-        updated,
-        version or 0,
-        generation or 0,
-        fence or 0,
-        _members(members),
+        _number(created),
+        _number(updated),
+        version,
+        generation,
+        digest,
+        _number(retention),
+        bool(mismatch),
+        _records(changes, version),
         reply.history,
-        reply.position,
     )
 
 
-def _members(flat: Sequence[bytes]) -> tuple[Member, ...]:
-    """Return what ZREVRANGEBYSCORE … WITHSCORES replied."""
-    return tuple((int(version), member) for member, version in zip(flat[::2], flat[1::2], strict=True))
+def _number(value: bytes | int) -> int | None:
+    return int(value) if value else None
+
+
+def _records(newest: Sequence[bytes], version: int) -> tuple[OpsRecord, ...]:
+    """Return what the newest elements of ``ops`` say: in turn ids and notes, maybe with the header before them."""
+    flat = newest[len(newest) % 2 :]
+    first = version - len(flat) // 2 + 1
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return tuple(OpsRecord(at, id_, note[:_DIGEST_BYTES]) for at, (id_, note) in enumerate(pairs, first))
 
 
 @dataclass(frozen=True, slots=True)
 class _InspectCommand(Command[ServerState]):
     def decode(self, reply: Reply) -> ServerState:
-        version, generation, length, fence, age_ms, members, hints = reply.value
+        version, generation, digest, length, expected_length, fence, age_ms, evicted_at, changes, hints = reply.value
         return ServerState(
             version,
             generation,
+            digest,
             length,
+            expected_length,
             int(fence or 0),
             age_ms / 1000,
-            _members(members),
+            int(evicted_at or 0),
+            _records(changes, version),
             tuple(hints[1::2]),
             reply.history,
         )
 
 
-def inspect(spec: SessionSpec, hints: Mapping[str, bytes]) -> Command[ServerState]:
+def inspect(spec: SessionSpec, hints: Mapping[str, bytes], *, since: int = 1) -> Command[ServerState]:
     """Ask what a server has of a session, and raise a write fence there if it misses the position that is sent.
 
     Args:
         spec: The session.
         hints: What the caller knows of the missing changes, packed, by a name: for other processes that miss them.
+        since: The first version of which the caller wants to know the change.
     """
     fields = [field for hint in hints.items() for field in hint]
-    arguments = (spec.retention_ms, _INSPECTED_CHANGES, *fields)
+    arguments = (spec.retention_ms, since, *fields)
     return _InspectCommand(
         "inspect", load_script("inspect"), spec, arguments, trailing=(REPLICATION_INFO,), allow_trailing_errors=True
     )
@@ -266,14 +291,16 @@ class _RestoreCommand(Command[bool]):
 
 def restore(
     spec: SessionSpec,
+    found: ServerState,
     *,
-    fence: int,
-    version: int,
+    position: LogPosition,
     generation: int,
     keep: tuple[int, int],
     push: Sequence[bytes],
-    members: Iterable[Member],
+    records: Sequence[OpsRecord],
+    results: Mapping[int, bytes],
     abandons: bool,
+    evicted: bool,
 ) -> Command[bool]:
     """Put lost changes back, and lift the write fence; False without a change if the session has another position.
 
@@ -281,17 +308,24 @@ def restore(
 
     Args:
         spec: The session.
-        fence: The fence that is answered; a higher one stays.
-        version: The version that the session has afterwards.
-        generation: Its generation then.
+        found: As it was inspected; a higher fence than it had then stays.
+        position: The end of the log afterwards.
+        generation: The session's generation then.
         keep: The elements to keep: the first index and the one behind the last.
         push: The elements to put behind them.
-        members: What to add to ``ops``.
+        records: What to add to ``ops``: one of each version behind the one that was found.
+        results: What repeats return, by version.
         abandons: Whether changes are given up with it.
+        evicted: Whether elements are, that the server has evicted.
     """
-    ids = [field for member in members for field in member]
-    arguments = (fence, version, generation, *keep, int(abandons), len(ids) // 2, *ids, *push)
-    wait = (spec.confirmation.command,) if spec.confirmation and ids else ()
+    length = max(keep[1] - keep[0], 0) + len(push)
+    changes = [field for record in records for field in (record.id, record.digest)]
+    if changes:
+        changes[-1] += b"%d" % length
+    kept = [field for result in results.items() for field in result]
+    numbers = (found.length, found.fence, *position, generation, *keep, int(abandons), int(evicted))
+    arguments = (*numbers, len(records), *changes, len(results), *kept, *push)
+    wait = (spec.confirmation.command,) if spec.confirmation and (changes or push) else ()
     return _RestoreCommand(
         "restore", load_script("restore"), spec, arguments, spec.head(b""), trailing=wait, allow_trailing_errors=True
     )

@@ -1,23 +1,33 @@
--- Tells what this server has of a session. If it misses changes that the caller knows, it raises the write fence and
--- takes what the caller knows of them as hints (hinted handoff), for the process that can put all of them back.
+-- Tells what this server has of a session. If it misses changes that the caller knows, or elements that were evicted,
+-- it raises the write fence and takes what the caller knows of them as hints (hinted handoff), for the process that can
+-- put all of them back.
 --
 -- ARGV[1] and ARGV[2] the log position that the caller misses, 0 and '' = none; ARGV[3] how long to keep the hints if
--- the session is not here, ms; ARGV[4] how many changes to name; ARGV[5…] name and content of each hint.
--- Returns {version, generation, number of elements, fence or '', ms since it was raised, newest changes as in
--- description(), in turn name and content of each hint}. A replica refuses it.
+-- the session is not here, ms; ARGV[4] the first version of which the caller wants to know the change; ARGV[5…] name
+-- and content of each hint.
+-- Returns {version, generation, digest, number of elements, number of elements that should be there, fence or '', ms
+-- since it was raised, the version with which evicted elements were given up or '', the changes from ARGV[4] on as in
+-- ops, in turn name and content of each hint}. A replica refuses it.
 local refusal = refusal_of_a_replica()
+local s = not refusal and state()
+refusal = refusal or s.refusal
 if refusal then
   return refusal
 end
-local s = state()
 local known, retention = tonumber(ARGV[1]), tonumber(ARGV[3])
-if known > s.version then
-  raise_fence(s, known, retention)
+if known > s.version or s.length < s.expected then
+  raise_fence(s, math.max(known, s.version), retention)
   for i = 5, #ARGV, 2 do
     redis.call('HSETNX', meta, 'hint:' .. ARGV[i], ARGV[i + 1])
   end
 end
-local changes = redis.call('ZREVRANGEBYSCORE', ops, '+inf', '-inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
+local first = math.max(tonumber(ARGV[4]), s.version - s.noted + 1)
+local changes = first <= s.version and redis.call('LRANGE', ops, 2 * (first - s.version) - 2, -1) or {}
 local m = redis.call('HMGET', meta, 'fence', 'fenced_at')
 local age = m[2] and s.now - m[2] or 0
-return {s.version, s.generation, s.length, m[1] or '', age, changes, m[1] and hints() or {}}
+if age < 0 then  -- by the clock of a server that went before
+  redis.call('HSET', meta, 'fenced_at', s.now)
+  age = 0
+end
+return {s.version, s.generation, s.digest, s.length, s.expected, m[1] or '', age, s.evicted_at or '', changes,
+  m[1] and fields_like('hint:') or {}}

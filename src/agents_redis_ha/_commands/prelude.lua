@@ -1,36 +1,46 @@
 -- Prefixed to every script: the names of a session's keys, and what all changes of a session have in common.
 --
 -- KEYS[1] items  LIST  one JSON item an element
--- KEYS[2] meta   HASH  session_id, created_at, updated_at (ms since 1970), version, generation, low_watermark,
---                      low_watermark_at; while lost changes are being put back: fence, fenced_at, hint:<version>:…;
---                      the version with which some were given up: abandoned_at
--- KEYS[3] ops    ZSET  id of each recent change, scored by the version that it made; the result of a pop or a clear
---                      follows its id in a member of its own, under the same score
+-- KEYS[2] meta   HASH  format (of all three keys), session_id, created_at, updated_at (ms since 1970), version, digest,
+--                      last_id (of the change that made the version), generation, length (of items then), retention
+--                      (ms, the longest that was asked for), ttl (ms, the latest), low_watermarks; result:<version> of
+--                      a recent pop or clear; while lost changes are being put back: fence, fenced_at,
+--                      hint:<version>:…; the version with which some were given up: abandoned_at, evicted_at
+-- KEYS[3] ops    LIST  the recent changes, of each its id and a note: its digest, and behind its 12 characters the
+--                      length of items then. In front of the oldest a header: <version before it>:<digest then>, and
+--                      '!' behind it if the server has evicted ids that should be there. The last one is the newest:
+--                      so a version tells where its id and its note are.
+--
+-- The digest of a change is made of the digest before it and its id. So a version and its digest name one history, as
+-- index and term do in Raft's log.
 --
 -- What a script touches is declared on every call but one: a node that imports the slot refuses several keys of which
 -- some do not exist yet (TRYAGAIN), so for a session that has none of them it is called with KEYS[1] alone. What a
 -- script does not touch is not declared: in a slot that is being migrated, a missing key holds up the request.
 --
--- Rules that keep a script whole: read every key before the first write (a wrong type fails there), let the first
--- write be the one that may be refused, and never touch a key again that was just emptied (in a slot that is being
--- migrated, a missing key is an ASK error).
+-- Rules that keep a script whole: read every key before the first write (a wrong type fails there), ask for every right
+-- before it (denied), let the first write be the one that may be refused, and never touch a key again that was just
+-- emptied (in a slot that is being migrated, a missing key is an ASK error).
 local items = KEYS[1]
 local base = string.sub(items, 1, -6)
 local meta = KEYS[2] or (base .. 'meta')
 local ops = KEYS[3] or (base .. 'ops')
+local FORMAT = '1'
 
 -- Every changing script takes the same first arguments: ARGV[1] operation id; ARGV[2] how long to remember it, ms;
 -- ARGV[3] TTL of the session, ms, 0 = leave it; ARGV[4] session id; ARGV[5] and ARGV[6] the log position that the
--- caller knows: the latest version and the id that made it, 0 and '' = none. Its own begin at ARGV[7].
+-- caller knows: the latest version and its digest, 0 and '' = none; ARGV[7] the version since which an earlier attempt
+-- may have been made; ARGV[8] 1 if there was one that may have been applied. Its own begin at ARGV[9].
 --
--- It returns {status, version, id of the change before it, result}. APPLIED: the version that it made; the id is ''
--- where the caller knows it, and where it is not remembered. REPEAT: it was applied before, and nothing changed but the
--- TTL; version and result are those of then. LOG_MISMATCH: nothing changed, for this server's log does not hold the
--- caller's position (Raft's log check), or another process missed changes here before and the session is fenced until
--- they are back. CONFLICT, UNSURE: nothing changed, for the script's own reason.
+-- It returns {status, version, digest, result}. APPLIED: what it made. REPEAT: it was applied before, and nothing
+-- changed but the TTL; version, digest and result are those of then. LOG_MISMATCH: nothing changed, for this server's
+-- log does not hold the caller's position (Raft's log check), or items or ids were evicted, or another process missed
+-- changes here before and the session is fenced until they are back. UNTOLD: nothing changed; the server evicted what
+-- would tell whether an earlier attempt was applied. CONFLICT, UNSURE, UNCHANGED: nothing changed, for the script's own
+-- reason.
 local ID, RETENTION, TTL, SESSION_ID = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local KNOWN, KNOWN_ID = tonumber(ARGV[5]), ARGV[6]
-local REPEAT, APPLIED, CONFLICT, UNSURE, LOG_MISMATCH = 0, 1, 2, 3, 4
+local KNOWN, KNOWN_DIGEST, SINCE, MAY_BE_APPLIED = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), ARGV[8] == '1'
+local REPEAT, APPLIED, CONFLICT, UNSURE, LOG_MISMATCH, UNCHANGED, UNTOLD = 0, 1, 2, 3, 4, 5, 6
 
 -- Returns the error with which a replica refuses to be read, or nil: a write of nothing is what it refuses by itself.
 local function refusal_of_a_replica()
@@ -40,53 +50,95 @@ local function refusal_of_a_replica()
   end
 end
 
--- Returns the id of the change that made a version, '' if it is not remembered any more, and the result kept with it.
-local function change_at(version)
-  local members = redis.call('ZRANGEBYSCORE', ops, version, version)  -- an id sorts before what begins with it
-  return members[1] or '', members[2] and string.sub(members[2], #members[1] + 1)
-end
-
--- Whether changes were given up since the caller looked: it may know one of them, and has to look again.
-local function was_abandoned(known, abandoned_at)
-  return abandoned_at and known > 0 and known < tonumber(abandoned_at)
-end
-
--- Describes the session to a caller that knows a version and the id that made it (0 and '' = none).
--- Returns {number of elements, TTL in ms (-1 none, -2 no such session), created_at, updated_at, version, generation,
--- fence, changes}, with '' for what is not known. The changes are at most `limit` members of ops with their versions,
--- newest first, back to the known version; none if that is the latest, or if KEYS[3] is missing.
-local function description(known, known_id, limit)
-  local m = redis.call('HMGET', meta, 'created_at', 'updated_at', 'version', 'generation', 'fence', 'abandoned_at')
-  local changes = {}
-  if KEYS[3] and not m[3] then  -- it expired: see state()
-    m[3] = redis.call('ZREVRANGE', ops, 0, 0, 'WITHSCORES')[2]
+-- Returns the error reply if the user may not run a command. Before 7.0 there is no acl_check_cmd: there it is run in
+-- vain, on a key of another type or on one that is not there.
+local function denied(name, key, ...)
+  local allowed
+  if redis.acl_check_cmd then
+    allowed = redis.acl_check_cmd(name, key, ...)
+  else
+    local other = key == meta and items or meta
+    local target = redis.call('EXISTS', other) == 1 and other or (base .. 'probe')
+    if name == 'DEL' or name == 'PEXPIRE' or name == 'PERSIST' then
+      target = base .. 'probe'
+    end
+    local reply = redis.pcall(name, target, ...)
+    allowed = not (type(reply) == 'table' and reply.err and string.find(reply.err, "can't run this command", 1, true))
+    if target ~= other then
+      redis.pcall('DEL', target)
+    end
   end
-  if KEYS[3] and not (tonumber(m[3]) == known and tonumber(redis.call('ZSCORE', ops, known_id) or 0) == known) then
-    changes = redis.call('ZREVRANGEBYSCORE', ops, '+inf', known, 'WITHSCORES', 'LIMIT', 0, limit)
-  end
-  local length, ttl = redis.call('LLEN', items), redis.call('PTTL', meta)
-  local fence = m[5] or was_abandoned(known, m[6]) and m[6] or ''
-  return {length, ttl, m[1] or '', m[2] or '', m[3] or '', m[4] or '', fence, changes}
+  return not allowed and redis.error_reply('NOPERM the user may not run ' .. name .. ' on this session') or nil
 end
 
--- Returns the session's state before a change. A session whose meta expired goes on counting where ops stands.
--- The length is asked for unless it is given.
-local function state(length)
-  local m = redis.call(
-    'HMGET', meta, 'version', 'generation', 'low_watermark', 'low_watermark_at', 'created_at', 'fence', 'abandoned_at')
+local function digest_of(note)
+  return note and (string.match(note, '^%d+:(%x*)') or string.sub(note, 1, 12)) or ''
+end
+
+-- Returns the session's state. What was evicted with meta is told by ops, which counts on where meta is gone.
+local function state()
+  local m = redis.call('HMGET', meta, 'format', 'version', 'digest', 'last_id', 'generation', 'length', 'retention',
+    'ttl', 'low_watermarks', 'created_at', 'updated_at', 'fence', 'abandoned_at', 'evicted_at')
   local s = {
-    version = tonumber(m[1]), generation = tonumber(m[2]) or 0,
-    low_watermark = m[3], low_watermark_at = tonumber(m[4]), created = m[5],
-    fence = tonumber(m[6]), abandoned_at = m[7],
+    version = tonumber(m[2]), digest = m[3] or '', last_id = m[4], generation = tonumber(m[5]) or 0,
+    expected = tonumber(m[6]) or 0, retention = math.max(RETENTION or 0, tonumber(m[7]) or 0),
+    kept_retention = tonumber(m[7]), ttl = tonumber(m[8]), low_watermarks = m[9], created = m[10],
+    updated_at = tonumber(m[11]), fence = tonumber(m[12]), abandoned_at = tonumber(m[13]), evicted_at = m[14],
   }
-  s.has_version = s.version ~= nil
-  if not s.has_version then
-    s.version = tonumber(redis.call('ZREVRANGE', ops, 0, 0, 'WITHSCORES')[2]) or 0
+  if (m[2] or m[12]) and m[1] ~= FORMAT then
+    s.refusal = redis.error_reply('UNSUPPORTEDFORMAT the session has format ' .. (m[1] or 'none') .. ', not ' .. FORMAT)
+    return s
   end
-  s.length = length or redis.call('LLEN', items)
+  s.length = redis.call('LLEN', items)
+  s.noted = math.floor(redis.call('LLEN', ops) / 2)
+  s.has_version = s.version ~= nil
+  if not s.has_version and s.noted > 0 then
+    local note = redis.call('LINDEX', ops, -1)
+    s.version = tonumber(string.match(redis.call('LINDEX', ops, 0), '^%d+')) + s.noted
+    s.digest, s.expected, s.generation = digest_of(note), tonumber(string.sub(note, 13)) or 0, s.version
+  end
+  s.version = s.version or 0
   local t = redis.call('TIME')
   s.now = t[1] * 1000 + math.floor(t[2] / 1000)
+  s.generation_before, s.length_before = s.generation, s.length
   return s
+end
+
+-- Returns the digest that a version had, '' if it is not remembered: the note of the newest change is the last of ops.
+local function digest_at(s, version)
+  return version == s.version and s.digest or digest_of(redis.call('LINDEX', ops, 2 * (version - s.version) - 1))
+end
+
+-- Raft's log check: whether this server's log holds a position; one that it does not remember counts as held.
+local function holds(s, version, digest)
+  if version == 0 or digest == '' then
+    return true
+  end
+  local there = digest_at(s, version)
+  return there == '' or there == digest
+end
+
+-- Whether a caller that knows this position has to look closer before it reads or changes anything.
+local function is_mismatch(s, known, digest)
+  -- Changes were given up since the caller looked: it may know one of them.
+  local was_abandoned = s.abandoned_at and known > 0 and known < s.abandoned_at
+  return s.version < known or s.fence or was_abandoned or s.length < s.expected or not holds(s, known, digest)
+end
+
+-- Describes the session to a caller that knows a log position (0 and '' = none).
+-- Returns {number of elements, TTL in ms (-1 none, -2 no such session), created_at, updated_at, version, generation,
+-- digest, retention in ms, 1 if the caller has to look closer, changes}, with '' for what is not known, or an error.
+-- The changes are the newest elements of ops, back to the known version or `limit` changes; none without KEYS[3].
+local function description(known, known_digest, limit)
+  local s = state()
+  if s.refusal then
+    return s.refusal
+  end
+  local mismatch = is_mismatch(s, known, known_digest)
+  local count = math.min(math.max(s.version - known, 0), limit)
+  local changes = KEYS[3] and count > 0 and redis.call('LRANGE', ops, -2 * count, -1) or {}
+  return {s.length, redis.call('PTTL', meta), s.created or '', s.updated_at or '', s.version, s.generation, s.digest,
+    s.kept_retention or '', mismatch and 1 or 0, changes}
 end
 
 local function expire(ttl, key)
@@ -95,11 +147,11 @@ local function expire(ttl, key)
   end
 end
 
--- Raises a write fence: a process knows a version that this server does not have, and no process reads or writes the
--- session until it is put back or given up (restore.lua).
+-- Raises a write fence: a process knows a version that this server does not have, or elements are missing, and no
+-- process reads or writes the session until they are put back or given up (restore.lua).
 local function raise_fence(s, version, retention)
   if version > (s.fence or 0) then
-    redis.call('HSET', meta, 'fence', version)
+    redis.call('HSET', meta, 'format', FORMAT, 'fence', version)
   end
   redis.call('HSETNX', meta, 'fenced_at', s.now)
   if not s.has_version then
@@ -107,11 +159,11 @@ local function raise_fence(s, version, retention)
   end
 end
 
--- Returns the hints that other processes left, in turn the name of a field and its content.
-local function hints()
+-- Returns what other processes left in meta under names that begin so, in turn the name of a field and its content.
+local function fields_like(beginning)
   local found, fields = {}, redis.call('HGETALL', meta)
   for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 5) == 'hint:' then
+    if string.sub(fields[i], 1, #beginning) == beginning then
       found[#found + 1] = fields[i]
       found[#found + 1] = fields[i + 1]
     end
@@ -119,84 +171,163 @@ local function hints()
   return found
 end
 
--- Raft's log check: whether this server's log does not hold the position that the caller knows.
-local function log_mismatch(s)
-  if s.version < KNOWN then
-    raise_fence(s, KNOWN, RETENTION)
-    return true
-  end
-  if s.fence or was_abandoned(KNOWN, s.abandoned_at) then
-    return true
-  end
-  if KNOWN == 0 or KNOWN_ID == '' or tonumber(redis.call('ZSCORE', ops, KNOWN_ID) or 0) == KNOWN then
+-- Whether ops should hold all ids that a repeat may ask for, and does not: the server evicted some.
+local function lacks_ids(s)
+  if s.version == 0 and s.length == 0 or s.noted >= s.version - SINCE then
     return false
   end
-  return change_at(KNOWN) ~= ''  -- if it is not '', another change made the version that the caller knows
+  if s.noted > 0 then
+    return string.sub(redis.call('LINDEX', ops, 0), -1) == '!'
+  end
+  return not s.updated_at or s.now - s.updated_at < s.retention
+end
+
+-- Returns the version that this very change made before, or nil.
+local function made_before(s)
+  if ID == s.last_id then
+    return s.version
+  end
+  local new = SINCE < s.version and s.version - SINCE or s.version
+  if s.noted == 0 or s.version == SINCE then
+    return nil
+  end
+  local index = redis.call('LPOS', ops, ID, 'RANK', -1, 'MAXLEN', 2 * new)
+  return index and s.version - s.noted + (index + 1) / 2
 end
 
 -- Begins a change. Returns the state before it, or nil and what to return at once. A repeat writes (the TTL), so that a
 -- WAIT behind it means something from 7.2 on.
-local function begin(length)
-  local made = redis.call('ZSCORE', ops, ID)
+local function begin()
+  local s = state()
+  if s.refusal then
+    return nil, s.refusal
+  end
+  local made = made_before(s)
   if made then
-    local _, result = change_at(made)
-    redis.call('PEXPIRE', ops, RETENTION)
+    local result = redis.call('HGET', meta, 'result:' .. made)
+    redis.call('PEXPIRE', ops, s.retention)
     expire(TTL, items)
     expire(TTL, meta)
-    return nil, {REPEAT, tonumber(made), '', result}
+    return nil, {REPEAT, made, digest_at(s, made), result}
   end
-  local s = state(length)
-  if log_mismatch(s) then
+  if s.version < KNOWN then
+    raise_fence(s, KNOWN, s.retention)
+  end
+  if is_mismatch(s, KNOWN, KNOWN_DIGEST) then
     return nil, {LOG_MISMATCH, s.version}
   end
-  s.before = (s.version == KNOWN or s.version == 0) and '' or change_at(s.version)
+  if lacks_ids(s) and (MAY_BE_APPLIED or s.version > 0) then
+    return nil, {MAY_BE_APPLIED and UNTOLD or LOG_MISMATCH, s.version}
+  end
+  local refusal = denied('HSET', meta, 'f', '') or denied('RPUSH', ops, '') or denied('PEXPIRE', ops, 1)
+  if refusal then
+    return nil, refusal
+  end
   return s
 end
 
--- Begins a change that is made only if the session has the version ARGV[7], '' = any.
-local function begin_at_expected_version(length)
-  local s, reply = begin(length)
-  local expected = tonumber(ARGV[7])
-  if s and expected and expected ~= s.version then
+-- Begins a change that is made only if the session has the version ARGV[9] and its digest ARGV[10], '' = any.
+local function begin_at_expected_version()
+  local s, reply = begin()
+  local expected, digest = tonumber(ARGV[9]), ARGV[10]
+  if s and expected and (expected ~= s.version or digest ~= '' and digest ~= s.digest) then
     return nil, {CONFLICT, s.version}
   end
   return s, reply
 end
 
--- Notes a change: the next version, the id that made it, and the times. Ids are dropped once they are RETENTION ms old
--- at least: a low watermark remembers a version and when it was reached, so that no id needs a time of its own.
--- Returns what the script returns.
+-- Puts changes to the end of ops, of each its id and its note, and a header in front of the first one.
+local function note(s, ...)
+  if s.noted > 0 then
+    redis.call('RPUSH', ops, ...)
+    return
+  end
+  local evicted = s.version > 0 and (not s.updated_at or s.now - s.updated_at < s.retention)
+  redis.call('RPUSH', ops, s.version .. ':' .. s.digest .. (evicted and '!' or ''), ...)
+end
+
+-- How long to remember ids: no longer than the session lives.
+local function expire_ops(s, ttl)
+  if ttl == 0 and s.ttl then
+    ttl = redis.call('PTTL', meta)
+  end
+  redis.call('PEXPIRE', ops, ttl > 0 and math.min(s.retention, ttl) or s.retention)
+end
+
+-- Drops the ids and the results that are older than the retention. Low watermarks, as many as five, remember a version
+-- and when it was reached, so that no id needs a time of its own; one a quarter of the retention is enough. Returns the
+-- watermarks to keep from now on, or nil if they stay as they are.
+local function drop_old(s)
+  local newest = s.low_watermarks and tonumber(string.match(s.low_watermarks, '(%d+)$'))
+  local age = newest and s.now - newest
+  if age and age >= 0 and age < s.retention / 4 then
+    return nil
+  end
+  local kept, old = '', nil
+  if age and age >= 0 then  -- not where the clock was put back
+    for version, at in string.gmatch(s.low_watermarks, '(%d+):(%d+)') do
+      if s.now - at >= s.retention then
+        old = tonumber(version)
+      else
+        kept = kept .. version .. ':' .. at .. ' '
+      end
+    end
+  end
+  local oldest = s.version - s.noted
+  if old and old > oldest then
+    redis.call('LTRIM', ops, 2 * (old - oldest), -1)
+    redis.call('LSET', ops, 0, old .. ':' .. digest_of(redis.call('LINDEX', ops, 0)))
+  end
+  if old then
+    local results = fields_like('result:')
+    for i = 1, #results, 2 do
+      if tonumber(string.sub(results[i], 8)) <= old then
+        redis.call('HDEL', meta, results[i])
+      end
+    end
+  end
+  return kept .. s.version .. ':' .. s.now
+end
+
+-- Notes a change: the next version, its id and its digest, and the times. Returns what the script returns.
 local function record(s, ttl, result)
-  s.version = s.version + 1
-  local fields = {'version', s.version, 'generation', s.generation, 'updated_at', s.now}
+  local digest = string.sub(redis.sha1hex(s.digest .. ID), 1, 12)
+  note(s, ID, digest .. s.length)
+  s.version, s.noted, s.digest = s.version + 1, s.noted + 1, digest
+  local fields = {'version', s.version, 'digest', digest, 'last_id', ID, 'length', s.length, 'updated_at', s.now}
   local function set(name, value)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
+  end
+  if s.generation ~= s.generation_before or not s.has_version then
+    set('generation', s.generation)
+    set('format', FORMAT)
   end
   if not s.created then
     set('session_id', SESSION_ID)
     set('created_at', s.now)
   end
-  local age = s.low_watermark_at and s.now - s.low_watermark_at
-  if not age or age >= RETENTION then
-    if age then
-      redis.call('ZREMRANGEBYSCORE', ops, '-inf', s.low_watermark)
-    end
-    set('low_watermark', s.version)
-    set('low_watermark_at', s.now)
+  if s.retention ~= s.kept_retention then
+    set('retention', s.retention)
+  end
+  if TTL > 0 and TTL ~= s.ttl then
+    set('ttl', TTL)
+  end
+  local low_watermarks = drop_old(s)
+  if low_watermarks then
+    set('low_watermarks', low_watermarks)
+  end
+  if result then
+    set('result:' .. s.version, result)
   end
   redis.call('HSET', meta, unpack(fields))
-  redis.call('ZADD', ops, s.version, ID)
-  if result then
-    redis.call('ZADD', ops, s.version, ID .. result)
-  end
-  redis.call('PEXPIRE', ops, RETENTION)
   if ttl > 0 then
     redis.call('PEXPIRE', meta, ttl)
-  elseif s.length == 0 then
+  elseif s.length_before == 0 then
     redis.call('PERSIST', meta)  -- it may be what a cleared session left behind
   end
-  return {APPLIED, s.version, s.before, result}
+  expire_ops(s, ttl)
+  return {APPLIED, s.version, digest, result}
 end
 
 -- RPUSH of ARGV[first] to the end, in steps that Lua's stack holds. Returns the length of the list then.
@@ -209,14 +340,15 @@ local function push(first)
 end
 
 -- Keeps the elements from an index (from 0) to before another and puts ARGV[first] … behind them. The list never
--- becomes empty on the way: see the rules above.
+-- becomes empty on the way: see the rules above. Returns its length then.
 local function rewrite(length, from, to, first)
+  local pushed = #ARGV - first + 1
   if to > from then
     if from > 0 or to < length then
       redis.call('LTRIM', items, from, to - 1)
     end
     push(first)
-  elseif #ARGV >= first then
+  elseif pushed > 0 then
     push(first)
     if length > 0 then
       redis.call('LTRIM', items, length, -1)
@@ -224,7 +356,8 @@ local function rewrite(length, from, to, first)
   elseif length > 0 then
     redis.call('DEL', items)
   end
-  if to > from or #ARGV >= first then
+  if to > from or pushed > 0 then
     expire(TTL, items)
   end
+  return math.max(to - from, 0) + math.max(pushed, 0)
 end

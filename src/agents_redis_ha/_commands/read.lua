@@ -4,8 +4,9 @@
 -- put between two of them in the reply.
 -- Returns {description, number of elements read, these joined to pieces}.
 local refusal = refusal_of_a_replica()
-if refusal then
-  return refusal
+local session = refusal or description(tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]))
+if session.err then
+  return session
 end
 local newest = tonumber(ARGV[4])
 local elements = redis.call('LRANGE', items, newest > 0 and -newest or 0, -1)
@@ -18,4 +19,4 @@ for i = 1, #elements do
     first, bytes = i + 1, 0
   end
 end
-return {description(tonumber(ARGV[1]), ARGV[2], ARGV[3]), #elements, pieces}
+return {session, #elements, pieces}

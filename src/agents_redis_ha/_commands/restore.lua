@@ -1,42 +1,82 @@
 -- Puts lost changes back, if the session still is as it was inspected, and lifts the write fence.
 --
--- ARGV[2] to ARGV[4] as in the prelude; ARGV[5] and ARGV[6] the log position that the session must have (an id of '' is
--- one that is not remembered); ARGV[7] the fence that is answered: a higher one stays; ARGV[8] and ARGV[9] version and
--- generation afterwards; ARGV[10] and ARGV[11] the elements to keep: from the first index (from 0) to before the
--- second; ARGV[12] 1 if changes are given up with it; ARGV[13] number of members of ops that follow, each with its
--- version before it; then the items to put behind what is kept. Returns {APPLIED, version}, or {CONFLICT, version}
--- without a change.
+-- ARGV[2] to ARGV[4] as in the prelude; ARGV[5] and ARGV[6] the log position that the session must have; ARGV[9] the
+-- number of elements that it must have; ARGV[10] the fence that is answered: a higher one stays; ARGV[11] to ARGV[13]
+-- version, digest and generation afterwards; ARGV[14] and ARGV[15] the elements to keep: from the first index (from 0)
+-- to before the second; ARGV[16] 1 if changes are given up with it; ARGV[17] 1 if evicted elements are; ARGV[18] number
+-- of changes that follow, each with its id and its note; then the number of results that follow, each with its version
+-- before it; then the items to put behind what is kept. Returns {APPLIED, version}, or {CONFLICT, version} without a
+-- change.
 local s = state()
-if s.version ~= KNOWN or change_at(s.version) ~= KNOWN_ID then
+local function may_not()
+  return denied('HSET', meta, 'f', '') or denied('RPUSH', items, '') or denied('RPUSH', ops, '')
+    or denied('LTRIM', items, 0, 0) or denied('DEL', items) or denied('PEXPIRE', ops, 1) or denied('HDEL', meta, 'f')
+    or denied('PERSIST', meta)
+end
+local refusal = s.refusal or may_not()
+if refusal then
+  return refusal
+end
+if s.version ~= KNOWN or s.digest ~= KNOWN_DIGEST or s.length ~= tonumber(ARGV[9]) then
   return {CONFLICT, s.version}
 end
-local version, members = tonumber(ARGV[8]), tonumber(ARGV[13])
-local first = 14 + 2 * members
-local left = s.fence and hints() or {}  -- read before the first write
-if version > s.version then
-  local from, to = tonumber(ARGV[10]), tonumber(ARGV[11])
-  rewrite(s.length, from, to, first)
-  local fields = {'version', version, 'generation', ARGV[9], 'updated_at', s.now}
-  if not s.created and (to > from or #ARGV >= first) then
-    fields[7], fields[8], fields[9], fields[10] = 'session_id', SESSION_ID, 'created_at', s.now
+local version, changes = tonumber(ARGV[11]), tonumber(ARGV[18])
+local results = 19 + 2 * changes
+local first = results + 1 + 2 * tonumber(ARGV[results])
+local left = s.fence and fields_like('hint:') or {}  -- read before the first write
+local from, to = tonumber(ARGV[14]), tonumber(ARGV[15])
+if version > s.version or from > 0 or to < s.length or first <= #ARGV or s.length < s.expected then
+  s.length = rewrite(s.length, from, to, first)
+  local begins_anew = changes > 0 and version - changes > s.version  -- too many were given up to note each
+  local noted_before = begins_anew and s.noted or 0
+  if begins_anew then
+    s.version, s.digest, s.noted = version - changes, '', 0
+  end
+  for i = 19, results - 1, 4000 do
+    note(s, unpack(ARGV, i, math.min(i + 3999, results - 1)))
+    s.noted = s.noted + 1
+  end
+  if noted_before > 0 then
+    redis.call('LTRIM', ops, 2 * noted_before + 1, -1)
+  end
+  local fields = {'format', FORMAT, 'version', version, 'digest', ARGV[12], 'generation', ARGV[13],
+    'length', s.length, 'updated_at', s.now}
+  local function set(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+  if changes > 0 then
+    set('last_id', ARGV[results - 2])
+  end
+  if not s.created and s.length > 0 then
+    set('session_id', SESSION_ID)
+    set('created_at', s.now)
+  end
+  if s.retention ~= s.kept_retention then
+    set('retention', s.retention)
+  end
+  if ARGV[16] == '1' then
+    set('abandoned_at', version)
+  end
+  if ARGV[17] == '1' then
+    set('evicted_at', version)
   end
   redis.call('HSET', meta, unpack(fields))
-  if ARGV[12] == '1' then
-    redis.call('HSET', meta, 'abandoned_at', version)
+  for i = results + 1, first - 1, 2 do
+    redis.call('HSET', meta, 'result:' .. ARGV[i], ARGV[i + 1])
   end
-  for i = 14, first - 1, 2 do
-    redis.call('ZADD', ops, ARGV[i], ARGV[i + 1])
+  if changes > 0 or s.noted > 0 then
+    redis.call('PEXPIRE', ops, TTL > 0 and math.min(s.retention, TTL) or s.retention)
   end
-  redis.call('PEXPIRE', ops, RETENTION)
   if TTL > 0 then
     redis.call('PEXPIRE', meta, TTL)
-  elseif not s.created and to <= from and #ARGV < first then
-    redis.call('PEXPIRE', meta, RETENTION)  -- as clear.lua leaves it
-  elseif s.length == 0 then
+  elseif not s.created and s.length == 0 then
+    redis.call('PEXPIRE', meta, s.retention)  -- as clear.lua leaves it
+  elseif s.length_before == 0 then
     redis.call('PERSIST', meta)  -- it may be what a fence or a cleared session left behind
   end
 end
-if s.fence and s.fence <= tonumber(ARGV[7]) then
+if s.fence and s.fence <= tonumber(ARGV[10]) then
   for i = 1, #left, 2 do
     redis.call('HDEL', meta, left[i])
   end

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .change import OPERATION_ID_BYTES, LogPosition, ReplicationHistory
+from .change import LogPosition, OpsRecord, ReplicationHistory
 
-__all__ = ["Description", "Member", "Reading", "ServerState"]
-
-Member = tuple[int, bytes]
-"""A member of ``ops`` behind its score: a version and the id that made it, or that id with its result."""
+__all__ = ["Description", "Reading", "ServerState"]
 
 
 @dataclass(frozen=True)
@@ -23,10 +20,13 @@ class Description:
         updated_ms: When it was changed last.
         version: Its version, 0 if there is none.
         generation: Its generation: changes so far that were no appends.
-        fence: The highest version that a process misses here, which fences writes; 0 if none does.
-        members: The newest changes, as in ``ops``, back to the position that was sent; empty if nothing is new.
+        digest: What names its history up to the version.
+        retention_ms: Milliseconds for which its ids are remembered: the longest that a process asked for; None where
+            that is not known.
+        log_mismatch: Whether the server's log does not hold the position that was sent, elements were evicted, or
+            writes are fenced.
+        records: The newest changes, as in ``ops``, the oldest first, back to the position that was sent.
         history: Which server's data that is.
-        sent_position: The log position that was sent along.
     """
 
     length: int
@@ -35,19 +35,16 @@ class Description:
     updated_ms: int | None
     version: int
     generation: int
-    fence: int
-    members: tuple[Member, ...]
+    digest: bytes
+    retention_ms: int | None
+    log_mismatch: bool
+    records: tuple[OpsRecord, ...]
     history: ReplicationHistory
-    sent_position: LogPosition
 
     @property
-    def log_mismatch(self) -> bool:
-        """Whether the server's log does not hold the position that was sent, or writes are fenced."""
-        version, id_ = self.sent_position
-        if self.fence or self.version < version:
-            return True
-        there = [member for at, member in self.members if at == version and len(member) == OPERATION_ID_BYTES]
-        return bool(id_ and there and id_ not in there)
+    def position(self) -> LogPosition:
+        """The end of its log."""
+        return LogPosition(self.version, self.digest)
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Reading:
 
     session: Description
     count: int
-    joined: bytes
+    joined: bytes = field(repr=False)
     separator: bytes
 
     @property
@@ -89,29 +86,46 @@ class ServerState:
     Attributes:
         version: Its version.
         generation: Its generation.
+        digest: What names its history up to the version.
         length: Number of its elements.
+        expected_length: Number of the elements that it should have: the server evicted what is missing.
         fence: The highest version that a process misses here, which fences writes; 0 if none does.
         fence_age_seconds: Time since the fence was raised.
-        members: The newest changes, as in ``ops``.
+        evicted_at: The version with which evicted elements were given up; 0 if none were.
+        records: The changes that were asked for, as in ``ops``, the oldest first.
         hints: What other processes know of the changes that are missing, packed.
         history: Which server's data that is.
     """
 
     version: int
     generation: int
+    digest: bytes
     length: int
+    expected_length: int
     fence: int
     fence_age_seconds: float
-    members: tuple[Member, ...]
-    hints: tuple[bytes, ...]
+    evicted_at: int
+    records: tuple[OpsRecord, ...]
+    hints: tuple[bytes, ...] = field(repr=False)
     history: ReplicationHistory
+
+    @property
+    def lacks_elements(self) -> bool:
+        """Whether the server evicted elements."""
+        return self.length < self.expected_length
 
     @property
     def ids(self) -> dict[int, bytes]:
         """The ids of the changes that it remembers, by version."""
-        return {version: id_ for version, id_ in self.members if len(id_) == OPERATION_ID_BYTES}
+        return {record.version: record.id for record in self.records if record.id}
+
+    @property
+    def digests(self) -> dict[int, bytes]:
+        """The digests that it remembers, by version."""
+        known = {record.version: record.digest for record in self.records if record.digest}
+        return {**known, self.version: self.digest} if self.digest else known
 
     @property
     def position(self) -> LogPosition:
         """The end of its log."""
-        return LogPosition(self.version, self.ids.get(self.version, b""))
+        return LogPosition(self.version, self.digest)

@@ -20,6 +20,7 @@ from ..errors import (
     ServerRefusedError,
     TLSError,
     UnconfirmedError,
+    UnsupportedFormatError,
     WrongKeyTypeError,
 )
 
@@ -140,6 +141,7 @@ BY_FIRST_WORD: Final[dict[str, FailureClass]] = {
     "NOAUTH": _permanent("authentication", AuthenticationFailedError),
     "WRONGPASS": _permanent("authentication", AuthenticationFailedError),
     "NOPERM": _permanent("permission", PermissionDeniedError),
+    "UNSUPPORTEDFORMAT": _permanent("unsupported_format", UnsupportedFormatError),
     "WRONGTYPE": _permanent("wrong_type", WrongKeyTypeError),
 }
 

@@ -98,7 +98,8 @@ class Node:
         key_count = 1 if only_first_key else command.key_count
         while True:
             position = request.known.position
-            commands = command.on_wire(position, key_count=key_count, with_source=with_source)
+            commands = command.on_wire(position, request.earlier, key_count=key_count, with_source=with_source)
+            request.earlier.since = min(request.earlier.since, position.version)
             if asking:  # it holds for one command
                 commands = [part for each in commands for part in (("ASKING",), each)]
             replies = await self._exchange(commands, request)

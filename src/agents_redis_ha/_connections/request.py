@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from .._commands import Command, Positioned
+from .._commands import Command, EarlierAttempts, Positioned
 
 __all__ = ["Request"]
 
@@ -19,10 +19,12 @@ class Request:
         command: What is sent.
         known: Where the log position is read that goes along, anew for each attempt.
         on_sent: Called with the node's name each time that the command has left.
+        earlier: What is known of earlier attempts; each attempt notes itself.
         sent: Whether it may have reached a server since this was last set to False.
     """
 
     command: Command[Any]
     known: Positioned
     on_sent: Callable[[str], None]
+    earlier: EarlierAttempts = field(default_factory=EarlierAttempts)
     sent: bool = False

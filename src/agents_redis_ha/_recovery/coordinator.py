@@ -15,17 +15,16 @@ from weakref import WeakValueDictionary
 from .._asyncio import retrieve_exception, timeout_at
 from .._commands import (
     NO_POSITION,
-    OPERATION_ID_BYTES,
     Change,
     Command,
     Description,
     ListEdit,
     LogEntry,
-    LogPosition,
     Reading,
     ReplicationHistory,
     ServerState,
     SessionSpec,
+    Status,
     append,
     inspect,
     restore,
@@ -33,9 +32,19 @@ from .._commands import (
 from .._config import HAConfig
 from .._retry import Executor, Operation
 from .._telemetry import OperationSpan
-from ..errors import DeadlineExceededError, HistoryLostError, OperationError, lost_in_words
+from ..errors import DeadlineExceededError, HistoryLostError, OperationError, OutcomeLostError, lost_in_words
 from .journal import Journal, SessionLog, Snapshot
-from .replay import Plan, first_divergence, fragments_of, hint_name, is_noop, make_plan, pack, unpack
+from .replay import (
+    Plan,
+    first_divergence,
+    fragments_of,
+    hint_name,
+    is_noop,
+    make_plan,
+    pack,
+    unpack,
+    was_rewritten,
+)
 
 __all__ = ["RecoveryCoordinator"]
 
@@ -87,6 +96,7 @@ class RecoveryCoordinator:
 
         Raises:
             HistoryLostError: What was known is gone, and cannot be put back; the command was not executed.
+            OutcomeLostError: The server evicted what would tell the outcome of an earlier attempt.
             OperationError: It failed; `outcome` says whether its change may be there.
         """
         while True:
@@ -96,6 +106,8 @@ class RecoveryCoordinator:
             result = command.decode(await operation.run(command, log))
             if not result.log_mismatch:
                 self._note(operation, log, result)
+                if isinstance(result, Change):
+                    _check_told(operation, result)
                 return result
             await self._reconcile(operation, command.spec)
 
@@ -122,7 +134,9 @@ class RecoveryCoordinator:
         expires_at = log.expires_at
         if log.spec.ttl_ms and (entry is not None or expires_at is None):  # what changes nothing prolongs nothing
             expires_at = time.monotonic() + log.spec.ttl_ms / 1000
-        log.see(LogPosition(change.version, entry.id if entry else b""), change.history, expires_at)
+        if change.digest:
+            log.see(change.position, change.history, expires_at)
+            log.retention_ms = None  # the server keeps at least what this process asked for
         if entry is not None and self._repair.max_changes:
             self._journal.keep(log, entry)
         self._start_sweep(operation, before, change.history)
@@ -136,20 +150,21 @@ class RecoveryCoordinator:
         if 0 < reading.count <= session.length and self._repair.max_changes:
             snapshot = Snapshot(
                 session.version,
+                session.digest,
                 session.generation,
                 session.length,
                 reading.count,
                 reading.joined,
                 reading.separator,
-                log.members_until(session.version, session.members),
+                log.records_until(session.version, session.records),
             )
             self._journal.keep(log, snapshot)
 
     def _note_description(self, operation: Operation, log: SessionLog, session: Description) -> None:
         before = log.history
-        id_ = next((m for v, m in session.members if v == session.version and len(m) == OPERATION_ID_BYTES), b"")
         expires_at = time.monotonic() + session.ttl_ms / 1000 if session.ttl_ms > 0 else None
-        log.see(LogPosition(session.version, id_), session.history, expires_at)
+        log.see(session.position, session.history, expires_at)
+        log.retention_ms = session.retention_ms
         self._start_sweep(operation, before, session.history)
 
     async def _reconcile(self, operation: Operation, spec: SessionSpec) -> None:
@@ -165,7 +180,8 @@ class RecoveryCoordinator:
     async def _reconcile_alone(self, operation: Operation, spec: SessionSpec) -> None:
         missed, hints, pause = NO_POSITION, dict[str, bytes](), 0.0
         while True:
-            command = inspect(spec, hints)
+            log = self._log(spec)
+            command = inspect(spec, hints, since=min([*log.ids, *log.digests], default=max(log.version, 1)))
             found = command.decode(await operation.run(command, missed))
             log = self._log(spec)
             if await self._reconcile_without_replay(operation, log, found):
@@ -173,7 +189,7 @@ class RecoveryCoordinator:
             hinted, own = [unpack(hint) for hint in found.hints], fragments_of(log, found)
             plan = make_plan([*hinted, *own], found, max(log.version, found.fence))
             patient = found.fence and found.fence_age_seconds < self._repair.patience_seconds
-            if plan.missing and (patient or not found.fence):
+            if plan.gives_up and (patient or not found.fence):
                 # Other processes may know it: leave hints of what is known here, and wait for them.
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(max(2 * pause, _SHORTEST_LOOK_SECONDS), _LONGEST_LOOK_SECONDS)
@@ -187,19 +203,23 @@ class RecoveryCoordinator:
     async def _restore(self, operation: Operation, spec: SessionSpec, found: ServerState, plan: Plan) -> bool:
         command = restore(
             spec,
-            fence=found.fence,
-            version=plan.version,
+            found,
+            position=plan.position,
             generation=plan.generation,
             keep=plan.keep,
             push=plan.push,
-            members=plan.members,
-            abandons=bool(plan.missing),
+            records=plan.records,
+            results=plan.results,
+            abandons=plan.gives_up,
+            evicted=plan.lacks_elements,
         )
         return command.decode(await operation.run(command, found))
 
     async def _reconcile_without_replay(self, operation: Operation, log: SessionLog, found: ServerState) -> bool:
         """Adopt the server's history and lift the fence; return False where changes are missing that may come back."""
         known, late = log.version, list[LogEntry]()
+        if found.lacks_elements:
+            return False
         if self._was_deleted(log, found):
             self._journal.forget(log)
         elif first_divergence(log, found) is not None:
@@ -209,9 +229,11 @@ class RecoveryCoordinator:
         else:
             log.see(found.position, found.history, log.expires_at)
             self._live.add(found.history)
+            if 0 < known < found.evicted_at:
+                self._lose(operation, log, (known,))
         try:
             if found.fence and found.fence <= max(known, found.version):
-                nothing = Plan(found.version, found.generation, (0, found.length), (), (), ())
+                nothing = Plan(found.position, found.generation, (0, found.length), ())
                 await self._restore(operation, log.spec, found, nothing)
             await self._append_late(operation, log, late)
         finally:  # what is not back by now, because one of them was refused or cancelled, is lost
@@ -219,22 +241,30 @@ class RecoveryCoordinator:
         return True
 
     def _was_deleted(self, log: SessionLog, found: ServerState) -> bool:
-        """Whether the session was deleted by another client: the server that confirmed it lost nothing since."""
+        """Whether the session was deleted by another client: the server that confirmed it lost nothing since.
+
+        Where the elements alone are left, the server evicted the rest: then there is nothing to put back, either.
+        """
         if log.history != found.history or found.history.replication_id is None:
             return False
         diverges_at = first_divergence(log, found)
-        return found.version < log.version if diverges_at is None else not is_noop(found.ids[diverges_at])
+        return found.version < log.version if diverges_at is None else was_rewritten(log, found, diverges_at)
 
     def _abandon(self, operation: Operation, log: SessionLog, found: ServerState) -> list[LogEntry]:
         """Adopt the history that was begun in place of the known one; return the entries to put behind it."""
-        there = set(found.ids.values())
+        there = {id_: version for version, id_ in found.ids.items()}
         diverges_at = first_divergence(log, found) or 0
         gone = {version: id_ for version, id_ in log.ids.items() if version >= diverges_at}
         lost = [version for version, id_ in gone.items() if id_ not in there]
+        if log.version not in log.ids and log.version >= diverges_at:
+            lost.append(log.version)  # a change of which only the digest is known
         late = list[LogEntry]()
         if self._repair.on_divergence == "append":
             late = [entry for version, entry in sorted(log.entries.items()) if version in lost and entry.appends]
+        kept = [entry for entry in log.entries.values() if there.get(entry.id) == entry.version]
         self._journal.forget(log)
+        for entry in kept:  # they were put back behind other changes than before
+            self._journal.keep(log, replace(entry, digest=found.digests[entry.version]))
         log.see(found.position, found.history, None)
         self._lose(operation, log, tuple(sorted({*lost} - {entry.version for entry in late})))
         return late
@@ -256,17 +286,23 @@ class RecoveryCoordinator:
                 operation.span.restored(number - len(late))
 
     def _note_restored(self, operation: Operation, log: SessionLog, found: ServerState, plan: Plan) -> None:
-        ids = {version: id_ for version, id_ in plan.members if len(id_) == OPERATION_ID_BYTES}
+        records = {record.version: record for record in plan.records}
         lost = {version for version in plan.missing if version <= log.version}
+        if plan.lacks_elements:
+            lost.add(found.version)
         own = [entry for version, entry in log.entries.items() if version > found.version and version not in lost]
-        replaced = {entry.version for entry in own if ids.get(entry.version, entry.id) != entry.id}
+        now_there = ((entry, records.get(entry.version, entry.record).id) for entry in own)
+        replaced = {entry.version for entry, id_ in now_there if id_ not in (entry.id, b"")}
         if replaced:  # by the changes of a process that went on from another primary
             self._journal.forget(log)
-        log.see(LogPosition(plan.version, ids.get(plan.version, b"")), found.history, log.expires_at)
-        if plan.missing and self._repair.max_changes:
-            noops = [LogEntry(version, id_, b"", ListEdit()) for version, id_ in plan.members if is_noop(id_)]
+        log.see(plan.position, found.history, log.expires_at)
+        if plan.gives_up and self._repair.max_changes:
+            for entry in own:  # behind a no-op entry, the same change has another digest
+                if entry.version in log.entries and entry.version in records:
+                    log.entries[entry.version] = replace(entry, digest=records[entry.version].digest)
+            noops = [LogEntry(r.version, r.id, r.digest, ListEdit()) for r in plan.records if is_noop(r.id)]
             self._journal.abandon(log, noops)
-        count = plan.version - found.version - len(plan.missing) - bool(plan.missing)
+        count = plan.position.version - found.version - len(plan.missing) - plan.gives_up
         if count:
             operation.span.restored(count)
         self._lose(operation, log, tuple(sorted(lost | replaced)))
@@ -311,3 +347,12 @@ class RecoveryCoordinator:
             raise
         else:
             span.finish()
+
+
+def _check_told(operation: Operation, change: Change) -> None:
+    """Raise the error for an outcome that the server has evicted."""
+    if change.status is Status.UNTOLD:
+        reason = "the server evicted the ids of recent changes, so an earlier attempt may have been applied"
+        raise operation.error(OutcomeLostError, reason)
+    if change.result_lost:
+        raise operation.error(OutcomeLostError, "the server evicted what the change returned", applied=True)

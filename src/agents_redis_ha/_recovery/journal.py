@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from .._commands import NO_POSITION, OPERATION_ID_BYTES, LogEntry, LogPosition, Member, ReplicationHistory, SessionSpec
+from .._commands import NO_POSITION, LogEntry, LogPosition, OpsRecord, ReplicationHistory, SessionSpec
 
 __all__ = ["MOST_IDS", "Journal", "SessionLog", "Snapshot"]
 
@@ -26,21 +26,23 @@ class Snapshot:
 
     Attributes:
         version: The session's version then.
+        digest: Its digest.
         generation: Its generation: changes that are no appends.
         length: How many elements it had.
         count: How many of them were read.
         joined: These, with the separator between two of them.
         separator: What stands between.
-        members: The newest changes up to the version, as in ``ops``.
+        records: The newest changes up to the version, as in ``ops``.
     """
 
     version: int
+    digest: bytes
     generation: int
     length: int
     count: int
-    joined: bytes
+    joined: bytes = field(repr=False)
     separator: bytes
-    members: tuple[Member, ...] = ()
+    records: tuple[OpsRecord, ...] = field(default=(), repr=False)
 
     @property
     def is_whole(self) -> bool:
@@ -49,8 +51,8 @@ class Snapshot:
 
     @cached_property
     def size(self) -> int:
-        """Bytes that it keeps: members hold what was popped."""
-        return len(self.joined) + sum(len(member) for _, member in self.members)
+        """Bytes of elements that it keeps."""
+        return len(self.joined)
 
     def newest(self, count: int) -> list[bytes]:
         """Return the newest so many of the elements that were read."""
@@ -70,7 +72,8 @@ class SessionLog:
         whole: The newest snapshot of all elements, as far as it is still kept.
         tail: A newer one of the newest elements.
         entries: Own changes by version, the oldest first.
-        others: Ids of other processes' changes by version, as far as they are known.
+        retention_ms: Milliseconds for which the session remembers ids, as far as the server told.
+        others: What ``ops`` holds of other processes' changes by version, as far as that is known.
         lost: Versions that are gone for good, of which the user has not been told yet.
     """
 
@@ -82,7 +85,8 @@ class SessionLog:
     whole: Snapshot | None = None
     tail: Snapshot | None = None
     entries: dict[int, LogEntry] = field(default_factory=dict)
-    others: dict[int, bytes] = field(default_factory=dict)
+    retention_ms: int | None = None
+    others: dict[int, OpsRecord] = field(default_factory=dict)
     lost: tuple[int, ...] = ()
 
     @property
@@ -92,8 +96,11 @@ class SessionLog:
 
     @property
     def horizon_seconds(self) -> float:
-        """What was seen longer ago does not count."""
-        return self.spec.retention_ms / 1000
+        """What was seen longer ago does not count.
+
+        A process that remembers for a shorter time may have cleared the session meanwhile: what it left is gone.
+        """
+        return min(self.spec.retention_ms, self.retention_ms or self.spec.retention_ms) / 1000
 
     @property
     def snapshots(self) -> list[Snapshot]:
@@ -102,29 +109,37 @@ class SessionLog:
 
     @property
     def ids(self) -> dict[int, bytes]:
-        """All ids that are known, by version."""
-        latest = {self.position.version: self.position.id} if self.position.id else {}
-        return {**self.others, **{version: entry.id for version, entry in self.entries.items()}, **latest}
+        """All ids of changes that are known, by version."""
+        others = {version: record.id for version, record in self.others.items() if record.id}
+        return {**others, **{version: entry.id for version, entry in self.entries.items()}}
 
-    def members_until(self, version: int, newest: Iterable[Member]) -> tuple[Member, ...]:
+    @property
+    def digests(self) -> dict[int, bytes]:
+        """All digests that are known, by version."""
+        known = {version: record.digest for version, record in self.others.items() if record.digest}
+        known.update((snapshot.version, snapshot.digest) for snapshot in self.snapshots)
+        known.update((version, entry.digest) for version, entry in self.entries.items())
+        return {**known, self.version: self.position.digest} if self.position.digest else known
+
+    def records_until(self, version: int, newest: Iterable[OpsRecord]) -> tuple[OpsRecord, ...]:
         """Return what stands in ``ops`` for the latest changes up to a version, as far as it is known.
 
         Args:
             version: The last one.
             newest: What was just read there.
         """
-        known: dict[Member, None] = {}
+        known: dict[int, OpsRecord] = {}
         for snapshot in self.snapshots:
-            known.update(dict.fromkeys(snapshot.members))
-        known.update(dict.fromkeys(member for entry in self.entries.values() for member in entry.members))
-        known.update(dict.fromkeys(newest))
-        return tuple(member for member in known if version - MOST_IDS < member[0] <= version)
+            known.update((record.version, record) for record in snapshot.records)
+        known.update((at, entry.record) for at, entry in self.entries.items())
+        known.update((record.version, record) for record in newest)
+        return tuple(record for at, record in sorted(known.items()) if version - MOST_IDS < at <= version)
 
     def see(self, position: LogPosition, history: ReplicationHistory, expires_at: float | None) -> None:
         """Note that a server has this position."""
         self.seen_at = time.monotonic()
         self.expires_at = expires_at
-        if position.version > self.version or (position.version == self.version and position.id):
+        if position.version >= self.version:
             self.position = position
         if position.version == self.version:
             self.history = history
@@ -187,8 +202,6 @@ class Journal:
             log.entries[kept.version] = kept
             self._changes += 1
             self._bytes += kept.size
-            if kept.previous_id and kept.version - 1 not in log.entries:
-                log.others[kept.version - 1] = kept.previous_id
         else:
             self._keep_snapshot(log, kept)
         self._keep_within_bounds(log)
@@ -202,7 +215,7 @@ class Journal:
     def _keep_snapshot(self, log: SessionLog, snapshot: Snapshot) -> None:
         if snapshot.version < max((kept.version for kept in log.snapshots), default=0):
             return
-        log.others.update((version, id_) for version, id_ in snapshot.members if len(id_) == OPERATION_ID_BYTES)
+        log.others.update((record.version, record) for record in snapshot.records)
         if snapshot.size > self._max_bytes:
             return  # its own changes would be dropped for nothing
         if snapshot.is_whole:

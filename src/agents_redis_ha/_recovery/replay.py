@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from .._commands import KEEP_ALL, ListEdit, LogEntry, Member, ServerState, new_operation_id
+from .._commands import KEEP_ALL, ListEdit, LogEntry, LogPosition, OpsRecord, ServerState, chain, new_operation_id
 from .journal import MOST_IDS, SessionLog, Snapshot
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "make_plan",
     "pack",
     "unpack",
+    "was_rewritten",
 ]
 
 _NOOP = b"!!"  # no drawn id begins like that
@@ -33,26 +34,50 @@ class Plan:
     """What to put back.
 
     Attributes:
-        version: The version that the session has afterwards.
-        generation: Its generation then.
+        position: The end of the log afterwards.
+        generation: The session's generation then.
         keep: The elements to keep: the first index and the one behind the last.
         push: The elements to put behind them.
-        members: What to add to ``ops``.
+        records: What to add to ``ops``: one of each version, up to the last.
+        results: What repeats return, by version.
         missing: Versions that cannot be put back.
+        lacks_elements: Whether elements that the server evicted cannot be put back.
     """
 
-    version: int
+    position: LogPosition
     generation: int
     keep: tuple[int, int]
     push: tuple[bytes, ...]
-    members: tuple[Member, ...]
-    missing: tuple[int, ...]
+    records: tuple[OpsRecord, ...] = ()
+    results: dict[int, bytes] = field(default_factory=dict)
+    missing: tuple[int, ...] = ()
+    lacks_elements: bool = False
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether there is anything that it cannot put back."""
+        return bool(self.missing) or self.lacks_elements
 
 
 def first_divergence(log: SessionLog, found: ServerState) -> int | None:
-    """Return the first version that is another change at the server than the one that is known, or None."""
-    known, there = log.ids, found.ids
-    return min((version for version in known.keys() & there.keys() if known[version] != there[version]), default=None)
+    """Return the first version at which another history is at the server than the one that is known, or None."""
+    known, there = log.digests, found.digests
+    diverged = [version for version in known.keys() & there.keys() if known[version] != there[version]]
+    follows = log.entries.get(found.version + 1)
+    is_told = found.digest or not found.version
+    if follows is not None and is_told and follows.digest != chain(found.digest, follows.id):
+        diverged.append(follows.version)
+    return min(diverged, default=None)
+
+
+def was_rewritten(log: SessionLog, found: ServerState, diverges_at: int) -> bool:
+    """Whether another process wrote the history that diverges after the session was deleted, not after a loss.
+
+    A no-op entry stands where changes were lost and given up.
+    """
+    known, there = log.digests, found.digests
+    agreed = max((v for v in known.keys() & there.keys() if v < diverges_at and known[v] == there[v]), default=0)
+    return not any(is_noop(id_) for version, id_ in found.ids.items() if agreed < version <= diverges_at)
 
 
 def is_noop(id_: bytes) -> bool:
@@ -61,16 +86,18 @@ def is_noop(id_: bytes) -> bool:
 
 
 def fragments_of(log: SessionLog, found: ServerState) -> list[HistoryFragment]:
-    """Return what is known of the changes that follow what a server has.
+    """Return what is known of the changes that follow what a server has, or of all where it lacks elements.
 
-    Snapshots only if the change that made the server's version is known here, or not remembered even there: otherwise
-    another process may have written it in the place of something that was read.
+    Snapshots only if the history up to the server's version is known to be theirs: otherwise another process may have
+    written it in the place of something that was read.
     """
-    entries: list[HistoryFragment] = [entry for at, entry in sorted(log.entries.items()) if at > found.version]
-    version, id_ = found.position
-    if id_ and log.ids.get(version) != id_:
-        return entries
-    return [*(snapshot for snapshot in log.snapshots if snapshot.version > version), *entries]
+    entries = [entry for _, entry in sorted(log.entries.items())]
+    if found.lacks_elements:
+        return [*log.snapshots, *entries]
+    later: list[HistoryFragment] = [entry for entry in entries if entry.version > found.version]
+    if found.version and log.digests.get(found.version) != found.digest:
+        return later
+    return [*(snapshot for snapshot in log.snapshots if snapshot.version > found.version), *later]
 
 
 def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: int) -> Plan:
@@ -78,7 +105,8 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
 
     In the place of a change that is missing stands a no-op entry, as Paxos fills the gaps of its log. Behind one, only
     appends are replayed: a pop or a replacement would meet other elements than it did. A last no-op entry stands behind
-    them, so that every process that knew an earlier version sees that changes were given up.
+    them, so that every process that knew an earlier version sees that changes were given up. The same holds behind
+    elements that were evicted.
 
     Args:
         fragments: What is known, in any order; what is there already is passed over. Of two changes that made one
@@ -89,58 +117,103 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
     fragments = list(fragments)
     snapshots = sorted((f for f in fragments if isinstance(f, Snapshot)), key=lambda s: s.version, reverse=True)
     entries = {f.version: f for f in fragments if isinstance(f, LogEntry) and f.edit is not None}
-    state = _State(found)
+    state = _State(found, _evicted_elements(snapshots, entries, found) if found.lacks_elements else None)
     while state.version < target:
         # As far as a snapshot leads; where none does, by one change.
         if not any(snapshot.version <= target and state.apply_snapshot(snapshot) for snapshot in snapshots):
+            state.pass_over(min((v for v in entries if v > state.version), default=target) - 1, target - MOST_IDS)
             state.apply_entry(entries.get(state.version + 1))
-    if state.missing:
+    if state.has_gap:
         state.append_noop()
-    members = tuple((version, id_) for version, id_ in state.members if version > target - MOST_IDS or not is_noop(id_))
-    return Plan(state.version, state.generation, state.keep, tuple(state.push), members, tuple(state.missing))
+    position = LogPosition(state.version, state.digest)
+    records, missing = tuple(state.records), tuple(state.missing)
+    return Plan(
+        position, state.generation, state.keep, tuple(state.push), records, state.results, missing, state.lacks_elements
+    )
+
+
+def _evicted_elements(
+    snapshots: Sequence[Snapshot], entries: dict[int, LogEntry], found: ServerState
+) -> list[bytes] | None:
+    """Return all elements that the session had at the server's version, or None if that is not known."""
+    whole = [(s.version, s.digest, s.newest(s.count)) for s in snapshots if s.is_whole and s.version <= found.version]
+    for version, begins, read in [*whole, (0, b"", [])]:
+        digest, elements = begins, read
+        for at in range(version + 1, found.version + 1):
+            entry = entries.get(at)
+            if entry is None or entry.edit is None:
+                break
+            digest, elements = chain(digest, entry.id), entry.edit.apply(elements)
+        else:
+            if digest == found.digest and len(elements) == found.expected_length:
+                return elements
+    return None
 
 
 class _State:
     """A list of elements of which only the beginning is at the server."""
 
-    def __init__(self, found: ServerState) -> None:
-        self.version = found.version
+    def __init__(self, found: ServerState, elements: list[bytes] | None) -> None:
+        self.version, self.digest = found.position
         self.generation = found.generation
-        self.keep = (0, found.length)
-        self.push: list[bytes] = []
-        self.members: list[Member] = []
+        self.keep = (0, found.length) if elements is None else (0, 0)
+        self.push = elements or []
+        self.records: list[OpsRecord] = []
+        self.results: dict[int, bytes] = {}
         self.missing: list[int] = []
+        self.lacks_elements = found.lacks_elements and elements is None
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether something before this cannot be put back."""
+        return bool(self.missing) or self.lacks_elements
 
     def apply_snapshot(self, snapshot: Snapshot) -> bool:
         """Go to what was read later, if all that is missing was read."""
         if snapshot.version <= self.version:
             return False
         grown = snapshot.length - (self.keep[1] - self.keep[0] + len(self.push))
-        if snapshot.generation == self.generation and 0 <= grown <= snapshot.count and not self.missing:
+        if snapshot.generation == self.generation and 0 <= grown <= snapshot.count and not self.has_gap:
             self.push += snapshot.newest(grown)
         elif snapshot.is_whole:
-            self.keep, self.push = (0, 0), snapshot.newest(snapshot.count)
+            self.keep, self.push, self.lacks_elements = (0, 0), snapshot.newest(snapshot.count), False
         else:
             return False
-        self.members += [(version, member) for version, member in snapshot.members if version > self.version]
-        self.version, self.generation = snapshot.version, snapshot.generation
+        known = {record.version: record for record in snapshot.records}
+        between = range(self.version + 1, snapshot.version)
+        self.records += [known.get(version, OpsRecord(version, b"", b"")) for version in between]
+        last = known.get(snapshot.version)
+        self.records.append(OpsRecord(snapshot.version, last.id if last else b"", snapshot.digest))
+        self.version, self.digest, self.generation = snapshot.version, snapshot.digest, snapshot.generation
         return True
+
+    def pass_over(self, *until: int) -> None:
+        """Pass over changes of which nothing is known and that are too many to note each."""
+        version = min(until)
+        if version > self.version:
+            self.missing += range(self.version + 1, version + 1)
+            self.version, self.digest = version, b""
+            self.records.clear()
 
     def apply_entry(self, entry: LogEntry | None) -> None:
         """Make one change, or note that it is missing."""
-        if entry is None or entry.edit is None or (self.missing and entry.edit.keep != KEEP_ALL):
+        if entry is None or entry.edit is None or (self.has_gap and entry.edit.keep != KEEP_ALL):
             self.missing.append(self.version + 1)
             self.append_noop()
             return
-        self.version += 1
+        self._record(entry.id)
         self._apply_edit(entry.edit)
-        self.members += entry.members
+        if entry.result is not None:
+            self.results[self.version] = entry.result
         self.generation += entry.edit.keep != KEEP_ALL
 
     def append_noop(self) -> None:
         """Make a change of nothing: its id shows a process that knows another in this place that it was given up."""
-        self.version += 1
-        self.members.append((self.version, _NOOP + new_operation_id()[len(_NOOP) :]))
+        self._record(_NOOP + new_operation_id()[len(_NOOP) :])
+
+    def _record(self, id_: bytes) -> None:
+        self.version, self.digest = self.version + 1, chain(self.digest, id_)
+        self.records.append(OpsRecord(self.version, id_, self.digest))
 
     def _apply_edit(self, edit: ListEdit) -> None:
         if edit.keep == KEEP_ALL:
@@ -157,9 +230,11 @@ class _State:
 def hint_name(fragment: HistoryFragment) -> str:
     """Return the name of a fragment among the hints.
 
-    Two processes know different things up to the same version: one its own change, the other what it has read.
+    Two processes know different things up to the same version: one its own change, the other what it has read, and of
+    histories that diverged each its own.
     """
-    return f"{fragment.version}:{'entry' if isinstance(fragment, LogEntry) else 'snapshot'}"
+    kind = "entry" if isinstance(fragment, LogEntry) else "whole" if fragment.is_whole else "tail"
+    return f"{fragment.version}:{kind}:{fragment.digest.decode()}"
 
 
 def pack(fragment: HistoryFragment) -> bytes:
@@ -167,11 +242,11 @@ def pack(fragment: HistoryFragment) -> bytes:
     if isinstance(fragment, LogEntry):
         edit = fragment.edit and [fragment.edit.keep, list(map(_text, fragment.edit.push))]
         result = None if fragment.result is None else _text(fragment.result)
-        fields: list[object] = [fragment.version, _text(fragment.id), _text(fragment.previous_id), edit, result]
+        fields: list[object] = [fragment.version, _text(fragment.id), _text(fragment.digest), edit, result]
     else:
-        members = [[version, _text(member)] for version, member in fragment.members]
-        numbers = [fragment.version, fragment.generation, fragment.length, fragment.count]
-        fields = [*numbers, _text(fragment.joined), _text(fragment.separator), members, None]
+        records = [[version, _text(id_), _text(digest)] for version, id_, digest in fragment.records]
+        numbers = [fragment.version, _text(fragment.digest), fragment.generation, fragment.length, fragment.count]
+        fields = [*numbers, _text(fragment.joined), _text(fragment.separator), records]
     return json.dumps(fields, ensure_ascii=False).encode("utf-8")
 
 
@@ -179,12 +254,12 @@ def unpack(packed: bytes) -> HistoryFragment:
     """Return a fragment that `pack` made."""
     fields = json.loads(packed)
     if len(fields) == 5:
-        version, id_, previous_id, edit, result = fields
+        version, id_, digest, edit, result = fields
         made = edit and ListEdit((edit[0][0], edit[0][1]), tuple(map(_bytes, edit[1])))
-        return LogEntry(version, _bytes(id_), _bytes(previous_id), made, None if result is None else _bytes(result))
-    version, generation, length, count, joined, separator, members, _ = fields
-    names = tuple((at, _bytes(member)) for at, member in members)
-    return Snapshot(version, generation, length, count, _bytes(joined), _bytes(separator), names)
+        return LogEntry(version, _bytes(id_), _bytes(digest), made, None if result is None else _bytes(result))
+    version, digest, generation, length, count, joined, separator, records = fields
+    known = tuple(OpsRecord(at, _bytes(id_), _bytes(its)) for at, id_, its in records)
+    return Snapshot(version, _bytes(digest), generation, length, count, _bytes(joined), _bytes(separator), known)
 
 
 def _text(value: bytes) -> str:

@@ -13,12 +13,12 @@ from typing import TypeAlias
 
 from agents.items import TResponseInputItem
 
-from .._commands import Reading
+from .._commands import LogPosition, Reading
 
 __all__ = ["CompactionSnapshot", "make_snapshot"]
 
 _Read: TypeAlias = "Callable[[int], Awaitable[tuple[Reading, list[TResponseInputItem | None]]]]"
-_ReplaceRange: TypeAlias = "Callable[[list[TResponseInputItem], int, tuple[int, int]], Awaitable[bool]]"
+_ReplaceRange: TypeAlias = "Callable[[list[TResponseInputItem], LogPosition, tuple[int, int]], Awaitable[bool]]"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ async def make_snapshot(
 
     Args:
         read: Reads the newest so many elements; 0 means all.
-        replace_range: Replaces what is outside a range, at a version.
+        replace_range: Replaces what is outside a range, at a log position.
         limit: Most items to return; at least 1.
         prune_prefix: Tells which of the oldest items before the snapshot may go with the replacement, up to the first
             one that may not.
@@ -64,10 +64,10 @@ async def make_snapshot(
         pruned = 0
         if prune_prefix is not None:
             whole, everything = await read(0)
-            if whole.version != reading.version:
+            if whole.session.position != reading.session.position:
                 return False
             pruned = _prunable(everything[: reading.length - reading.count], prune_prefix)
-        return await replace_range(output, reading.version, (pruned, kept))
+        return await replace_range(output, reading.session.position, (pruned, kept))
 
     return CompactionSnapshot(items, reading.count >= reading.length, replace_suffix)
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agents.items import TResponseInputItem
 from agents.memory import SessionSettings
 
 from .. import _commands as commands
 from .._asyncio import run_shielded
-from .._commands import Change, Command, Description, Reading, SessionSpec, Status
+from .._commands import Change, ChangeCommand, Command, Description, LogPosition, Reading, SessionSpec, Status
 from .._config import HAConfig, Topology
 from .._storage import decode_item, decode_joined, encode_items
 from .._telemetry import OperationSpan, note_corrupt
 from ..errors import ClosedError, ConflictError, OperationError
 from .compaction import CompactionSnapshot, make_snapshot
-from .info import SessionInfo, session_info
+from .info import SessionInfo, expected_position, session_info
 from .shared_connections import CoordinatorSource
 
 __all__ = ["RedisHASession"]
 
 _Result = TypeVar("_Result", Change, Reading, Description)
+
+_CHANGED_MEANWHILE: Any = {}  # in the place of an item, told by its identity
 
 
 class RedisHASession:
@@ -56,6 +59,7 @@ class RedisHASession:
         self._degrade = config.durability.on_shortfall == "degrade"
         self._source = source
         self._closed = False
+        self._popped_version: int | None = None  # of the last pop whose result has arrived
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the conversation, oldest item first.
@@ -83,26 +87,27 @@ class RedisHASession:
                 return valid[-limit:] if limit else valid
             window *= 2
 
-    async def add_items(self, items: list[TResponseInputItem], *, expected_version: int | None = None) -> None:
+    async def add_items(self, items: list[TResponseInputItem], *, expected_version: int | str | None = None) -> None:
         """Add items to the end of the conversation: all of them, once, or none.
 
         Args:
             items: JSON objects.
-            expected_version: Add them only if the conversation still has this version (`info`): with items, each change
-                adds 1 to it. None means in any case.
+            expected_version: Add them only if the conversation still has this version (`info`, or the ``token`` of
+                that version): with items, each change adds 1 to it. None means in any case.
 
         Raises:
+            ConfigurationError: `expected_version` is no version; nothing was sent.
             InvalidItemError: An item is not JSON; nothing was sent.
             ConflictError: The conversation has another version; nothing was added.
             OperationError: It failed; ``outcome`` says whether the items may be stored all the same.
         """
         self._check_open()
-        elements = encode_items(items)
+        elements, expected = encode_items(items), expected_position(expected_version)
         if not elements:
             return
-        change = await self._execute(commands.append(self._spec, elements, expected_version=expected_version))
-        if change.status is Status.CONFLICT and expected_version is not None:
-            raise ConflictError(expected_version, change.version)
+        change = await self._execute(commands.append(self._spec, elements, expected=expected))
+        if change.status is Status.CONFLICT and expected is not None:
+            raise ConflictError(expected.version, change.version)
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the newest item and return it, or None if there is none. It is handed out once.
@@ -113,14 +118,16 @@ class RedisHASession:
             OperationError: It failed; ``outcome`` says whether the item may have been removed all the same.
         """
         while True:
-            popped: Change | None = await self._execute(commands.pop(self._spec))
-            if popped is not None and popped.status is Status.UNSURE:
-                popped = await self._pop_newest_item()
-            if popped is not None and popped.status is Status.CONFLICT:
-                continue  # another worker popped it between the look and the removal
-            if popped is None or popped.result is None:
+            popped = await self._execute(commands.pop(self._spec, acknowledged=self._popped_version))
+            if popped.status is Status.UNCHANGED:
                 return None
-            item = decode_item(popped.result)
+            if popped.status is Status.UNSURE:
+                item = await self._pop_newest_item()
+                if item is not _CHANGED_MEANWHILE:
+                    return item
+                continue
+            self._popped_version = popped.version
+            item = decode_item(popped.result or b"")
             if item is not None:
                 return item
             # Lua took for JSON what Python does not (such as a hexadecimal number): it is gone, look for the next one.
@@ -189,25 +196,28 @@ class RedisHASession:
             return None
         return await make_snapshot(self._read, self._replace_range, limit, prune_prefix)
 
-    async def _replace_range(self, items: list[TResponseInputItem], version: int, keep: tuple[int, int]) -> bool:
-        command = commands.replace(self._spec, encode_items(items), expected_version=version, keep=keep)
+    async def _replace_range(
+        self, items: list[TResponseInputItem], expected: LogPosition, keep: tuple[int, int]
+    ) -> bool:
+        command = commands.replace(self._spec, encode_items(items), expected=expected, keep=keep)
         change = await self._execute(command)
         return change.status is not Status.CONFLICT
 
-    async def _pop_newest_item(self) -> Change | None:
-        """Find the newest element that is an item, which the script could not tell, and remove just that one."""
-        window = 16
+    async def _pop_newest_item(self) -> TResponseInputItem | None:
+        """Find the newest element that is an item, which the script did not judge, and remove just that one."""
+        window = 1  # it may be a large one
         while True:
             reading, items = await self._read(window)
-            elements = reading.joined.split(reading.separator) if reading.count else []
             newest = next((i for i in range(1, len(items) + 1) if items[-i] is not None), None)
             if newest is not None:
                 note_corrupt(self._topology, newest - 1)
-                return await self._execute(commands.pop(self._spec, (-newest, elements[-newest])))
+                command = commands.pop(self._spec, (-newest, reading.session), acknowledged=self._popped_version)
+                popped = await self._execute(command)
+                return _CHANGED_MEANWHILE if popped.status is Status.CONFLICT else items[-newest]
             if reading.count >= reading.length:
                 note_corrupt(self._topology, len(items))
                 return None
-            window *= 2
+            window *= 4
 
     async def _read(self, newest: int) -> tuple[Reading, list[TResponseInputItem | None]]:
         reading = await self._execute(commands.read(self._spec, newest))
@@ -224,7 +234,7 @@ class RedisHASession:
     async def _execute(self, command: Command[_Result], *, again: bool = False) -> _Result:
         """Execute a command under a span, with retries; a change to its end, also when the caller is cancelled.
 
-        A cancelled change is sent again, the same command under the same id, by a task that is not cancelled, also if
+        A cancelled change is sent again under the same id, by a task that is not cancelled, also if
         the session was closed meanwhile. Only then is a task of its own paid for.
         """
         if not again:
@@ -238,8 +248,8 @@ class RedisHASession:
             result = await recovery.execute(operation, command, report_loss=not again)
         except BaseException as error:
             span.finish(error)
-            if isinstance(error, asyncio.CancelledError) and command.changes and not again:
-                await run_shielded(self._execute(command, again=True))
+            if isinstance(error, asyncio.CancelledError) and isinstance(command, ChangeCommand) and not again:
+                await run_shielded(self._execute(replace(command, repeats=True), again=True))
             raise
         if isinstance(result, Change) and result.status is Status.REPEAT:
             span.repeated()

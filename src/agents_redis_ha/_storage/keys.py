@@ -29,8 +29,9 @@ class SessionKeys:
 
     Attributes:
         items: LIST, one JSON item an element.
-        meta: HASH, the session's id, times (milliseconds since 1970, the server's clock), version and generation.
-        ops: ZSET, the ids of recent changes, scored by the version that each made.
+        meta: HASH, the format of all keys, the session's id, times (milliseconds since 1970, the server's clock),
+            version, digest and generation.
+        ops: LIST, the ids of recent changes, with the digest behind each.
         slot: The cluster slot of all of them, 0 to 16383.
     """
 
@@ -68,11 +69,10 @@ def acl_rule(prefix: str, *, fsync: bool = False) -> tuple[str, ...]:
         fsync: Whether ``durability.fsync`` is used, which needs WAITAOF; servers before 7.2 do not know it.
     """
     scripts = ("eval", "evalsha", "asking", "cluster|slots", "cluster|info", "role", "info", "select", "wait")
-    lists = ("rpush", "lrange", "lindex", "llen", "lset", "lrem", "ltrim", "rpop")
-    hashes = ("hmget", "hgetall", "hset", "hsetnx", "hdel")
-    sorted_sets = ("zadd", "zscore", "zrevrange", "zrangebyscore", "zrevrangebyscore", "zremrangebyscore")
+    lists = ("rpush", "lrange", "lindex", "llen", "lpos", "lset", "lrem", "ltrim")
+    hashes = ("hget", "hmget", "hgetall", "hset", "hsetnx", "hdel")
     keys = ("del", "exists", "pexpire", "persist", "pttl", "time")
-    names = (*scripts, *(("waitaof",) if fsync else ()), *lists, *hashes, *sorted_sets, *keys)
+    names = (*scripts, *(("waitaof",) if fsync else ()), *lists, *hashes, *keys)
     literal = re.sub(r"([\\*?\[\]])", r"\\\1", prefix)
     return (f"~{literal}:*", "-@all", *(f"+{command}" for command in names))
 
