@@ -13,7 +13,7 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout_at  # redis-py brings it
 
-__all__ = ["retrieve_exception", "run_shielded", "timeout_at"]
+__all__ = ["BackgroundTasks", "retrieve_exception", "run_shielded", "timeout_at"]
 
 
 def retrieve_exception(task: asyncio.Future[Any]) -> None:
@@ -29,3 +29,22 @@ async def run_shielded(operation: Coroutine[Any, Any, object]) -> None:
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait((task,))
+
+
+class BackgroundTasks:
+    """Tasks that run on until they end by themselves; their results and their errors are dropped."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Future[Any]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run a coroutine in a task of its own."""
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(retrieve_exception)
+
+    async def wait(self) -> None:
+        """Wait for the end of all that were started."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)

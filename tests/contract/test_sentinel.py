@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import Any
 
 import pytest
 import redis
 
 from agents_redis_ha import (
+    DeadlineExceededError,
     HAConfig,
+    RedisHASession,
     RetryConfig,
     SentinelConfig,
     SessionStore,
@@ -18,6 +22,8 @@ from agents_redis_ha import (
     ha_session,
     lab,
 )
+from agents_redis_ha._connections.sentinel_group import lease_seconds
+from tests.support.turns import eventually
 
 ITEM: Any = {"role": "user", "content": "hello"}
 
@@ -142,3 +148,59 @@ async def test_a_primary_that_the_majority_replaced_confirms_nothing_though_a_re
             await asyncio.to_thread(servers.links.heal)
             await asyncio.to_thread(servers.wait_ready)
             assert await session.get_items() == [ITEM]
+
+
+@pytest.mark.parametrize("poll_seconds", [1.0, 60.0])
+@pytest.mark.parametrize(("configured", "beside_count"), [(3, 1), (3, 0), (1, 1)])
+async def test_a_minority_confirms_nothing_once_the_majoritys_last_answer_is_too_old(
+    session_id: str, configured: int, beside_count: int, poll_seconds: float
+) -> None:
+    if lab.find_server().version < (7, 0, 0):
+        pytest.skip("a partition in the lab needs Redis 7.0")
+    durability = {"replicas": 1, "timeout_seconds": 0.2}
+    with lab.start("sentinel", links=True, down_after_ms=60_000) as servers:  # nothing is elected meanwhile
+        old = servers.primary()
+        beside, _ = servers.replicas_of(old)
+        nodes = [sentinel.announced_address for sentinel in servers.sentinels[:configured]]
+        polling = SentinelConfig(poll_interval_seconds=poll_seconds)
+        how: Any = {"durability": durability, "retry": {"deadline_seconds": 1.5}, "sentinel": polling}
+        async with SessionStore(servers.links.config_inside(old, nodes=nodes, **how)) as store:
+            session = store.session(session_id)
+            await session.add_items([ITEM])  # by the word of all three, of which one or all are configured
+            await asyncio.to_thread(servers.links.partition, old, beside, *servers.sentinels[:beside_count])
+            over = time.monotonic() + lease_seconds(polling)
+            await eventually(lambda: time.monotonic() > over, "the last answer from the other side is too old")
+            for _ in range(2):
+                with pytest.raises((UnconfirmedError, DeadlineExceededError), match=r"majority|no Sentinel"):
+                    await session.add_items([ITEM])
+            await asyncio.to_thread(servers.links.heal)
+            await eventually_confirmed(session)
+
+
+async def test_a_client_that_reaches_both_sides_confirms_nothing_that_the_sentinels_cannot_see(
+    session_id: str,
+) -> None:
+    if lab.find_server().version < (7, 0, 0):
+        pytest.skip("a partition in the lab needs Redis 7.0")
+    durability = {"replicas": 1, "timeout_seconds": 0.2}
+    with lab.start("sentinel", links=True, down_after_ms=60_000) as servers:
+        old = servers.primary()
+        beside, _ = servers.replicas_of(old)
+        async with SessionStore(servers.config(durability=durability, retry={"deadline_seconds": 1.5})) as store:
+            session = store.session(session_id)
+            await session.add_items([ITEM])
+            await asyncio.to_thread(servers.links.partition, old, beside)
+            over = time.monotonic() + lease_seconds(SentinelConfig()) + 1.2  # 1.2 s: the period of their PINGs
+            await eventually(lambda: time.monotonic() > over, "the Sentinels miss the primary's answers")
+            with pytest.raises(UnconfirmedError, match="majority"):
+                await session.add_items([ITEM])
+            await asyncio.to_thread(servers.links.heal)
+            await eventually_confirmed(session)
+
+
+async def eventually_confirmed(session: RedisHASession) -> None:
+    for _ in range(20):
+        with contextlib.suppress(UnconfirmedError, DeadlineExceededError):
+            await session.add_items([ITEM])
+            return
+    raise AssertionError("nothing is confirmed any more")

@@ -41,16 +41,33 @@ class Sentinel:
         self.promoted: tuple[str, int] | None = None
         self.may_list = True
         self.ping_sent_ms = 0
+        self.silent_ms = 0
+        self.quorum = 2
+        self.run_id: str | None = None
+        self.others: dict[str, tuple[str, int]] = {}
+        self.asked = 0
         self.closed = 0
 
     async def sentinel_master(self, service: str) -> dict[str, Any]:
+        self.asked += 1
         if isinstance(self.named, Exception):
             raise self.named
         if isinstance(self.named, asyncio.Future):
             await self.named
         before = self.named if self.state is None else OLD
-        reply = {"ip": before[0], "port": before[1], "config-epoch": self.epoch, "is_sdown": self.down, "quorum": 2}
+        reply = {
+            "ip": before[0],
+            "port": before[1],
+            "config-epoch": self.epoch,
+            "is_sdown": self.down,
+            "quorum": self.quorum,
+        }
         reply |= {"down-after-milliseconds": PATIENCE_SECONDS * 1000, "last-ping-sent": self.ping_sent_ms}
+        reply |= {
+            "last-ok-ping-reply": self.silent_ms,
+            "runid": self.run_id or before[0],
+            "num-other-sentinels": len(self.others),
+        }
         return {**reply, "is_odown": self.down, **({"failover-state": self.state} if self.state else {})}
 
     async def sentinel_get_master_addr_by_name(self, service: str) -> Any:
@@ -61,6 +78,11 @@ class Sentinel:
             raise redis_errors.NoPermissionError("no")
         flags = {address: "slave,promoted" if address == self.promoted else "slave" for address in (NEW, THIRD)}
         return [{"ip": host, "port": port, "flags": f} for (host, port), f in flags.items()]
+
+    async def sentinel_sentinels(self, service: str) -> list[dict[str, Any]]:
+        if not self.may_list:
+            raise redis_errors.NoPermissionError("no")
+        return [{"runid": each, "ip": host, "port": port} for each, (host, port) in self.others.items()]
 
     async def aclose(self) -> None:
         self.closed += 1
@@ -97,16 +119,21 @@ class DataPool(FakePool):
 
 
 class World:
-    """Sentinels, of which the first leads, and the roles that the data servers claim."""
+    """Sentinels, of which the first leads, and the roles that the data servers claim.
 
-    def __init__(self, clock: Clock, sentinels: int = 2) -> None:
+    They know each other as s:1, s:2 and so on. Of these the first are configured: all, if no number is given.
+    """
+
+    def __init__(self, clock: Clock, sentinels: int = 2, configured: int | None = None) -> None:
         self.clock = clock
         self.sentinels = [Sentinel() for _ in range(sentinels)]
+        for own, each in enumerate(self.sentinels):
+            each.others = {f"id-{n}": ("s", n + 1) for n in range(sentinels) if n != own}
         self.leader, self.other = self.sentinels[0], self.sentinels[-1]
         self.roles: dict[str, Any] = {"old:1": b"master", "new:2": b"slave", "third:3": b"slave"}
         self.asked: list[tuple[str, bytes]] = []
         self.meanwhile: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
-        nodes = [f"s:{port}" for port in range(1, sentinels + 1)]
+        nodes = [f"s:{port}" for port in range(1, (configured or sentinels) + 1)]
         self.locator = SentinelLocator(
             HAConfig(topology="sentinel", nodes=nodes, service_name="m"),
             data_client=lambda address: FakeClient(DataPool(self, str(address))),  # type: ignore[arg-type,return-value]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha._asyncio import retrieve_exception, run_shielded, timeout_at
+from agents_redis_ha._asyncio import BackgroundTasks, retrieve_exception, run_shielded, timeout_at
 from tests.support.turns import eventually
 from tests.support.virtual_time import in_virtual_time
 
@@ -117,3 +117,19 @@ async def test_a_timeout_is_a_time_of_the_loop_and_an_error_of_asyncio() -> None
         async with timeout_at(until):
             await asyncio.sleep(600)
     assert loop.time() == pytest.approx(until, abs=0.001)
+
+
+@in_virtual_time
+async def test_background_tasks_are_waited_for_whatever_becomes_of_them() -> None:
+    tasks, ended = BackgroundTasks(), []
+    await tasks.wait()
+
+    async def work(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        ended.append(seconds)
+        raise ValueError("unseen")
+
+    for seconds in (3.0, 1.0):
+        tasks.start(work(seconds))
+    await tasks.wait()
+    assert ended == [1.0, 3.0]

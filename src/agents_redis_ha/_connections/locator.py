@@ -72,12 +72,16 @@ class SingleFlight:
         self._function = function
         self._task: asyncio.Future[None] | None = None
 
-    async def run(self) -> None:
-        """Wait for the run under way, or start one; a cancelled waiter does not stop it for the others."""
+    def start(self) -> asyncio.Future[None]:
+        """Return the run under way, or start one; its error is for those that wait."""
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._function())
             self._task.add_done_callback(retrieve_exception)
-        task = self._task
+        return self._task
+
+    async def run(self) -> None:
+        """Wait for the run under way, or start one; a cancelled waiter does not stop it for the others."""
+        task = self.start()
         # Unlike awaiting the task, this raises CancelledError only for the waiter's own cancellation: a waiter that
         # took the task's for its own, or the other way round, would end too early or never.
         await asyncio.wait((task,))
@@ -98,7 +102,7 @@ def is_majority(some: Sized, of: Sized) -> bool:
 
 
 async def ask_all(
-    questions: Mapping[Address, Awaitable[_Answer]], timeout_seconds: float
+    questions: Mapping[Address, Awaitable[_Answer]], timeout_seconds: float, voters: int | None = None
 ) -> tuple[dict[Address, _Answer], dict[Address, Exception]]:
     """Ask all nodes at once; return a majority's answers with those that come right behind, and the errors until then.
 
@@ -107,7 +111,9 @@ async def ask_all(
     Args:
         questions: What to await for each node; all are awaited or cancelled.
         timeout_seconds: After this, a node that has not answered counts as an error.
+        voters: Of how many a majority is waited for; None means of all that are asked.
     """
+    needed = (len(questions) if voters is None else voters) // 2 + 1
     tasks = {asyncio.ensure_future(question): address for address, question in questions.items()}
     answers: dict[Address, _Answer] = {}
     errors: dict[Address, Exception] = {}
@@ -116,7 +122,7 @@ async def ask_all(
     try:
         while pending:
             left = deadline - asyncio.get_running_loop().time()
-            timeout = min(left, _GRACE_SECONDS) if is_majority(answers, questions) else left
+            timeout = min(left, _GRACE_SECONDS) if len(answers) >= needed else left
             done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 break

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -26,16 +26,17 @@ from redis.asyncio import Redis
 
 from .._asyncio import timeout_at
 from .._commands import Reply
-from .._config import Address, HAConfig, SentinelConfig, Topology
+from .._config import Address, HAConfig, Topology
 from ..errors import OperationError, PrimaryNotFoundError, WrongTopologyError
 from . import factory, sentinel_events
 from .diagnosis import permanent_cause
 from .failover_monitor import FailoverMonitor
 from .failures import AttemptError, NoPrimaryError, ShortfallError, TakenOverError, classify
-from .locator import SingleFlight, ask_all, is_majority
+from .locator import SingleFlight
 from .node import Node
 from .request import Request
-from .sentinel_state import SentinelState, ask
+from .sentinel_group import SentinelGroup, first_line, is_refusal
+from .sentinel_state import SentinelState
 
 __all__ = ["SentinelLocator"]
 
@@ -65,8 +66,8 @@ class SentinelLocator:
         self._data_client = data_client or partial(factory.node_client, config)
         self._sentinel_client = sentinel_client or partial(factory.sentinel_client, config)
         self._service = config.service_name or ""
-        self._settings = config.sentinel or SentinelConfig()
-        self._sentinels = {address: self._sentinel_client(address) for address in config.nodes}
+        self._sentinels = SentinelGroup(config, self._sentinel_client)
+        self._settings = self._sentinels.settings
         self._node: Node | None = None
         self._address: Address | None = None
         self._promoted_replica: Node | None = None
@@ -74,6 +75,7 @@ class SentinelLocator:
         self._epoch = -1
         self._epoch_seen_at = 0.0
         self._lease_until = 0.0
+        self._vouching = ""
         self._announced = 0
         self._stale = True
         self._refresh = SingleFlight(self._find_primary)
@@ -83,12 +85,17 @@ class SentinelLocator:
 
     async def attempt(self, request: Request) -> Reply:
         """See `Locator.attempt`."""
+        confirmed = request.command.confirmation is not None
+        if confirmed:
+            self._sentinels.finds_others = True
         if self._stale or self._node is None:
             await self.monitor.looked()
         if (node := self._node) is None:
             raise _no_primary("the Sentinels named none")
+        if confirmed and self._lease_until - time.monotonic() < self._settings.timeout_seconds / 2:
+            self._refresh.start()  # while the request is on its way: so a lease that ends costs no time
         reply = await self.monitor.send(request, node)
-        if request.command.confirmation is not None:
+        if confirmed:
             await self._check_lease(node, reply)
         return reply
 
@@ -98,7 +105,8 @@ class SentinelLocator:
             with contextlib.suppress(AttemptError):
                 await self._refresh.run()
         if node is not self._node or time.monotonic() >= self._lease_until:
-            cause = ShortfallError("no majority of the Sentinels grants the primary its lease", reply, 0.0)
+            text = f"no majority of the Sentinels grants the primary its lease ({self._vouching})"
+            cause = ShortfallError(text, reply, 0.0)
             raise AttemptError(cause, node=node.name, sent=True, applied=True)
 
     def suspect(self, error: AttemptError) -> None:
@@ -118,15 +126,7 @@ class SentinelLocator:
 
     async def problems(self) -> list[str]:
         """See `Locator.problems`."""
-        timeout_seconds = self._settings.timeout_seconds  # a user's own client may have none
-        questions = [
-            asyncio.wait_for(ask(client, self._service), timeout_seconds) for client in self._sentinels.values()
-        ]
-        answers = await asyncio.gather(*questions, return_exceptions=True)
-        named = zip(self._sentinels, answers, strict=True)
-        return [
-            f"Sentinel {address} does not answer" for address, answer in named if not isinstance(answer, SentinelState)
-        ]
+        return await self._sentinels.problems()
 
     async def _find_primary(self) -> None:
         announced = None
@@ -137,41 +137,29 @@ class SentinelLocator:
 
     async def _ask_sentinels(self) -> float:
         """Find the primary; return until when its lease lasts."""
-        questions = {address: ask(client, self._service) for address, client in self._sentinels.items()}
-        named, errors = await ask_all(questions, self._settings.timeout_seconds)
-        answers = list(named.values())
-        if not answers:
+        named, errors = await self._sentinels.ask()
+        if not named:
             raise await self._no_answer(errors)
         if not self._listeners:
             self._start_listening()
-        best = max(answers, key=lambda a: (a.epoch, not a.down))
+        best = max(named.values(), key=lambda a: (a.epoch, not a.down))
         if await self._is_promoted(named, best.epoch):
             return 0.0
         if best.down:
+            self._lease_until = 0.0
             raise _no_primary(f"the Sentinels see the primary {best.address} as down")
-        if best.epoch < self._epoch and not self._was_reset(answers):
+        if best.epoch < self._epoch and not self._was_reset(named):
             raise _no_primary(f"only Sentinels that still name the deposed primary {best.address} answer")
         self._epoch, self._epoch_seen_at = best.epoch, time.monotonic()
         if best.address != self._address:
             self._switch_to(best.address)
-        return self._lease_deadline([answer for answer in answers if answer.address == best.address])
+        vouching = {address: answer for address, answer in named.items() if answer.names(best)}
+        self._vouching = self._sentinels.shortfall(vouching)
+        return self._sentinels.lease_until(vouching)
 
-    def _lease_deadline(self, answers: list[SentinelState]) -> float:
-        """Return until when no other primary can be elected: too few Sentinels can consider this one down.
-
-        It is a leader lease that the Sentinels grant without knowing. There is none while a failover, maybe one by
-        hand, is under way.
-        """
-        if any(answer.promoted_replica for answer in answers):
-            return 0.0
-        leases = sorted((answer.lease_until for answer in answers), reverse=True)
-        # All but the quorum, and one more; if only a few Sentinels are configured, the longest lease.
-        needed = max(len(self._sentinels) - max((answer.quorum for answer in answers), default=0) + 1, 1)
-        return leases[needed - 1] if needed <= len(leases) else 0.0
-
-    def _was_reset(self, answers: list[SentinelState]) -> bool:
+    def _was_reset(self, answers: Mapping[Address, SentinelState]) -> bool:
         """Whether the Sentinels forgot their epochs (rebuilt, SENTINEL RESET): a majority, and for some time."""
-        return self._is_settled() and is_majority(answers, self._sentinels)
+        return self._is_settled() and self._sentinels.is_majority(answers)
 
     def _is_settled(self) -> bool:
         return time.monotonic() - self._epoch_seen_at > _FORGET_EPOCH_SECONDS
@@ -232,10 +220,10 @@ class SentinelLocator:
 
     async def _no_answer(self, errors: dict[Address, Exception]) -> AttemptError:
         """Return the error for a round in which no Sentinel named a primary: at once and clear where it will last."""
-        text = "; ".join(f"Sentinel {address}: {_first_line(error)}" for address, error in errors.items())
+        text = "; ".join(f"Sentinel {address}: {first_line(error)}" for address, error in errors.items())
         kinds = [await self._permanent(address, error) for address, error in errors.items()]
         permanent = next((kind for kind in kinds if kind is not None), None)
-        if permanent is not None and not all(_is_refusal(error) for error in errors.values()):
+        if permanent is not None and not all(is_refusal(error) for error in errors.values()):
             # Some could not be reached: they may know better, unless none ever will (wrong name, wrong password).
             permanent = permanent if self._epoch < 0 else None
         cause = NoPrimaryError(f"no Sentinel names a primary of {self._service!r} ({text})")
@@ -260,7 +248,7 @@ class SentinelLocator:
         jobs: list[Coroutine[Any, Any, None]] = [self._poll()]
         jobs += [
             sentinel_events.follow(client, self._service, self._note_step, self._look_again, pause)
-            for client in map(self._sentinel_client, self._sentinels)
+            for client in map(self._sentinel_client, self._config.nodes)
         ]
         self._listeners = [asyncio.ensure_future(job) for job in jobs]
 
@@ -290,19 +278,10 @@ class SentinelLocator:
             await asyncio.wait(self._listeners)
         await self.monitor.aclose()
         await self._refresh.aclose()
-        # A peer that is gone takes no part in closing: the others are closed all the same.
-        await asyncio.gather(*(client.aclose() for client in self._sentinels.values()), return_exceptions=True)
+        await self._sentinels.aclose()
         for node in filter(None, (self._node, self._promoted_replica)):
             await node.aclose()
 
 
 def _no_primary(reason: str) -> AttemptError:
     return AttemptError(NoPrimaryError(reason), node=None, sent=False)
-
-
-def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, (redis_errors.ResponseError, redis_errors.AuthenticationError))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

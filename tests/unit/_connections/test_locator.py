@@ -100,6 +100,14 @@ async def test_a_question_that_is_not_waited_for_any_more_is_cancelled() -> None
     assert asking.cancelled()
 
 
+@pytest.mark.parametrize(("voters", "seconds"), [(None, 3.0), (3, 0.25), (9, 3.0)])
+@in_virtual_time
+async def test_a_majority_may_be_that_of_fewer_or_more_than_are_asked(voters: int | None, seconds: float) -> None:
+    since = asyncio.get_running_loop().time()
+    await ask_all(questions((0.1, 1), (0.2, 2), (60, 3), (60, 4)), 3.0, voters)
+    assert round(asyncio.get_running_loop().time() - since, 3) == seconds
+
+
 @pytest.mark.parametrize(("some", "of", "expected"), [(0, 0, False), (1, 2, False), (2, 3, True), (3, 3, True)])
 def test_a_majority_is_more_than_half(some: int, of: int, expected: bool) -> None:
     assert is_majority(range(some), range(of)) is expected
@@ -136,6 +144,16 @@ async def test_one_run_serves_all_that_wait_and_the_next_one_starts_anew() -> No
     assert work.runs == 1
     await flight.run()
     assert work.runs == 2
+
+
+async def test_what_was_started_ahead_is_the_run_that_is_waited_for() -> None:
+    flight = SingleFlight(work := Work(error := AttemptError(LOST, node=None, sent=False)))
+    assert flight.start() is flight.start()
+    (waiter,) = await waiting(flight, 1)
+    work.gate.set()
+    with pytest.raises(AttemptError) as caught:
+        await waiter
+    assert (caught.value, work.runs) == (error, 1)
 
 
 async def test_a_cancelled_waiter_does_not_stop_the_run_for_the_others() -> None:

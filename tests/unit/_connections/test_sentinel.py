@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis import exceptions as redis_errors
 
-from agents_redis_ha import Address, HAConfig
+from agents_redis_ha import HAConfig, SentinelConfig
 from agents_redis_ha._commands import Status
 from agents_redis_ha._connections import sentinel, sentinel_state
 from agents_redis_ha._connections.failures import AttemptError, ShortfallError, TakenOverError
 from agents_redis_ha._connections.sentinel import SentinelLocator
-from agents_redis_ha._connections.sentinel_state import SentinelState
+from agents_redis_ha._connections.sentinel_group import lease_seconds
 from agents_redis_ha.errors import AuthenticationFailedError, PrimaryNotFoundError, WrongTopologyError
 from tests.support.fake_nodes import CANNOT_CLOSE, LOST, command
 from tests.support.fake_sentinels import NEW, OLD, PATIENCE_SECONDS, THIRD, Clock, World
 from tests.support.fakes import failed, request
 from tests.support.virtual_time import in_virtual_time
+
+LEASE_SECONDS = lease_seconds(SentinelConfig())
 
 
 @pytest.fixture
@@ -205,39 +206,17 @@ async def test_what_waits_is_woken_by_the_promotion(world: World) -> None:
     await asyncio.wait_for(waiter, 5)
 
 
-@pytest.mark.parametrize(
-    ("nodes", "quorum", "leases", "until"),
-    [
-        (3, 2, (9.0, 5.0, 7.0), 7.0),  # two of three would have to agree, so two have to grant it
-        (3, 2, (9.0,), 0.0),
-        (3, 1, (9.0, 5.0, 7.0), 5.0),  # any of them can begin an election
-        (3, 3, (9.0, 5.0), 9.0),
-        (1, 2, (9.0,), 9.0),  # only one of them is configured
-        (3, 2, (), 0.0),
-    ],
-)
-def test_a_lease_lasts_as_long_as_too_few_sentinels_can_consider_the_primary_down(
-    nodes: int, quorum: int, leases: tuple[float, ...], until: float
-) -> None:
-    config = HAConfig(topology="sentinel", nodes=[f"s:{port}" for port in range(1, nodes + 1)], service_name="m")
-    answers = [SentinelState(Address("old", 1), 7, False, lease_until, quorum) for lease_until in leases]
-    locator = SentinelLocator(config)
-    assert locator._lease_deadline(answers) == until
-    promoting = [dataclasses.replace(answer, promoted_replica=Address("new", 2)) for answer in answers]
-    assert locator._lease_deadline(promoting) == 0.0
-
-
 async def test_a_change_after_the_lease_is_confirmed_if_the_sentinels_renew_it(world: World) -> None:
-    world.clock.now += PATIENCE_SECONDS + 1
+    world.clock.now += LEASE_SECONDS + 1
     assert (await world.change()).value == [Status.APPLIED, 5, b""]
-    assert world.locator._lease_until == world.clock.now + PATIENCE_SECONDS
+    assert world.locator._lease_until == world.clock.now + LEASE_SECONDS
 
 
 @pytest.mark.parametrize("gone", [True, False])
 async def test_a_change_on_a_primary_whose_lease_is_over_is_a_shortfall_that_keeps_the_reply(
     world: World, gone: bool
 ) -> None:
-    world.clock.now += PATIENCE_SECONDS + 1
+    world.clock.now += LEASE_SECONDS + 1
     for each in world.sentinels:
         each.named = LOST if gone else OLD
         each.ping_sent_ms = PATIENCE_SECONDS * 1000  # it has not answered them for so long either
@@ -250,7 +229,7 @@ async def test_a_change_on_a_primary_whose_lease_is_over_is_a_shortfall_that_kee
 
 
 async def test_a_change_on_a_primary_that_turns_out_to_be_deposed_is_not_confirmed(world: World) -> None:
-    world.clock.now += PATIENCE_SECONDS + 1
+    world.clock.now += LEASE_SECONDS + 1
     world.other.announces(NEW, 8)
     with pytest.raises(AttemptError, match="lease"):
         await world.change()
@@ -264,11 +243,11 @@ async def test_a_sentinel_that_still_names_another_primary_grants_no_lease(clock
     assert world.locator._lease_until == 0.0
     world.leader.announces(NEW, 8)
     assert await world.primary() == "new:2"
-    assert world.locator._lease_until == clock.now + PATIENCE_SECONDS
+    assert world.locator._lease_until == clock.now + LEASE_SECONDS
 
 
 async def test_what_needs_no_confirmation_needs_no_lease(world: World) -> None:
-    world.clock.now += PATIENCE_SECONDS + 1
+    world.clock.now += LEASE_SECONDS + 1
     for each in world.sentinels:
         each.named = LOST
     assert (await world.locator.attempt(request(command()))).history.node == "old:1"
@@ -367,14 +346,6 @@ async def test_a_service_that_was_known_may_be_known_again_by_a_sentinel_that_ca
             await world.locator.primaries()
         assert caught.value.permanent is permanent
         world.other.named = NO_SUCH
-
-
-@in_virtual_time
-async def test_a_sentinel_that_fails_or_hangs_is_a_problem_after_its_timeout() -> None:
-    world = World(Clock())
-    assert await world.locator.problems() == []
-    for world.other.named in (LOST, asyncio.get_running_loop().create_future()):
-        assert await world.locator.problems() == ["Sentinel s:2 does not answer"]
 
 
 @in_virtual_time

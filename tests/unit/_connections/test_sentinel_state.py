@@ -13,6 +13,7 @@ from agents_redis_ha._connections import sentinel_state
 from agents_redis_ha._connections.sentinel_state import SentinelState, ask
 
 NOW = 5000.0
+LONG = 100.0
 OLD, NEW = ("old", 1), ("new", 2)
 
 
@@ -32,6 +33,7 @@ class Sentinel:
             **{name.replace("_", "-") if name[:3] != "is_" else name: value for name, value in fields.items()},
         }
         self.named: tuple[str | bytes, int | str] | None = OLD
+        self.others: Any = [("id-2", "s", 2), ("id-3", "s", 3)]
         self.replicas: Any = [("new", 2, "slave,promoted"), ("third", 3, "slave")]
         self.asked: list[str] = []
 
@@ -49,20 +51,78 @@ class Sentinel:
             raise self.replicas
         return [{"ip": ip, "port": port, "flags": flags} for ip, port, flags in self.replicas]
 
+    async def sentinel_sentinels(self, service: str) -> list[dict[str, Any]]:
+        self.asked.append(f"others of {service}")
+        if isinstance(self.others, Exception):
+            raise self.others
+        return [{"runid": each, "ip": ip, "port": port} for each, ip, port in self.others]
+
 
 @pytest.fixture(autouse=True)
 def _at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentinel_state, "time", SimpleNamespace(monotonic=lambda: NOW))
 
 
-async def state(sentinel: Sentinel) -> SentinelState:
-    return await ask(sentinel, "m")  # type: ignore[arg-type]
+async def state(sentinel: Sentinel, lease_seconds: float = LONG, *, list_others: bool = False) -> SentinelState:
+    return await ask(sentinel, "m", lease_seconds, list_others=list_others)  # type: ignore[arg-type]
 
 
 async def test_a_sentinel_at_rest_tells_primary_epoch_and_quorum() -> None:
     sentinel = Sentinel()
     assert await state(sentinel) == SentinelState(Address("old", 1), 7, False, NOW + 3, 2, None)
     assert sentinel.asked == ["m", "m"]
+
+
+@pytest.mark.parametrize(("lease_seconds", "until"), [(1.5, 1.5), (3.0, 3.0), (9.0, 3.0)])
+async def test_a_word_holds_no_longer_than_it_was_asked_for(lease_seconds: float, until: float) -> None:
+    assert (await state(Sentinel(), lease_seconds)).lease_until == NOW + until
+
+
+@pytest.mark.parametrize(("silent_ms", "until"), [(0, 1.5), (1200, 1.5), (2200, 0.5), (9000, -6.3)])
+async def test_a_word_counts_from_the_time_when_the_primarys_answer_to_the_sentinel_was_due(
+    silent_ms: int, until: float
+) -> None:
+    found = await state(Sentinel(last_ok_ping_reply=silent_ms, down_after_milliseconds=30_000), 1.5)
+    assert found.lease_until == pytest.approx(NOW + until)
+
+
+@pytest.mark.parametrize(("disconnected", "until"), [(False, 3.0), (True, 2.2)])
+async def test_without_a_connection_a_sentinels_patience_counts_from_the_last_answer(
+    disconnected: bool, until: float
+) -> None:
+    found = await state(Sentinel(last_ok_ping_reply=800, is_disconnected=disconnected))
+    assert found.lease_until == pytest.approx(NOW + until)
+
+
+async def test_a_sentinel_tells_how_many_there_are_and_where_the_others_are() -> None:
+    sentinel = Sentinel(num_other_sentinels=4)
+    assert ((await state(sentinel)).sentinels, (await state(sentinel)).others) == (5, None)
+    assert "others of m" not in sentinel.asked
+    found = await state(sentinel, list_others=True)
+    assert (found.sentinels, found.others) == (5, {"id-2": Address("s", 2), "id-3": Address("s", 3)})
+
+
+async def test_a_sentinel_that_may_not_list_the_others_tells_the_rest() -> None:
+    sentinel = Sentinel(num_other_sentinels=2)
+    sentinel.others = redis_errors.NoPermissionError("no")
+    found = await state(sentinel, list_others=True)
+    assert (found.address, found.sentinels, found.others) == (Address("old", 1), 3, None)
+
+
+@pytest.mark.parametrize(("run_id", "other", "same"), [("r", "r", True), ("r", "q", False), ("", "", False)])
+async def test_two_spellings_name_the_same_primary_if_they_name_the_same_process(
+    run_id: str, other: str, same: bool
+) -> None:
+    spelled, respelled = Sentinel(runid=run_id), Sentinel(runid=other, ip="10.0.0.1")
+    respelled.named = ("10.0.0.1", 1)
+    assert (await state(spelled)).names(await state(spelled))
+    assert (await state(spelled)).names(await state(respelled)) is same
+
+
+async def test_the_run_id_of_the_old_primary_is_not_that_of_the_promoted_one() -> None:
+    sentinel = Sentinel(runid="r", failover_state="reconf_slaves")
+    sentinel.named = NEW
+    assert (await state(sentinel)).run_id is None
 
 
 @pytest.mark.parametrize(

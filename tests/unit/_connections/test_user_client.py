@@ -103,7 +103,7 @@ def test_the_settings_of_a_sentinel_client_reach_the_primary_and_those_of_the_se
     assert isinstance(found, SentinelLocator)
     assert_alike(found._data_client(Address("x", 9)), "x", 9)
     assert type(connection(found._data_client(Address("x", 9)))) is Connection
-    for address, client in found._sentinels.items():
+    for address, client in found._sentinels.clients.items():
         made = connection(client)
         assert (made.host, made.port) == address
         assert (made.username, made.password, made.socket_timeout) == (None, "sp", 0.7)
@@ -115,7 +115,7 @@ def test_the_tls_of_the_primary_and_of_the_sentinels_are_apart(data_tls: bool, s
     settings, found = adopt(sentinel(ssl=data_tls, sentinel_kwargs={"ssl": sentinel_tls}), CONFIG)
     assert isinstance(found, SentinelLocator)
     assert isinstance(connection(found._data_client(Address("x", 9))), SSLConnection) is data_tls
-    for client in found._sentinels.values():
+    for client in found._sentinels.clients.values():
         assert isinstance(connection(client), SSLConnection) is sentinel_tls
     assert (settings.tls is not None) is data_tls
     assert settings.sentinel is not None
