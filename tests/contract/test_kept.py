@@ -13,6 +13,7 @@ from agents_redis_ha import (
     counters,
     ha_session,
     lab,
+    session_keys,
 )
 from tests.support.history import History, Workers, message, say, texts, told_of_lost
 
@@ -155,6 +156,19 @@ async def test_a_session_that_was_deleted_by_hand_stays_deleted(
         assert (await ours.info()).item_count == 0
     assert await texts(ours) == (["new"] if operation == "append" else [])
     assert asyncio.get_running_loop().time() - began < 10  # no other process is waited for
+
+
+@pytest.mark.parametrize("topology", ["sentinel", "cluster"], indirect=True)
+async def test_a_session_that_was_deleted_by_hand_after_a_failover_stays_deleted(
+    servers: lab.Lab, session_id: str, workers: Workers, history: History
+) -> None:
+    ours = await workers.make(patience_seconds=10)
+    await say(ours, "one")
+    replica = servers.replicas_of(servers.primary(session_keys("agents:ha", session_id).items))[0]
+    await asyncio.to_thread(servers.promote, replica)
+    await say(ours, "two")
+    await history.delete()
+    assert await texts(ours) == []
 
 
 async def test_a_session_that_another_cleared_stays_cleared(sessions: list[RedisHASession]) -> None:

@@ -70,7 +70,8 @@ class FakeConnection:
         self.pool = pool
         self.socket_timeout: float | None = 3.0
         self.timeouts: list[float | None] = []
-        self.connected: list[Callable[[Any], None]] = []
+        self.connected: dict[Callable[[Any], None], None] = {}
+        self.made_anew = 0
         self.closed = 0
         self.unread: list[Any] = []
 
@@ -87,7 +88,15 @@ class FakeConnection:
         self.unread += self.pool.replies_to(commands)
 
     def register_connect_callback(self, callback: Callable[[Any], None]) -> None:
-        self.connected.append(callback)
+        self.connected[callback] = None
+
+    async def connect(self) -> None:
+        """Connect once more, as redis-py does where the server has closed the connection."""
+        if self.pool.cannot_connect is not None:
+            raise self.pool.cannot_connect
+        self.made_anew += 1
+        for callback in self.connected:
+            callback(self)
 
     async def read_response(self, disable_decoding: bool) -> Any:
         assert disable_decoding  # an item is stored as the bytes that it is
@@ -110,6 +119,7 @@ class FakePool:
         written: The commands of each write, without the question in front of a connection's first one.
         identity: The reply to that question; `introductions` counts it.
         may_connect: Holds new connections back while it is cleared.
+        cannot_connect: Why a connection cannot be made once more.
         in_use: Connections that were not given back.
         disconnected: How often all connections were closed, and `in_use_too` whether the ones in use were.
     """
@@ -121,6 +131,7 @@ class FakePool:
         self.introductions = 0
         self.may_connect = asyncio.Event()
         self.may_connect.set()
+        self.cannot_connect: Exception | None = None
         self.connections: list[FakeConnection] = []
         self.in_use = 0
         self.disconnected = 0

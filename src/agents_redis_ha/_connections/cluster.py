@@ -226,6 +226,8 @@ class ClusterLocator:
             # Cut what waits for it: a node that lost its slots cannot answer for them.
             successor = successors[address]
             self.failovers.append(str(successor) if successor else None)
+            if successor:
+                self._node(successor).note_takeover(self._nodes[address].replication_id)
             self._retire(address)
         for address in set(self._nodes) - set(members) - set(self._seeds):
             self._retire(address)

@@ -36,6 +36,10 @@ from .request import Request
 
 __all__ = ["Node"]
 
+# In INFO replication; some managed services leave the id out.
+_REPLICATION_ID = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
+_IS_REPLICA = re.compile(rb"^role:slave", re.MULTILINE)
+
 
 class Node:
     """A server that is asked now.
@@ -44,8 +48,8 @@ class Node:
         name: ``host:port`` as the topology announces it, or the Unix socket's path.
         client: The plain redis-py client that owns the connections.
         retired: Whether another node took over; nothing is sent to this one any more.
-        replication_id: The server's replication id as of the newest connection, None where it is not told. It changes
-            whenever the server is started or becomes a primary: data that vanishes under the same one was deleted.
+        replication_id: The replication id that was told last by a server that was new behind the name, or that had a
+            new id itself; None before that. What a reply says of its server is its own connection's.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class Node:
         self.client = make_client()
         self.retired = False
         self.replication_id: str | None = None
-        self._introduced: set[AbstractConnection] = set()
+        # Of each of the pool's connections that was asked who is there: its server's id, None where that is not told.
+        self._ids: dict[AbstractConnection, str | None] = {}
+        self._id_before: str | None = None
         self._make_client = make_client
         self._owned = owned
         pool = pool or PoolConfig()
@@ -102,7 +108,7 @@ class Node:
             request.earlier.since = min(request.earlier.since, position.version)
             if asking:  # it holds for one command
                 commands = [part for each in commands for part in (("ASKING",), each)]
-            replies = await self._exchange(commands, request)
+            replies, replication_id = await self._exchange(commands, request)
             if asking:
                 replies = replies[1::2]
             if self.retired:  # while it answered: it may have been replaced before that
@@ -113,17 +119,17 @@ class Node:
             elif isinstance(replies[0], TryAgainError) and fewer is not None and fewer != key_count:
                 key_count = fewer
             else:
-                return self._reply(command, replies, position)
+                return self._reply(command, replies, ReplicationHistory(self.name, replication_id), position)
 
-    def _reply(self, command: Command[Any], replies: list[Any], position: LogPosition) -> Reply:
+    def _reply(
+        self, command: Command[Any], replies: list[Any], history: ReplicationHistory, position: LogPosition
+    ) -> Reply:
         value, *trailing = replies
         answer = trailing.pop() if command.confirmation is not None else None
         for each in (value,) if command.allow_trailing_errors else (value, *trailing):
             if isinstance(each, ResponseError):
                 raise AttemptError(each, node=self.name, sent=True) from each
-        if REPLICATION_INFO in command.trailing:
-            self._learn(trailing[command.trailing.index(REPLICATION_INFO)])
-        reply = Reply(value, trailing, ReplicationHistory(self.name, self.replication_id), position)
+        reply = Reply(value, trailing, history, position)
         if command.confirmation is not None:
             self._check_confirmed(command.confirmation, reply, answer)
         return reply
@@ -151,28 +157,32 @@ class Node:
         Raises:
             AttemptError: No reply came, or (single command) the reply is an error; it says whether the request left.
         """
-        replies = await self._exchange(commands)
+        replies, _ = await self._exchange(commands)
         if len(replies) == 1 and isinstance(replies[0], ResponseError):
             raise AttemptError(replies[0], node=self.name, sent=True) from replies[0]
         return replies
 
-    async def _exchange(self, commands: Sequence[Sequence[Argument]], request: Request | None = None) -> list[Any]:
+    async def _exchange(
+        self, commands: Sequence[Sequence[Argument]], request: Request | None = None
+    ) -> tuple[list[Any], str | None]:
+        """Return the replies, and the replication id of the server that they come from."""
         await self._acquire()
         try:
             pool, connection = await self._connect()
             try:
                 if request is not None:
                     request.sent = True
-                introduced = connection in self._introduced
-                if not introduced:  # in front of the first request of a new connection, in the same write
+                is_new = connection not in self._ids
+                if is_new:  # in front of its first request, in the same write
                     commands = (REPLICATION_INFO, *commands)
                 await wire.send(connection, commands)
                 if request is not None:  # what it does takes no time: the reply is under way
                     request.on_sent(self.name)
                 replies = await wire.receive(connection, len(commands))
-                if not introduced:
-                    self._introduce(connection, replies.pop(0))
-                return replies
+                if REPLICATION_INFO in commands:
+                    self._learn(connection, commands, replies)
+                told = self._ids.get(connection)
+                return replies[is_new:], None if told == self._id_before else told
             except Exception as error:
                 await connection.disconnect(nowait=True)
                 self.start_afresh(pool)
@@ -182,6 +192,7 @@ class Node:
                 raise
             finally:
                 if pool is not self.client.connection_pool:
+                    self._ids.pop(connection, None)
                     await connection.disconnect(nowait=True)
                 await pool.release(connection)
         finally:
@@ -202,17 +213,37 @@ class Node:
         finally:
             self._waiting -= 1
 
-    def _introduce(self, connection: AbstractConnection, info: Any) -> None:
-        self._learn(info)
-        connection.register_connect_callback(self._reconnected)  # type: ignore[no-untyped-call]  # redis-py
-        self._introduced.add(connection)
+    def _learn(self, connection: AbstractConnection, commands: Sequence[Sequence[Argument]], replies: Any) -> None:
+        """Take the id of a connection's server from the reply to INFO replication, the last one if there are two.
 
-    def _learn(self, info: Any) -> None:
-        """Take the server's replication id from the reply to INFO replication, if it is in there."""
-        self.replication_id = _replication_id(info)
+        A replica's is asked for again: it is its primary's, and changes when the replica is promoted, which does not
+        cut its connections. So is one that the server cannot tell for now.
+        """
+        *_, info = (reply for command, reply in zip(commands, replies, strict=True) if command == REPLICATION_INFO)
+        if isinstance(info, bytes):
+            found = _REPLICATION_ID.search(info)
+            told, is_settled = found and found[1].decode(), not _IS_REPLICA.search(info)
+        else:
+            told, is_settled = None, not classify(info, sent=True).retry  # some users may not ask
+        if not is_settled:
+            self._ids.pop(connection, None)
+            return
+        if told is not None and told != self._ids.get(connection):
+            self.replication_id = told
+        connection.register_connect_callback(self._reconnected)  # type: ignore[no-untyped-call]  # redis-py
+        self._ids[connection] = told
 
     def _reconnected(self, connection: AbstractConnection) -> None:
-        self._introduced.discard(connection)
+        self._ids.pop(connection, None)
+
+    def note_takeover(self, id_before: str | None) -> None:
+        """Note that another server takes over under this name now.
+
+        Args:
+            id_before: The replication id that was told before; None if none was. Told again, it is a constant of some
+                proxy: it does not show that nothing was lost.
+        """
+        self._id_before = id_before
 
     async def _connect(self) -> tuple[ConnectionPool, AbstractConnection]:
         pool: ConnectionPool = self.client.connection_pool
@@ -232,12 +263,22 @@ class Node:
         except Exception as error:
             raise AttemptError(self._explained(error), node=self.name, sent=False) from error
         try:
+            if self._ids.get(connection) not in (None, self.replication_id):
+                await self._make_anew(connection)
             self._check_in_use()  # it may have been retired meanwhile
-        except AttemptError:
+        except BaseException:
             await connection.disconnect(nowait=True)
             await pool.release(connection)
             raise
         return connection
+
+    async def _make_anew(self, connection: AbstractConnection) -> None:
+        """Leave the server that a connection leads to, since another one has taken over behind the name."""
+        await connection.disconnect(nowait=True)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py
+        except Exception as error:
+            raise AttemptError(self._explained(error), node=self.name, sent=False) from error
 
     def _check_in_use(self) -> None:
         if self.retired:
@@ -265,7 +306,7 @@ class Node:
         if not self._owned or self.retired or (failed is not None and failed is not old.connection_pool):
             return False
         self.client = self._make_client()
-        self._introduced.clear()
+        self._ids.clear()
         self._close(old.connection_pool.disconnect(inuse_connections=False))
         return True
 
@@ -286,9 +327,3 @@ class Node:
         """Close every connection."""
         self.retire()
         await asyncio.gather(*self._closing, return_exceptions=True)
-
-
-def _replication_id(info: Any) -> str | None:
-    """Find the replication id in INFO's reply; some managed services leave it out, some users may not ask."""
-    found = re.search(rb"^master_replid:(\w+)", info, re.MULTILINE) if isinstance(info, bytes) else None
-    return found[1].decode() if found else None

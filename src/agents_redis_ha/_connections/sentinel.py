@@ -213,6 +213,7 @@ class SentinelLocator:
         old, self._node, self._address = self._node, self._prepared(address), address
         self._promoted_replica = None
         if old is not None:
+            self._node.note_takeover(old.replication_id)
             self.failovers.append(self._node.name)
             old.retire()
             self.monitor.cut(old)

@@ -62,6 +62,7 @@ class StandaloneLocator:
             if not self._answered:
                 return NotPrimaryError
             self._was_read_only = True
+            self._node.note_takeover(self._node.replication_id)
             self._node.start_afresh()
             return None
         if not self._answered:

@@ -122,7 +122,8 @@ def ask(to: str) -> redis_errors.AskError:
 async def test_of_equal_epochs_the_map_of_the_one_that_was_just_elected_counts(cluster: Cluster) -> None:
     take_over(cluster)
     await cluster.locator.primaries()
-    assert (await cluster.attempt()).history.node == "h:3"
+    # The id is the one that the old primary had, a constant of some proxy: it is as good as unknown.
+    assert (await cluster.attempt()).history == ("h:3", None)
     assert cluster.locator.failovers == ["h:3"]
 
 

@@ -291,8 +291,7 @@ async def test_a_connection_is_asked_once_who_is_there_and_again_when_it_was_mad
         assert await used.call(("A",)) == [b"OK"]
     assert (pool.introductions, used.replication_id) == (1, "1f" * 20)
     pool.identity = b"master_replid:2e\r\n"
-    (reconnected,) = pool.connection.connected
-    reconnected(pool.connection)
+    await pool.connection.connect()
     await used.call(("A",))
     assert (pool.introductions, used.replication_id) == (2, "2e")
 

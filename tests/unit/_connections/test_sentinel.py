@@ -51,6 +51,13 @@ async def test_a_promoted_replica_that_says_it_is_the_primary_is_followed_before
     assert world.locator.failovers == ["new:2"]
 
 
+async def test_a_replication_id_that_a_failover_does_not_change_says_nothing(world: World) -> None:
+    assert (await world.change()).history.replication_id is not None
+    world.leader.announces(NEW, 8)
+    assert await world.primary() == "new:2"
+    assert (await world.change()).history == ("new:2", None)
+
+
 async def test_no_other_server_that_claims_to_be_the_primary_is_followed(world: World) -> None:
     world.roles["third:3"] = b"master"  # such as one that was deposed long ago and has just come back
     world.promotes(NEW)

@@ -88,6 +88,13 @@ async def test_a_read_that_is_answered_after_read_only_shows_the_failover_too() 
     assert found.failovers == ["h:1"]
 
 
+async def test_a_replication_id_that_a_failover_does_not_change_says_nothing() -> None:
+    found = locator(FakePool(APPLIED, READ_ONLY), FakePool(APPLIED))
+    assert (await attempt(found)).history.replication_id is not None
+    await failure(found)
+    assert (await attempt(found)).history == ("h:1", None)
+
+
 async def test_each_failover_is_counted() -> None:
     found = locator(FakePool(APPLIED, READ_ONLY), FakePool(APPLIED, READ_ONLY), FakePool(APPLIED))
     for _ in range(2):
