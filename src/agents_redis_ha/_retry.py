@@ -10,7 +10,7 @@ import tenacity
 
 from ._asyncio import timeout_at
 from ._commands import ChangeCommand, Command, EarlierAttempts, Positioned, Reply
-from ._config import HAConfig, Topology
+from ._config import ClientOptions, HAConfig, Topology
 from ._connections import AttemptError, Locator, Request, ShortfallError, classify
 from ._telemetry import FailedAttempt, OperationSpan, PoolUse, note_failovers, watch_pools
 from .errors import ConnectionsClosedError, OperationError, Outcome
@@ -31,7 +31,7 @@ class Executor:
     def __init__(self, config: HAConfig, locator: Locator) -> None:
         self.locator = locator
         self.closed = False
-        self._retry = config.retry
+        self._options = config.client_options()
         self._failovers = 0
         watch_pools(self)
 
@@ -45,22 +45,20 @@ class Executor:
         nodes = [] if self.closed else self.locator.nodes()
         return {self.locator.topology: [node.use for node in nodes]}
 
-    def begin(self, span: OperationSpan, *, changes: bool, degrade: bool = False) -> Operation:
+    def begin(self, span: OperationSpan, *, changes: bool, options: ClientOptions | None = None) -> Operation:
         """Begin an operation: its deadline runs from now on.
 
         Args:
             span: Is told about every retry.
             changes: Whether it changes the session; a failed read has no outcome to worry about.
-            degrade: Whether a change that is not on enough replicas by the deadline counts as done.
+            options: The client's own; None means those of the configuration that the executor was made with.
         """
-        deadline = asyncio.get_running_loop().time() + self._retry.deadline_seconds
-        return Operation(self, span, deadline, changes=changes, degrade=degrade)
+        return Operation(self, span, options or self._options, changes=changes)
 
     def loop(self, operation: Operation) -> tenacity.AsyncRetrying:
         """Return a loop that starts with the failure that the operation has met already."""
-        wait = tenacity.wait_random_exponential(
-            multiplier=self._retry.initial_backoff_seconds, max=self._retry.max_backoff_seconds
-        )
+        retry = operation.options.retry
+        wait = tenacity.wait_random_exponential(multiplier=retry.initial_backoff_seconds, max=retry.max_backoff_seconds)
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(AttemptError),
             # Half of what is left at most, so that an attempt can still follow the wait.
@@ -89,20 +87,19 @@ class Operation:
     Attributes:
         deadline: The event loop's time at which it must be over.
         span: Is told about every retry.
+        options: The client's own.
         topology_epoch: The failover monitor's when the last attempt began.
         needs_seconds: With less than this left, another attempt would be cut off before it could say anything new.
     """
 
-    def __init__(
-        self, executor: Executor, span: OperationSpan, deadline: float, *, changes: bool, degrade: bool
-    ) -> None:
+    def __init__(self, executor: Executor, span: OperationSpan, options: ClientOptions, *, changes: bool) -> None:
         self.span = span
-        self.deadline = deadline
+        self.options = options
+        self.deadline = asyncio.get_running_loop().time() + options.retry.deadline_seconds
         self.needs_seconds = _SHORTEST_ATTEMPT_SECONDS
         self.topology_epoch = 0
         self._executor = executor
         self._changes = changes
-        self._degrade = degrade
         self._may_have_applied = self._applied = False
         self._earlier: dict[int, EarlierAttempts] = {}  # by command, all of which live as long as the operation
         self._request: Request
@@ -214,8 +211,8 @@ class Operation:
         error = _failure(state)
         self._show_failed()
         if isinstance(error.cause, ShortfallError):
-            self.span.unconfirmed(str(error.cause), degraded=self._degrade)
-            if self._degrade:
+            self.span.unconfirmed(str(error.cause), degraded=self.options.degrade)
+            if self.options.degrade:
                 return error.cause.reply
         kind = classify(error.cause, sent=error.sent).error
         if self._executor.closed:

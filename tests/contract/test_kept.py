@@ -10,6 +10,7 @@ import pytest
 from agents_redis_ha import (
     RedisHASession,
     SessionStore,
+    close_shared_connections,
     counters,
     ha_session,
     lab,
@@ -198,6 +199,22 @@ async def test_everybody_who_knew_is_told_of_what_others_gave_up(
     with told_of_lost(2):
         await third.get_items()
     assert await texts(third) == ["one", "three"]
+
+
+async def test_what_is_known_through_one_set_of_options_is_known_through_another(
+    servers: lab.Lab, session_id: str, history: History
+) -> None:
+    one, other = (
+        ha_session(servers.config(), session_id, retry={"deadline_seconds": seconds}, repair={"max_changes": changes})
+        for seconds, changes in ((15, 500), (20, 600))
+    )
+    await say(one, "one")
+    async with history.losing():
+        await say(one, "two")
+        await say(other, "three")
+    assert await texts(other) == ["one", "two", "three"]
+    assert await texts(one) == ["one", "two", "three"]
+    await close_shared_connections()
 
 
 def test_what_is_known_outlives_an_event_loop(servers: lab.Lab, session_id: str, history: History) -> None:

@@ -61,6 +61,33 @@ async def test_equal_configurations_share_their_connections(labs: Any, new_id: C
     assert proxy.connections_total == 1
 
 
+async def test_sessions_that_differ_in_what_is_their_own_share_their_connections(
+    proxied: lab.Lab, new_id: Callable[[], str]
+) -> None:
+    await close_shared_connections()
+    proxies = [node.proxy for node in proxied.nodes if node.proxy is not None]
+    config, base = proxied.config(ttl=600), new_id()
+    await ha_session(config, base).add_items([ITEM])
+    before, tasks = sum(proxy.connections for proxy in proxies), len(asyncio.all_tasks())
+    sessions = [
+        ha_session(
+            config,
+            f"{base}-{n}",
+            key_prefix=f"{base}-{n}",
+            op_retention_seconds=200 + n,
+            retry={"deadline_seconds": 20 + n},
+            repair={"max_changes": 1000 + n},
+        )
+        for n in range(100)
+    ]
+    for session in sessions:
+        await session.add_items([ITEM])
+    # A cluster's sessions are on three nodes; a round of the Sentinels' answers may be under way.
+    assert sum(proxy.connections for proxy in proxies) <= before + len(proxies)
+    assert len(asyncio.all_tasks()) <= tasks + 10
+    await close_shared_connections()
+
+
 def test_a_worker_that_runs_a_loop_for_each_job_works_and_leaves_nothing_open(
     proxied: lab.Lab, session_id: str
 ) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from redis import exceptions as redis_errors
 
-from agents_redis_ha import HAConfig, RetryConfig
+from agents_redis_ha import HAConfig, RepairConfig, RetryConfig
 from agents_redis_ha._commands import NO_POSITION, append
+from agents_redis_ha._config import ClientOptions
 from agents_redis_ha._connections import Request
 from agents_redis_ha._retry import Executor, Operation
 from agents_redis_ha._telemetry import OperationSpan
@@ -38,7 +39,8 @@ def operation_span() -> OperationSpan:
 def begin(
     locator: FakeLocator, retry: RetryConfig = PATIENT, *, changes: bool = True, span: Any = None, degrade: bool = False
 ) -> Operation:
-    return executor(locator, retry).begin(span or operation_span(), changes=changes, degrade=degrade)
+    options = ClientOptions(retry, RepairConfig(), degrade)
+    return executor(locator, retry).begin(span or operation_span(), changes=changes, options=options)
 
 
 async def run(locator: FakeLocator, retry: RetryConfig = PATIENT, *, changes: bool = True, span: Any = None) -> Any:

@@ -268,16 +268,15 @@ class _InspectCommand(Command[ServerState]):
         )
 
 
-def inspect(spec: SessionSpec, hints: Mapping[str, bytes], *, since: int = 1) -> Command[ServerState]:
+def inspect(spec: SessionSpec, hints: Mapping[str, bytes]) -> Command[ServerState]:
     """Ask what a server has of a session, and raise a write fence there if it misses the position that is sent.
 
     Args:
         spec: The session.
         hints: What the caller knows of the missing changes, packed, by a name: for other processes that miss them.
-        since: The first version of which the caller wants to know the change.
     """
     fields = [field for hint in hints.items() for field in hint]
-    arguments = (spec.retention_ms, since, *fields)
+    arguments = (spec.retention_ms, *fields)
     return _InspectCommand(
         "inspect", load_script("inspect"), spec, arguments, trailing=(REPLICATION_INFO,), allow_trailing_errors=True
     )

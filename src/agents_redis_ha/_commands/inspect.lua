@@ -3,11 +3,9 @@
 -- put all of them back.
 --
 -- ARGV[1] and ARGV[2] the log position that the caller misses, 0 and '' = none; ARGV[3] how long to keep the hints if
--- the session is not here, ms; ARGV[4] the first version of which the caller wants to know the change; ARGV[5…] name
--- and content of each hint.
+-- the session is not here, ms; ARGV[4…] name and content of each hint.
 -- Returns {version, generation, digest, number of elements, number of elements that should be there, fence or '', ms
--- since it was raised, the version with which evicted elements were given up or '', the changes from ARGV[4] on as in
--- ops, in turn name and content of each hint}. A replica refuses it.
+-- since it was raised, the version with which evicted elements were given up or '', ops, in turn name and content of each hint}. A replica refuses it.
 local refusal = refusal_of_a_replica()
 local s = not refusal and state()
 refusal = refusal or s.refusal
@@ -17,12 +15,11 @@ end
 local known, retention = tonumber(ARGV[1]), tonumber(ARGV[3])
 if known > s.version or s.length < s.expected then
   raise_fence(s, math.max(known, s.version), retention)
-  for i = 5, #ARGV, 2 do
+  for i = 4, #ARGV, 2 do
     redis.call('HSETNX', meta, 'hint:' .. ARGV[i], ARGV[i + 1])
   end
 end
-local first = math.max(tonumber(ARGV[4]), s.version - s.noted + 1)
-local changes = first <= s.version and redis.call('LRANGE', ops, 2 * (first - s.version) - 2, -1) or {}
+local changes = redis.call('LRANGE', ops, 0, -1)
 local m = redis.call('HMGET', meta, 'fence', 'fenced_at')
 local age = m[2] and s.now - m[2] or 0
 if age < 0 then  -- by the clock of a server that went before

@@ -92,7 +92,7 @@ class ServerState:
         fence: The highest version that a process misses here, which fences writes; 0 if none does.
         fence_age_seconds: Time since the fence was raised.
         evicted_at: The version with which evicted elements were given up; 0 if none were.
-        records: The changes that were asked for, as in ``ops``, the oldest first.
+        records: The changes that it remembers, as in ``ops``, the oldest first.
         hints: What other processes know of the changes that are missing, packed.
         history: Which server's data that is.
     """

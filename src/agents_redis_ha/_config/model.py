@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -30,9 +31,29 @@ from .parts import (
 )
 from .urls import parse_environment, parse_url
 
-__all__ = ["HAConfig", "Topology"]
+__all__ = ["ClientOptions", "HAConfig", "Topology"]
 
 Topology = Literal["standalone", "sentinel", "cluster"]
+
+# Fields that say nothing of where and how to connect.
+_NO_CONNECTIONS = ("retry", "durability", "repair", "key_prefix", "ttl", "op_retention_seconds", "trace_session_id")
+# Fields that say whose data it is.
+_SERVERS = ("topology", "unix_socket_path", "service_name", "db", "address_map")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """What each client of shared connections has for itself.
+
+    Attributes:
+        retry: The retry loop.
+        repair: What is kept, and what is done about what the servers lose.
+        degrade: Whether a change that is not on enough replicas by the deadline counts as done.
+    """
+
+    retry: RetryConfig
+    repair: RepairConfig
+    degrade: bool = False
 
 
 class HAConfig(Frozen):
@@ -168,10 +189,16 @@ class HAConfig(Frozen):
         return cls(**_merged(parse_environment(os.environ if environ is None else environ), overrides))
 
     def connection_part(self) -> HAConfig:
-        """Return the configuration without the fields that concern sessions alone: equal ones share connections."""
-        only_sessions = ("durability", "key_prefix", "ttl", "op_retention_seconds", "trace_session_id")
-        defaults = {name: type(self).model_fields[name].default for name in only_sessions}
-        return self.model_copy(update=defaults)
+        """Return where and how to connect, and the defaults for the rest: equal ones share connections."""
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in _NO_CONNECTIONS})
+
+    def servers(self) -> tuple[object, ...]:
+        """Return what names the servers, whatever the connections to them are like: it names the data."""
+        return (frozenset(self.nodes), *(getattr(self, name) for name in _SERVERS))
+
+    def client_options(self) -> ClientOptions:
+        """Return what a client has for itself where it shares its connections with others."""
+        return ClientOptions(self.retry, self.repair, self.durability.on_shortfall == "degrade")
 
     @classmethod
     def elasticache(cls, endpoint: str, *, cluster_mode: bool = True, **fields: Any) -> HAConfig:

@@ -228,7 +228,8 @@ class DurabilityConfig(Frozen):
 class RepairConfig(Frozen):
     """What a process keeps of its sessions' latest changes, to put back what the servers lose.
 
-    The age is bounded by ``op_retention_seconds``.
+    The age is bounded by ``op_retention_seconds``. Of several configurations for the same servers the largest bounds
+    count; the rest is each session's own.
 
     Attributes:
         max_changes: Most own changes that are kept, of all sessions together, and most sessions. With 0 none are kept,

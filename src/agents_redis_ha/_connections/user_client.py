@@ -48,7 +48,7 @@ def adopt(client: Redis | RedisCluster, config: HAConfig) -> tuple[HAConfig, Loc
         if "path" in kwargs
         else {"nodes": (Address(kwargs.get("host", "localhost"), int(kwargs.get("port", 6379))),)}
     )
-    config = config.replace(topology="standalone", tls=_tls(pool.connection_class), **where)
+    config = config.replace(topology="standalone", db=_db(kwargs), tls=_tls(pool.connection_class), **where)
     name = str(config.nodes[0] if config.nodes else config.unix_socket_path)
     return config, StandaloneLocator(config, Node(name, lambda: client, config.pool, owned=False))
 
@@ -68,6 +68,7 @@ def _adopt_sentinel(pool: SentinelConnectionPool, config: HAConfig) -> tuple[HAC
         topology="sentinel",
         nodes=addresses,
         service_name=pool.service_name,
+        db=_db(pool.connection_kwargs),
         tls=_tls(pool.connection_class),
         sentinel=settings,
     )
@@ -86,7 +87,7 @@ def _adopt_cluster(client: RedisCluster, config: HAConfig) -> tuple[HAConfig, Lo
     kwargs = {k: v for k, v in client.connection_kwargs.items() if k not in _CLUSTER_ONLY}
     connection_class = client.connection_kwargs.get("connection_class", Connection)
     seeds = [Address(node.host, int(node.port)) for node in client.nodes_manager.startup_nodes.values()]
-    config = config.replace(topology="cluster", nodes=seeds, tls=_tls(connection_class))
+    config = config.replace(topology="cluster", db=0, nodes=seeds, tls=_tls(connection_class))
     return config, ClusterLocator(config, lambda address: _alike(config, kwargs, address, connection_class))
 
 
@@ -106,6 +107,10 @@ def _alike(config: HAConfig, kwargs: dict[str, Any], address: Address, connectio
         "max_connections": config.pool.max_connections,
     }
     return Redis.from_pool(ConnectionPool(**settings))
+
+
+def _db(kwargs: dict[str, Any]) -> int:
+    return int(kwargs.get("db") or 0)
 
 
 def _address(kwargs: dict[str, Any]) -> Address:

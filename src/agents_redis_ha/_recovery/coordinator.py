@@ -29,7 +29,7 @@ from .._commands import (
     inspect,
     restore,
 )
-from .._config import HAConfig
+from .._config import HAConfig, RepairConfig
 from .._retry import Executor, Operation
 from .._telemetry import OperationSpan
 from ..errors import DeadlineExceededError, HistoryLostError, OperationError, OutcomeLostError, lost_in_words
@@ -38,12 +38,12 @@ from .replay import (
     Plan,
     first_divergence,
     fragments_of,
+    given_up,
     hint_name,
     is_noop,
     make_plan,
     pack,
     unpack,
-    was_rewritten,
 )
 
 __all__ = ["RecoveryCoordinator"]
@@ -67,17 +67,20 @@ class RecoveryCoordinator:
         """Make a coordinator.
 
         Args:
-            config: How much to keep, and what to do with what is lost.
+            config: How much to keep.
             executor: Sends the commands.
             journal: What is known already; None means nothing.
         """
         self.executor = executor
-        self._repair = config.repair
         self._journal = Journal(config.repair.max_changes, config.repair.max_bytes) if journal is None else journal
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()  # as long as a task waits
         self._failovers = 0
         self._live: set[ReplicationHistory] = set()  # which have replied since the last failover or restart
         self._sweep: asyncio.Task[None] | None = None
+
+    def keep_as_much_as(self, repair: RepairConfig) -> None:
+        """Let the journal's bounds be at least those that another client asks for."""
+        self._journal.widen(repair)
 
     async def aclose(self) -> None:
         """Close the connections; operations under way end with an error."""
@@ -100,7 +103,7 @@ class RecoveryCoordinator:
             OperationError: It failed; `outcome` says whether its change may be there.
         """
         while True:
-            log = self._log(command.spec)
+            log = self._log(operation, command.spec)
             if report_loss:
                 self._report_loss(operation, log)
             result = command.decode(await operation.run(command, log))
@@ -111,13 +114,18 @@ class RecoveryCoordinator:
                 return result
             await self._reconcile(operation, command.spec)
 
-    def _log(self, spec: SessionSpec) -> SessionLog:
-        return self._journal.log(spec) if self._repair.max_changes else SessionLog(spec)
+    def _log(self, operation: Operation, spec: SessionSpec) -> SessionLog:
+        if not operation.options.repair.max_changes:  # to the others it is as a client in another process
+            return SessionLog(spec)
+        log = self._journal.log(spec)
+        log.options = operation.options
+        log.is_told |= operation.options.repair.on_loss == "raise"
+        return log
 
     def _report_loss(self, operation: Operation, log: SessionLog) -> None:
-        """Tell the user once of what is gone."""
-        versions, log.lost = log.lost, ()
-        if versions and self._repair.on_loss == "raise":
+        """Tell the user once of what is gone: by an operation of a client that wants an error."""
+        if log.lost and operation.options.repair.on_loss == "raise":
+            versions, log.lost = log.lost, ()
             raise operation.error(HistoryLostError, lost_in_words(versions), versions=versions)
 
     def _note(self, operation: Operation, log: SessionLog, result: Change | Reading | Description) -> None:
@@ -125,7 +133,8 @@ class RecoveryCoordinator:
             self._note_change(operation, log, result)
         elif isinstance(result, Reading):
             self._note_description(operation, log, result.session)
-            self._keep_snapshot(log, result)
+            if operation.options.repair.max_changes:
+                self._keep_snapshot(log, result)
         else:
             self._note_description(operation, log, result)
 
@@ -137,7 +146,7 @@ class RecoveryCoordinator:
         if change.digest:
             log.see(change.position, change.history, expires_at)
             log.retention_ms = None  # the server keeps at least what this process asked for
-        if entry is not None and self._repair.max_changes:
+        if entry is not None and operation.options.repair.max_changes:
             self._journal.keep(log, entry)
         self._start_sweep(operation, before, change.history)
 
@@ -147,7 +156,7 @@ class RecoveryCoordinator:
         if any(snapshot.count >= reading.count for snapshot in kept):
             return
         # With hiredis the elements are read behind the description: there may be newer ones among them.
-        if 0 < reading.count <= session.length and self._repair.max_changes:
+        if 0 < reading.count <= session.length:
             snapshot = Snapshot(
                 session.version,
                 session.digest,
@@ -180,15 +189,14 @@ class RecoveryCoordinator:
     async def _reconcile_alone(self, operation: Operation, spec: SessionSpec) -> None:
         missed, hints, pause = NO_POSITION, dict[str, bytes](), 0.0
         while True:
-            log = self._log(spec)
-            command = inspect(spec, hints, since=min([*log.ids, *log.digests], default=max(log.version, 1)))
+            command = inspect(spec, hints)
             found = command.decode(await operation.run(command, missed))
-            log = self._log(spec)
+            log = self._log(operation, spec)
             if await self._reconcile_without_replay(operation, log, found):
                 return
             hinted, own = [unpack(hint) for hint in found.hints], fragments_of(log, found)
             plan = make_plan([*hinted, *own], found, max(log.version, found.fence))
-            patient = found.fence and found.fence_age_seconds < self._repair.patience_seconds
+            patient = found.fence and found.fence_age_seconds < operation.options.repair.patience_seconds
             if plan.gives_up and (patient or not found.fence):
                 # Other processes may know it: leave hints of what is known here, and wait for them.
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
@@ -248,18 +256,18 @@ class RecoveryCoordinator:
         if log.history != found.history or found.history.replication_id is None:
             return False
         diverges_at = first_divergence(log, found)
-        return found.version < log.version if diverges_at is None else was_rewritten(log, found, diverges_at)
+        return found.version < log.version if diverges_at is None else not given_up(log, found, diverges_at)
 
     def _abandon(self, operation: Operation, log: SessionLog, found: ServerState) -> list[LogEntry]:
         """Adopt the history that was begun in place of the known one; return the entries to put behind it."""
         there = {id_: version for version, id_ in found.ids.items()}
         diverges_at = first_divergence(log, found) or 0
-        gone = {version: id_ for version, id_ in log.ids.items() if version >= diverges_at}
-        lost = [version for version, id_ in gone.items() if id_ not in there]
-        if log.version not in log.ids and log.version >= diverges_at:
-            lost.append(log.version)  # a change of which only the digest is known
+        lost = [version for version, id_ in log.ids.items() if version >= diverges_at and id_ not in there]
+        lost += given_up(log, found, diverges_at)
+        if not lost and log.version not in log.ids:
+            lost.append(log.version)  # all that is known of it is its digest
         late = list[LogEntry]()
-        if self._repair.on_divergence == "append":
+        if operation.options.repair.on_divergence == "append":
             late = [entry for version, entry in sorted(log.entries.items()) if version in lost and entry.appends]
         kept = [entry for entry in log.entries.values() if there.get(entry.id) == entry.version]
         self._journal.forget(log)
@@ -296,7 +304,7 @@ class RecoveryCoordinator:
         if replaced:  # by the changes of a process that went on from another primary
             self._journal.forget(log)
         log.see(plan.position, found.history, log.expires_at)
-        if plan.gives_up and self._repair.max_changes:
+        if plan.gives_up and operation.options.repair.max_changes:
             for entry in own:  # behind a no-op entry, the same change has another digest
                 if entry.version in log.entries and entry.version in records:
                     log.entries[entry.version] = replace(entry, digest=records[entry.version].digest)
@@ -309,7 +317,8 @@ class RecoveryCoordinator:
 
     def _lose(self, operation: Operation, log: SessionLog, versions: tuple[int, ...]) -> None:
         if versions:
-            log.lost = tuple(sorted({*log.lost, *versions}))
+            if log.is_told:
+                log.lost = tuple(sorted({*log.lost, *versions}))
             operation.span.lost(versions)
 
     def _start_sweep(self, operation: Operation, before: ReplicationHistory | None, now: ReplicationHistory) -> None:
@@ -330,14 +339,14 @@ class RecoveryCoordinator:
         async def look_at(log: SessionLog) -> None:
             async with sweepers:
                 if log.version and log.history not in self._live:
-                    await self._check(log.spec, cause)
+                    await self._check(log, cause)
 
         await asyncio.gather(*(look_at(log) for log in reversed(list(self._journal))))
 
-    async def _check(self, spec: SessionSpec, cause: OperationSpan) -> None:
-        topology = self.executor.locator.topology
+    async def _check(self, log: SessionLog, cause: OperationSpan) -> None:
+        spec, topology = log.spec, self.executor.locator.topology
         span = OperationSpan("check", topology, spec.session_id, spec.show_id, cause=cause)
-        operation = self.executor.begin(span, changes=False)
+        operation = self.executor.begin(span, changes=False, options=log.options)
         try:
             await self._reconcile(operation, spec)
         except OperationError as error:  # the session's next operation looks again

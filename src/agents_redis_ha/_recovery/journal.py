@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from .._commands import NO_POSITION, LogEntry, LogPosition, OpsRecord, ReplicationHistory, SessionSpec
+from .._config import ClientOptions, RepairConfig
 
 __all__ = ["MOST_IDS", "Journal", "SessionLog", "Snapshot"]
 
@@ -65,6 +66,7 @@ class SessionLog:
 
     Attributes:
         spec: The session.
+        options: Those of the client that used it last.
         position: The latest log position that was seen.
         history: Which server's data had it.
         seen_at: When, by `time.monotonic` (seconds).
@@ -74,10 +76,12 @@ class SessionLog:
         entries: Own changes by version, the oldest first.
         retention_ms: Milliseconds for which the session remembers ids, as far as the server told.
         others: What ``ops`` holds of other processes' changes by version, as far as that is known.
-        lost: Versions that are gone for good, of which the user has not been told yet.
+        is_told: Whether a client that used it wants an error for what is lost.
+        lost: Versions that are gone for good, of which such a client has not been told yet.
     """
 
     spec: SessionSpec
+    options: ClientOptions | None = None
     position: LogPosition = NO_POSITION
     history: ReplicationHistory | None = None
     seen_at: float = 0.0
@@ -87,6 +91,7 @@ class SessionLog:
     entries: dict[int, LogEntry] = field(default_factory=dict)
     retention_ms: int | None = None
     others: dict[int, OpsRecord] = field(default_factory=dict)
+    is_told: bool = False
     lost: tuple[int, ...] = ()
 
     @property
@@ -158,6 +163,11 @@ class Journal:
         self._max_changes, self._max_bytes = max_changes, max_bytes
         self._logs: OrderedDict[bytes, SessionLog] = OrderedDict()
         self._changes = self._bytes = 0
+
+    def widen(self, repair: RepairConfig) -> None:
+        """Keep as much as another client asks for, if that is more: of several clients the largest bounds count."""
+        self._max_changes = max(self._max_changes, repair.max_changes)
+        self._max_bytes = max(self._max_bytes, repair.max_bytes)
 
     def __len__(self) -> int:
         return len(self._logs)

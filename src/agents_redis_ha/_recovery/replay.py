@@ -15,12 +15,12 @@ __all__ = [
     "Plan",
     "first_divergence",
     "fragments_of",
+    "given_up",
     "hint_name",
     "is_noop",
     "make_plan",
     "pack",
     "unpack",
-    "was_rewritten",
 ]
 
 _NOOP = b"!!"  # no drawn id begins like that
@@ -70,14 +70,15 @@ def first_divergence(log: SessionLog, found: ServerState) -> int | None:
     return min(diverged, default=None)
 
 
-def was_rewritten(log: SessionLog, found: ServerState, diverges_at: int) -> bool:
-    """Whether another process wrote the history that diverges after the session was deleted, not after a loss.
+def given_up(log: SessionLog, found: ServerState, diverges_at: int) -> list[int]:
+    """Return the known versions in whose place a no-op entry stands: they were lost, and given up.
 
-    A no-op entry stands where changes were lost and given up.
+    Where there is none, another process wrote the history that diverges: after the session was deleted, or in the place
+    of changes whose loss no process had noticed yet.
     """
     known, there = log.digests, found.digests
     agreed = max((v for v in known.keys() & there.keys() if v < diverges_at and known[v] == there[v]), default=0)
-    return not any(is_noop(id_) for version, id_ in found.ids.items() if agreed < version <= diverges_at)
+    return [version for version, id_ in found.ids.items() if is_noop(id_) and agreed < version <= log.version]
 
 
 def is_noop(id_: bytes) -> bool:

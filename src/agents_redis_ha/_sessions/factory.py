@@ -29,8 +29,8 @@ def ha_session(
 ) -> RedisHASession:
     """Return a session that keeps one conversation in Redis, whole, through failovers. It does no I/O.
 
-    Sessions of equal configurations share their connections within one process and event loop; those are closed when
-    the loop shuts down.
+    Sessions whose configurations connect alike share their connections within one process and event loop, whatever
+    their ``retry``, ``repair``, ``durability``, prefix and TTL are; those are closed when the loop shuts down.
 
     Args:
         config: An `HAConfig`, a URL, or a mapping of HAConfig's fields; None only together with ``client``.

@@ -56,7 +56,7 @@ class RedisHASession:
         self.session_id = uuid.uuid4().hex if session_id is None else session_id
         self.session_settings = session_settings or SessionSettings()
         self._spec = SessionSpec.of(config, self.session_id)
-        self._degrade = config.durability.on_shortfall == "degrade"
+        self._options = config.client_options()
         self._source = source
         self._closed = False
         self._popped_version: int | None = None  # of the last pop whose result has arrived
@@ -243,7 +243,7 @@ class RedisHASession:
         executor, spec = recovery.executor, self._spec
         topology = executor.locator.topology
         span = OperationSpan(command.name, topology, spec.session_id, spec.show_id, command.batch_size)
-        operation = executor.begin(span, changes=command.changes, degrade=self._degrade)
+        operation = executor.begin(span, changes=command.changes, options=self._options)
         try:
             result = await recovery.execute(operation, command, report_loss=not again)
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""Shared connections: sessions of equal configurations share them within one process and event loop.
+"""Shared connections: sessions whose configurations connect alike share them within one process and event loop.
 
 Connections belong to the event loop that made them and do not survive a fork. So a shared set is found by the running
 loop, is closed when that loop shuts down (as `asyncio.run` does at its end), and is left behind untouched in a forked
@@ -12,8 +12,9 @@ import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from typing import TypeAlias
+from weakref import WeakValueDictionary
 
 from .._config import HAConfig
 from .._connections import Client, adopt, create_locator
@@ -97,18 +98,23 @@ class _LoopConnections:
 
 
 class _Journals(threading.local):
-    """What sessions know of their histories, by configuration, for all event loops that a thread runs one by one.
+    """What is known of the sessions, by the servers that keep them, for all event loops that a thread runs one by one.
 
-    A job that calls `asyncio.run` for each turn still knows what it wrote in the turns before.
+    However a session is connected to and whatever its options are, there is one log of it. And a job that calls
+    `asyncio.run` for each turn still knows what it wrote in the turns before.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[_Key, Journal] = OrderedDict()
+        self._known: OrderedDict[Hashable, Journal] = OrderedDict()
+        self._in_use: WeakValueDictionary[Hashable, Journal] = WeakValueDictionary()  # also if it is not kept any more
 
-    def of(self, key: _Key) -> Journal:
-        config, _ = key
-        journal = self._known.setdefault(key, Journal(config.repair.max_changes, config.repair.max_bytes))
-        self._known.move_to_end(key)
+    def of(self, config: HAConfig) -> Journal:
+        """Return the journal of these servers, which keeps as much as this configuration asks for, or more."""
+        servers = config.servers()
+        journal = self._in_use.setdefault(servers, Journal(0, 0))
+        journal.widen(config.repair)
+        self._known[servers] = journal
+        self._known.move_to_end(servers)
         while len(self._known) > _MOST_JOURNALS:
             self._known.popitem(last=False)
         return journal
@@ -141,27 +147,30 @@ def _find(loop: asyncio.AbstractEventLoop, config: HAConfig, client: Client | No
     key = (config.connection_part(), client)
     coordinator = connections.coordinators.get(key)
     if coordinator is None:
-        coordinator = connections.coordinators[key] = owned_coordinator(config, client, _journals.of(key))
+        coordinator = connections.coordinators[key] = _coordinator(config, client, _journals.of)
+    else:
+        coordinator.keep_as_much_as(config.repair)
     return coordinator
 
 
-def owned_coordinator(
-    config: HAConfig, client: Client | None = None, journal: Journal | None = None
-) -> RecoveryCoordinator:
-    """Return a coordinator with connections of its own, which the caller closes.
+def owned_coordinator(config: HAConfig, client: Client | None = None) -> RecoveryCoordinator:
+    """Return a coordinator with connections and a journal of its own, which the caller closes.
 
     Args:
         config: Where the servers are.
         client: A user's own client.
-        journal: What is known already of the sessions' histories.
 
     Raises:
         ConfigurationError: The client is none that can be used.
     """
-    if client is None:
-        return RecoveryCoordinator(config, Executor(config, create_locator(config)), journal)
-    adopted, locator = adopt(client, config)
-    return RecoveryCoordinator(adopted, Executor(adopted, locator), journal)
+    return _coordinator(config, client)
+
+
+def _coordinator(
+    config: HAConfig, client: Client | None, journal_of: Callable[[HAConfig], Journal] | None = None
+) -> RecoveryCoordinator:
+    adopted, locator = (config, create_locator(config)) if client is None else adopt(client, config)
+    return RecoveryCoordinator(adopted, Executor(adopted, locator), journal_of(adopted) if journal_of else None)
 
 
 async def close_shared_connections() -> None:

@@ -215,10 +215,58 @@ def test_a_wait_below_both_other_limits_is_allowed() -> None:
     assert HAConfig(nodes=["a"], durability={"replicas": 1, "timeout_seconds": 1.49}, **parts).durability.replicas == 1
 
 
-def test_sessions_of_different_durability_share_connections_and_such_of_different_repair_do_not() -> None:
-    config = HAConfig(nodes=["a"])
-    assert config.replace(durability="replicas=1").connection_part() == config.connection_part()
-    assert config.replace(repair={"max_changes": 1}).connection_part() != config.connection_part()
+CLIENTS_OWN: dict[str, Any] = {
+    "retry": {"deadline_seconds": 5},
+    "durability": "replicas=1",
+    "repair": {"max_changes": 1},
+    "key_prefix": "p",
+    "ttl": 5,
+    "op_retention_seconds": 60,
+    "trace_session_id": "off",
+}
+SERVERS: dict[str, Any] = {
+    "topology": "cluster",
+    "nodes": ["b"],
+    "unix_socket_path": "/s",
+    "service_name": "m",
+    "db": 1,
+    "address_map": {"a:1": "b:1"},
+}
+CONNECTIONS: dict[str, Any] = {
+    "username": "u",
+    "password": "p",
+    "credential_provider": UsernamePasswordCredentialProvider("u", "p"),
+    "tls": {},
+    "sentinel": {"password": "p"},
+    "pool": {"max_connections": 2},
+    "client_name": "n",
+    "protocol": 3,
+    "maintenance_notifications": True,
+}
+# What a field needs before it is changed, and what has to change with it.
+BEFORE: dict[str, Any] = {
+    "service_name": {"topology": "sentinel", "service_name": "other"},
+    "sentinel": {"topology": "sentinel", "service_name": "m"},
+    "maintenance_notifications": {"protocol": 3},
+}
+WITH: dict[str, Any] = {"unix_socket_path": {"nodes": []}, "username": {"password": "p"}}
+
+
+def test_every_field_is_a_clients_own_or_says_which_servers_or_how_to_connect() -> None:
+    assert sorted([*CLIENTS_OWN, *SERVERS, *CONNECTIONS]) == sorted(HAConfig.model_fields)
+
+
+@pytest.mark.parametrize("field", HAConfig.model_fields)
+def test_sessions_share_connections_unless_they_connect_to_another_place_or_in_another_way(field: str) -> None:
+    config = HAConfig(nodes=["a"], **BEFORE.get(field, {}))
+    other = config.replace(**{field: {**CLIENTS_OWN, **SERVERS, **CONNECTIONS}[field]}, **WITH.get(field, {}))
+    assert (other.connection_part() == config.connection_part()) is (field in CLIENTS_OWN)
+    assert (other.servers() == config.servers()) is (field not in SERVERS)
+
+
+def test_servers_are_the_same_in_whatever_order_they_are_named() -> None:
+    first, second = (HAConfig(topology="cluster", nodes=nodes) for nodes in (["a", "b"], ["b", "a"]))
+    assert first.servers() == second.servers()
 
 
 def test_a_retention_of_twice_the_deadline_is_enough() -> None:

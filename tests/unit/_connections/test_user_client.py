@@ -67,6 +67,11 @@ def test_a_plain_client_is_used_itself_and_left_open() -> None:
     assert [node.name for node in found.nodes()] == ["x:9"]
 
 
+def test_a_clients_database_is_the_configurations_whatever_that_says_itself() -> None:
+    config = CONFIG.replace(db=5)
+    assert [adopt(client, config)[0].db for client in (Redis(db=2), Redis(), sentinel(db=3), cluster())] == [2, 0, 3, 0]
+
+
 def test_a_plain_client_without_an_address_leads_where_redis_py_would() -> None:
     assert adopt(Redis(), CONFIG)[0].nodes == (Address("localhost", 6379),)
     assert adopt(Redis.from_url("redis://x"), CONFIG)[0].nodes == (Address("x", 6379),)

@@ -7,15 +7,26 @@ import gc
 import os
 import threading
 import warnings
+import weakref
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from agents_redis_ha import ClosedError, ConfigurationError, HAConfig, close_shared_connections, ha_session
+from agents_redis_ha import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    HAConfig,
+    HistoryLostError,
+    close_shared_connections,
+    ha_session,
+)
 from agents_redis_ha._sessions import shared_connections
 from agents_redis_ha._sessions.shared_connections import owned_coordinator, shared_coordinator
-from tests.support.fakes import FakeLocator, described
+from tests.support.fakes import FakeLocator, described, failed
+from tests.support.virtual_time import in_virtual_time
 
 CONFIG = HAConfig(nodes=["h"], password="p")
 EMPTY_READ = [described(), 0, []]
@@ -251,6 +262,66 @@ async def test_sessions_that_differ_in_their_lifetime_or_prefix_share_their_conn
         await close_shared_connections()
 
 
+@in_virtual_time
+async def test_sessions_that_share_their_connections_have_each_a_deadline_of_its_own(
+    locators: Locators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = FakeLocator(failed(RedisConnectionError("reset")))
+    monkeypatch.setattr(shared_connections, "create_locator", lambda config: lost)
+    loop = asyncio.get_running_loop()
+
+    async def time_of(deadline_seconds: float) -> float:
+        began = loop.time()
+        with pytest.raises(DeadlineExceededError):
+            await ha_session(CONFIG, "u", retry={"deadline_seconds": deadline_seconds}).get_items()
+        return loop.time() - began
+
+    took = await asyncio.gather(*(time_of(seconds) for seconds in range(1, 11)))
+    assert took == [pytest.approx(seconds, abs=0.6) for seconds in range(1, 11)]
+    assert len(shared_connections._registry.of(loop).coordinators) == 1  # type: ignore[union-attr]
+    await close_shared_connections()
+
+
+async def test_what_is_done_about_a_loss_is_each_clients_own(
+    locators: Locators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_connections, "create_locator", lambda config: FakeLocator(EMPTY_READ))
+    config = CONFIG.replace(key_prefix="own-repair")
+    relaxed, strict = (ha_session(config, "u", repair={"on_loss": on_loss}) for on_loss in ("warn", "raise"))
+    log = strict._source()._journal.log(strict._spec)
+    await relaxed.get_items()
+    await strict.get_items()
+    log.lost = (3,)
+    assert await relaxed.get_items() == []
+    with pytest.raises(HistoryLostError, match="versions 3"):
+        await strict.get_items()
+    assert await strict.get_items() == []  # once
+    await close_shared_connections()
+
+
+async def test_a_journals_bounds_are_the_largest_that_a_client_asks_for(locators: Locators) -> None:
+    config = CONFIG.replace(key_prefix="bounds", db=4)
+    small, large = ({"max_changes": 10, "max_bytes": 5000}, {"max_changes": 20, "max_bytes": 1000})
+    journals = [shared_coordinator(config.replace(repair=repair))()._journal for repair in (small, large, small)]
+    assert {(id(journal), journal._max_changes, journal._max_bytes) for journal in journals} == {
+        (id(journals[0]), 20, 5000)
+    }
+    await close_shared_connections()
+
+
+async def test_there_is_one_journal_for_the_same_servers_however_they_are_connected_to(locators: Locators) -> None:
+    config = HAConfig(nodes=["h"], db=5)
+    clients = [Redis(host="h", db=5), Redis(host="h", db=5), Redis(host="h", db=6)]
+    sources = [shared_coordinator(config), shared_coordinator(config.replace(client_name="other"))]
+    sources += [shared_coordinator(HAConfig(nodes=["client"]), client) for client in clients]
+    coordinators = [source() for source in sources]
+    assert len({id(coordinator) for coordinator in coordinators}) == 5
+    first, *others, elsewhere = [coordinator._journal for coordinator in coordinators]
+    assert all(journal is first for journal in others)
+    assert elsewhere is not first
+    await close_shared_connections()
+
+
 async def test_one_failing_close_does_not_keep_the_others_open(locators: Locators) -> None:
     class Stubborn(FakeLocator):
         async def aclose(self) -> None:
@@ -293,14 +364,14 @@ def test_what_is_known_of_the_sessions_outlives_the_loop_in_its_thread(locators:
     assert elsewhere[0] is not first
 
 
-def test_a_process_keeps_the_journals_of_the_configurations_that_it_used_last() -> None:
+def test_a_process_keeps_the_journals_of_the_servers_that_it_used_last() -> None:
     journals = shared_connections._Journals()
-    keys = [(CONFIG.replace(db=number), None) for number in range(17)]
-    first = journals.of(keys[0])
-    second = journals.of(keys[1])
-    for key in keys[2:16]:
-        journals.of(key)
-    assert journals.of(keys[0]) is first
-    journals.of(keys[16])
-    assert journals.of(keys[0]) is first
-    assert journals.of(keys[1]) is not second  # the one that was used longest ago
+    configs = [CONFIG.replace(db=number) for number in range(18)]
+    first, second = weakref.ref(journals.of(configs[0])), weakref.ref(journals.of(configs[1]))
+    in_use = journals.of(configs[2])
+    for config in (*configs[3:16], configs[0], configs[16], configs[17]):
+        journals.of(config)
+    gc.collect()
+    assert journals.of(configs[0]) is first()
+    assert second() is None  # it was used longest ago
+    assert journals.of(configs[2]) is in_use  # as long as there is a coordinator, its journal is not made twice
