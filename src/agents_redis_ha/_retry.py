@@ -226,22 +226,24 @@ class Operation:
         self.span.failed(failed)
 
     def error(
-        self, kind: type[OperationError], reason: str, *, applied: bool | None = None, **details: Any
+        self, kind: type[OperationError], reason: str, *, outcome: Outcome | None = None, **details: Any
     ) -> OperationError:
         """Return the error of this operation, with what is known of its change by now.
 
         Args:
             kind: The class of the error.
             reason: What went wrong.
-            applied: Whether the change is there; None means as the attempts have told.
+            outcome: What became of the change; None means as the attempts have told.
             **details: What the class takes besides.
         """
-        outcome = Outcome.UNKNOWN if self._may_have_applied else Outcome.NOT_APPLIED
+        if outcome is None:
+            outcome = Outcome.UNKNOWN if self._may_have_applied else Outcome.NOT_APPLIED
+            outcome = Outcome.APPLIED if self._applied else outcome
         return kind(
             reason,
             operation=self.span.operation,
             topology=self.span.topology,
-            outcome=Outcome.APPLIED if applied or (applied is None and self._applied) else outcome,
+            outcome=outcome,
             node=self.span.node,
             attempts=self.span.attempts,
             **details,

@@ -127,3 +127,9 @@ async def test_confirmation_travels_with_the_change(labs: Any, topology: str, se
         await session.add_items([message("second")])
         await session.add_items([message("third")])
         assert proxy.round_trips == 2
+
+
+async def test_popping_nothing_needs_no_confirmation(labs: Any, session_id: str) -> None:
+    servers = labs.get("standalone")  # it has no replica
+    async with SessionStore(servers.config(durability=ONE_REPLICA)) as store:
+        assert await store.session(session_id).pop_item() is None

@@ -202,3 +202,14 @@ async def test_a_repair_whose_reply_is_lost_is_made_once(proxied: lab.Lab, sessi
         assert not proxy.cuts_pending
         assert caught.value.versions == (2,)
         assert await texts(second) == ["1", "3"]
+
+
+async def test_a_fence_by_a_clock_that_has_stepped_back_holds_nobody_up_for_longer_than_the_patience(
+    workers: Workers, history: History
+) -> None:
+    ours, other = await workers.make(), await workers.make(patience_seconds=60)
+    await lose_changes_of_two(history, ours, other)
+    hour = 3_600_000 + int((await history.meta())[b"updated_at"])
+    await history.set_meta(fence=3, fenced_at=hour)
+    assert await texts(await workers.make(patience_seconds=0.1)) == ["1"]  # within the deadline of 15 s
+    assert b"fence" not in await history.meta()

@@ -73,6 +73,35 @@ class History:
         """Delete the session by hand."""
         await asyncio.to_thread(lambda: self._primary().delete(*self._names))
 
+    async def evict(self, *parts: str) -> None:
+        """Let the server evict some of the session's keys: ``items``, ``meta``, ``ops``."""
+        keys = [getattr(self._keys, part) for part in parts]
+        await asyncio.to_thread(lambda: self._primary().delete(*keys))
+
+    async def meta(self) -> dict[bytes, bytes]:
+        """Return what the server keeps of the session."""
+        found: dict[bytes, bytes] = await asyncio.to_thread(lambda: self._primary().hgetall(self._keys.meta))
+        return found
+
+    async def ops(self) -> list[bytes]:
+        """Return what the server remembers of the session's changes."""
+        found: list[bytes] = await asyncio.to_thread(lambda: self._primary().lrange(self._keys.ops, 0, -1))
+        return found
+
+    async def set_meta(self, **fields: str | int) -> None:
+        """Write into what the server keeps of the session."""
+        await asyncio.to_thread(lambda: self._primary().hset(self._keys.meta, mapping=fields))
+
+    async def forget_in_meta(self, *fields: str) -> None:
+        """Delete something of what the server keeps of the session."""
+        await asyncio.to_thread(lambda: self._primary().hdel(self._keys.meta, *fields))
+
+    async def bytes_of(self, part: str) -> int:
+        """Return how many bytes a key takes: ``items``, ``meta``, ``ops``."""
+        key = getattr(self._keys, part)
+        used: int = await asyncio.to_thread(lambda: self._primary().memory_usage(key, samples=0) or 0)
+        return used
+
     def _save(self) -> None:
         with self._primary().pipeline(transaction=True) as pipeline:
             for key in self._names:

@@ -5,7 +5,8 @@
 -- ARGV[1] and ARGV[2] the log position that the caller misses, 0 and '' = none; ARGV[3] how long to keep the hints if
 -- the session is not here, ms; ARGV[4…] name and content of each hint.
 -- Returns {version, generation, digest, number of elements, number of elements that should be there, fence or '', ms
--- since it was raised, the version with which evicted elements were given up or '', ops, in turn name and content of each hint}. A replica refuses it.
+-- since it was raised, the version with which evicted elements were given up or '', ops, in turn name and content of
+-- each hint}. A replica refuses it.
 local refusal = refusal_of_a_replica()
 local s = not refusal and state()
 refusal = refusal or s.refusal
@@ -14,7 +15,10 @@ if refusal then
 end
 local known, retention = tonumber(ARGV[1]), tonumber(ARGV[3])
 if known > s.version or s.length < s.expected then
-  raise_fence(s, math.max(known, s.version), retention)
+  refusal = raise_fence(s, math.max(known, s.version), retention)
+  if refusal then
+    return refusal
+  end
   for i = 4, #ARGV, 2 do
     redis.call('HSETNX', meta, 'hint:' .. ARGV[i], ARGV[i + 1])
   end

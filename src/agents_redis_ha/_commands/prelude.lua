@@ -101,7 +101,26 @@ local function state()
   local t = redis.call('TIME')
   s.now = t[1] * 1000 + math.floor(t[2] / 1000)
   s.generation_before, s.length_before = s.generation, s.length
+  local newest = s.low_watermarks and tonumber(string.match(s.low_watermarks, '(%d+)$'))
+  s.watermark_age = newest and s.now - newest
+  s.drops_old = not newest or s.watermark_age < 0 or s.watermark_age >= s.retention / 4
   return s
+end
+
+-- Returns the error reply if the user may not do what record() does.
+local function denied_to_record(s)
+  local refusal = denied('HSET', meta, 'f', '') or denied('RPUSH', ops, '') or denied('PEXPIRE', ops, 1)
+  if not refusal and TTL == 0 and s.length == 0 then
+    refusal = denied('PERSIST', meta)
+  end
+  if not refusal and TTL == 0 and s.ttl then
+    refusal = denied('PTTL', meta)
+  end
+  if not refusal and s.drops_old and s.low_watermarks then
+    refusal = denied('LTRIM', ops, 0, 0) or denied('LSET', ops, 0, '') or denied('LINDEX', ops, 0)
+      or denied('HGETALL', meta) or denied('HDEL', meta, 'f')
+  end
+  return refusal
 end
 
 -- Returns the digest that a version had, '' if it is not remembered: the note of the newest change is the last of ops.
@@ -149,7 +168,12 @@ end
 
 -- Raises a write fence: a process knows a version that this server does not have, or elements are missing, and no
 -- process reads or writes the session until they are put back or given up (restore.lua).
+-- Returns the error reply if the user may not.
 local function raise_fence(s, version, retention)
+  local refusal = denied('HSET', meta, 'f', '') or denied('HSETNX', meta, 'f', '') or denied('PEXPIRE', meta, 1)
+  if refusal then
+    return refusal
+  end
   if version > (s.fence or 0) then
     redis.call('HSET', meta, 'format', FORMAT, 'fence', version)
   end
@@ -173,7 +197,10 @@ end
 
 -- Whether ops should hold all ids that a repeat may ask for, and does not: the server evicted some.
 local function lacks_ids(s)
-  if s.version == 0 and s.length == 0 or s.noted >= s.version - SINCE then
+  if s.version == 0 then
+    return s.length > 0
+  end
+  if s.noted >= s.version - SINCE then
     return false
   end
   if s.noted > 0 then
@@ -210,8 +237,9 @@ local function begin()
     expire(TTL, meta)
     return nil, {REPEAT, made, digest_at(s, made), result}
   end
-  if s.version < KNOWN then
-    raise_fence(s, KNOWN, s.retention)
+  local refusal = s.version < KNOWN and raise_fence(s, KNOWN, s.retention)
+  if refusal then
+    return nil, refusal
   end
   if is_mismatch(s, KNOWN, KNOWN_DIGEST) then
     return nil, {LOG_MISMATCH, s.version}
@@ -219,11 +247,8 @@ local function begin()
   if lacks_ids(s) and (MAY_BE_APPLIED or s.version > 0) then
     return nil, {MAY_BE_APPLIED and UNTOLD or LOG_MISMATCH, s.version}
   end
-  local refusal = denied('HSET', meta, 'f', '') or denied('RPUSH', ops, '') or denied('PEXPIRE', ops, 1)
-  if refusal then
-    return nil, refusal
-  end
-  return s
+  refusal = denied_to_record(s)
+  return not refusal and s or nil, refusal
 end
 
 -- Begins a change that is made only if the session has the version ARGV[9] and its digest ARGV[10], '' = any.
@@ -258,13 +283,11 @@ end
 -- and when it was reached, so that no id needs a time of its own; one a quarter of the retention is enough. Returns the
 -- watermarks to keep from now on, or nil if they stay as they are.
 local function drop_old(s)
-  local newest = s.low_watermarks and tonumber(string.match(s.low_watermarks, '(%d+)$'))
-  local age = newest and s.now - newest
-  if age and age >= 0 and age < s.retention / 4 then
+  if not s.drops_old then
     return nil
   end
   local kept, old = '', nil
-  if age and age >= 0 then  -- not where the clock was put back
+  if s.watermark_age and s.watermark_age >= 0 then  -- not where the clock was put back
     for version, at in string.gmatch(s.low_watermarks, '(%d+):(%d+)') do
       if s.now - at >= s.retention then
         old = tonumber(version)

@@ -212,6 +212,8 @@ def _by_message(cause: redis_errors.RedisError) -> FailureClass | None:
             return BY_FIRST_WORD[inner[-1]]
         if "unauthenticated" in text:  # "Protocol error: unauthenticated multibulk length", before any NOAUTH
             return BY_FIRST_WORD["NOAUTH"]
+        if "user executing the script can't" in text:  # the scripts ask for every right before their first write
+            return BY_FIRST_WORD["NOPERM"]
         if "cannot be used with replica instances" in text:  # WAIT, sent behind a script
             return DEMOTED
         if "Script killed by user" in text:

