@@ -32,7 +32,7 @@ DATA_USERS = {
 SENTINEL_USERS = {
     "sentinel": "allchannels +ping +info +role +publish +subscribe +sentinel|is-master-down-by-addr +client|setname",
     "app": "resetchannels &+failover-state-* &+promoted-slave &+switch-master -@all +sentinel|master "
-    "+sentinel|get-master-addr-by-name +sentinel|slaves +sentinel|sentinels +sentinel|masters +subscribe",
+    "+sentinel|get-master-addr-by-name +sentinel|slaves +sentinel|sentinels +sentinel|masters +subscribe +ping",
     "operator": "+ping +info +sentinel",
 }
 

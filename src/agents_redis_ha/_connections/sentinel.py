@@ -245,10 +245,9 @@ class SentinelLocator:
         return await permanent_cause(attempt, factory.dialled(self._config, address), self._settings.tls)
 
     def _start_listening(self) -> None:
-        pause = self._settings.poll_interval_seconds
         jobs: list[Coroutine[Any, Any, None]] = [self._poll()]
         jobs += [
-            sentinel_events.follow(client, self._service, self._note_step, self._look_again, pause)
+            sentinel_events.follow(client, self._service, self._note_step, self._look_again, self._settings)
             for client in map(self._sentinel_client, self._config.nodes)
         ]
         self._listeners = [asyncio.ensure_future(job) for job in jobs]

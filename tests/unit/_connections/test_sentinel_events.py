@@ -10,27 +10,35 @@ import pytest
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
+from agents_redis_ha import SentinelConfig
 from agents_redis_ha._connections import sentinel_events
 from agents_redis_ha._connections.sentinel_events import STEPS
 from tests.support.fake_nodes import LOST, listening, packed, unpacked
 from tests.support.virtual_time import in_virtual_time
 
 RETRY_SECONDS = 2.0
+SETTINGS = SentinelConfig(poll_interval_seconds=RETRY_SECONDS, timeout_seconds=0.5)
+AGAIN = object()
 
 
 class Sentinel:
-    """A client of a Sentinel; each subscription hears the next of `heard`, then silence; an error is raised."""
+    """A client of a Sentinel; each subscription hears the next of `heard`, then silence; an error is raised.
 
-    def __init__(self, *heard: list[Any], refusals: int = 0) -> None:
-        self.connection_pool = SimpleNamespace(connection_kwargs={"socket_timeout": 0.4, "host": "s"})
+    `AGAIN` is a reconnection by redis-py itself. A PING is answered as `pongs` says, one after another, and then well.
+    """
+
+    def __init__(self, *heard: list[Any], refusals: int = 0, pongs: list[Any] | None = None) -> None:
+        kwargs: dict[str, Any] = {"socket_timeout": 0.4, "host": "s"}
+        self.connection_pool = SimpleNamespace(connection_kwargs=kwargs)
         self.heard = list(heard)
         self.refusals = refusals
+        self.pongs = pongs or []
+        self.pings = 0
         self.log: list[str] = []
         self.channels: list[tuple[str, ...]] = []
         self.closed = 0
 
-    def pubsub(self, ignore_subscribe_messages: bool) -> Subscription:
-        assert ignore_subscribe_messages
+    def pubsub(self) -> Subscription:
         return Subscription(self)
 
     async def aclose(self) -> None:
@@ -48,17 +56,32 @@ class Subscription:
         self.sentinel.log.append("given back")
 
     async def subscribe(self, *channels: str) -> None:
+        self.sentinel.channels.append(channels)
         if self.sentinel.refusals:
             self.sentinel.refusals -= 1
-            raise redis_errors.NoPermissionError("no channel for you")
-        self.sentinel.channels.append(channels)
+            self.unread: list[Any] = [redis_errors.NoPermissionError("no channel for you")]
+        else:
+            self.unread = [*CONFIRMED, *(self.sentinel.heard.pop(0) if self.sentinel.heard else [])]
 
-    async def listen(self) -> Any:
-        for heard in self.sentinel.heard.pop(0) if self.sentinel.heard else []:
-            if isinstance(heard, Exception):
-                raise heard
-            yield {"type": "message", "data": heard}
-        await asyncio.get_running_loop().create_future()
+    async def ping(self) -> None:
+        self.sentinel.pings += 1
+        self.unread.append(self.sentinel.pongs.pop(0) if self.sentinel.pongs else PONG)
+
+    async def get_message(self, timeout: float) -> Any:
+        if self.unread and self.unread[0] is AGAIN:
+            self.unread[:1] = CONFIRMED
+        if not self.unread or self.unread[0] is None:
+            self.unread = self.unread[1:]
+            await asyncio.sleep(timeout)
+            return None
+        heard = self.unread.pop(0)
+        if isinstance(heard, Exception):
+            raise heard
+        return heard if isinstance(heard, dict) else {"type": "message", "data": heard}
+
+
+PONG = {"type": "pong", "data": b""}
+CONFIRMED = [{"type": "subscribe", "data": count} for count in range(1, len(STEPS) + 1)]
 
 
 async def followed(sentinel: Sentinel, seconds: float = 0.0) -> asyncio.Task[None]:
@@ -72,7 +95,7 @@ async def followed(sentinel: Sentinel, seconds: float = 0.0) -> asyncio.Task[Non
         "m",
         lambda: note("step"),
         lambda: note("subscribed"),
-        RETRY_SECONDS,
+        SETTINGS,
     )
     task = asyncio.ensure_future(following)
     await asyncio.sleep(seconds)
@@ -95,7 +118,10 @@ async def test_an_announcement_of_another_service_is_passed_over(data: bytes) ->
     assert sentinel.log == ["subscribed"]
 
 
-@pytest.mark.parametrize("lost", [LOST, redis_errors.TimeoutError("x"), OSError(104, "reset"), asyncio.TimeoutError()])
+@pytest.mark.parametrize(
+    "lost",
+    [LOST, redis_errors.TimeoutError("x"), OSError(104, "reset"), asyncio.TimeoutError(), TypeError("what no one saw")],
+)
 @in_virtual_time
 async def test_after_a_lost_connection_the_listening_begins_again_and_says_so(lost: Exception) -> None:
     sentinel = Sentinel([b"m old 1 new 2", lost], [b"m new 2 old 1"])
@@ -115,12 +141,80 @@ async def test_a_sentinel_that_refuses_is_asked_again_after_each_pause() -> None
 
 
 @in_virtual_time
-async def test_a_listener_may_wait_for_hours_and_keeps_its_connection_alive() -> None:
+async def test_a_listener_may_wait_for_hours_while_the_sentinel_answers_its_probes() -> None:
     sentinel = Sentinel()
     task = await followed(sentinel, 36_000)
     assert not task.done()
+    assert sentinel.log == ["subscribed"]
+    assert sentinel.pings > 36_000 / RETRY_SECONDS * 0.9
+    assert sentinel.connection_pool.connection_kwargs["socket_keepalive"] is True
+
+
+@in_virtual_time
+async def test_a_connection_that_is_silent_when_probed_is_made_anew() -> None:
+    sentinel = Sentinel(pongs=[PONG, None])
+    await followed(sentinel, 3 * RETRY_SECONDS + SETTINGS.timeout_seconds)
+    assert sentinel.log == ["subscribed", "given back"]
+    await asyncio.sleep(RETRY_SECONDS)
+    assert sentinel.log == ["subscribed", "given back", "subscribed"]
+
+
+@in_virtual_time
+async def test_a_sentinel_that_confirms_no_subscription_is_asked_on_another_connection() -> None:
+    sentinel = Sentinel(pongs=[None])
+    subscribe = Subscription.subscribe
+
+    async def unanswered(self: Subscription, *channels: str) -> None:
+        await subscribe(self, *channels)
+        if len(sentinel.channels) == 1:
+            self.unread = []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Subscription, "subscribe", unanswered)
+        await followed(sentinel, RETRY_SECONDS + SETTINGS.timeout_seconds + 0.1)
+    assert sentinel.log == ["given back", "subscribed"]
+
+
+@in_virtual_time
+async def test_a_refusal_of_the_probe_is_an_answer() -> None:
+    sentinel = Sentinel(pongs=[redis_errors.NoPermissionError("no PING for you")] * 100)
+    await followed(sentinel, 50 * RETRY_SECONDS)
+    assert sentinel.log == ["subscribed"]
+    assert sentinel.pings > 40
+
+
+@in_virtual_time
+async def test_a_probe_comes_before_a_nat_forgets_however_slow_the_polls_are() -> None:
+    sentinel = Sentinel()
+    following = sentinel_events.follow(
+        sentinel,  # type: ignore[arg-type]
+        "m",
+        lambda: asyncio.sleep(0),
+        lambda: asyncio.sleep(0),
+        SentinelConfig(poll_interval_seconds=3600),
+    )
+    task = asyncio.ensure_future(following)
+    await asyncio.sleep(25)
+    assert sentinel.pings == 2
+    task.cancel()
+
+
+@in_virtual_time
+async def test_a_subscription_that_redis_py_renewed_by_itself_is_told_too() -> None:
+    sentinel = Sentinel([b"m old 1 new 2", AGAIN, b"m new 2 old 1"])
+    await followed(sentinel, 1)
+    assert sentinel.log == ["subscribed", "step", "subscribed", "step"]
+
+
+@pytest.mark.parametrize(("given", "used"), [(0.4, 0.4), (None, SETTINGS.timeout_seconds)])
+@in_virtual_time
+async def test_a_listener_waits_for_no_connection_for_ever(given: float | None, used: float) -> None:
+    sentinel = Sentinel()
     kwargs = sentinel.connection_pool.connection_kwargs
-    assert (kwargs["socket_timeout"], kwargs["socket_keepalive"], kwargs["host"]) == (None, True, "s")
+    kwargs |= {"socket_timeout": given, "socket_connect_timeout": given, "health_check_interval": 3}
+    await followed(sentinel)
+    assert (kwargs["socket_timeout"], kwargs["socket_connect_timeout"], kwargs["host"]) == (used, used, "s")
+    assert kwargs["health_check_interval"] == 0  # redis-py notices no answer that does not come
 
 
 @in_virtual_time
@@ -151,7 +245,7 @@ async def test_a_users_client_is_listened_to_whether_or_not_it_decodes(decode_re
     told = asyncio.Event()
     async with listening(answer) as address:
         client = Redis(host=address.host, port=address.port, protocol=2, decode_responses=decode_responses)
-        task = asyncio.ensure_future(sentinel_events.follow(client, "m", step, nothing, RETRY_SECONDS))
+        task = asyncio.ensure_future(sentinel_events.follow(client, "m", step, nothing, SETTINGS))
         await asyncio.wait([task, asyncio.ensure_future(told.wait())], return_when=asyncio.FIRST_COMPLETED)
         assert not task.done()
         task.cancel()
