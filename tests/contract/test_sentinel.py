@@ -204,3 +204,24 @@ async def eventually_confirmed(session: RedisHASession) -> None:
             await session.add_items([ITEM])
             return
     raise AssertionError("nothing is confirmed any more")
+
+
+async def test_a_sentinel_that_tells_host_names_beside_others_causes_no_failovers(session_id: str) -> None:
+    with lab.start("sentinel") as servers:
+        primary, speller = servers.primary(), servers.sentinels[0]
+        service = str(servers.config().service_name)
+        for option in ("resolve-hostnames", "announce-hostnames"):
+            speller.ask("SENTINEL", "CONFIG", "SET", option, "yes")
+        speller.ask("SENTINEL", "REMOVE", service)
+        speller.ask("SENTINEL", "MONITOR", service, "localhost", primary.port, 2)
+        spelled = ["localhost", str(primary.port)]
+        assert speller.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service) == spelled
+        seen_failovers = counters()["failovers"]
+        polling = SentinelConfig(poll_interval_seconds=0.01)
+        async with SessionStore(servers.config(sentinel=polling, durability={"replicas": 1})) as store:
+            named = set()
+            for _ in range(200):  # each look asks the Sentinels, whose answers come in any order
+                named |= {primary.address for primary in (await store.health()).primaries}
+                await store.session(session_id).add_items([ITEM])
+            assert len(named) == 1
+        assert counters()["failovers"] == seen_failovers

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -70,6 +70,8 @@ class SentinelLocator:
         self._settings = self._sentinels.settings
         self._node: Node | None = None
         self._address: Address | None = None
+        self._run_id: str | None = None
+        self._unreachable: Address | None = None
         self._promoted_replica: Node | None = None
         self._promoted_by: Address | None = None
         self._epoch = -1
@@ -112,6 +114,8 @@ class SentinelLocator:
     def suspect(self, error: AttemptError) -> None:
         """See `Locator.suspect`."""
         if not isinstance(error.cause, TakenOverError):
+            if self._node is not None and error.node == self._node.name and _is_unreachable(error):
+                self._unreachable = self._address
             self._stale = True
             self.monitor.begin()
 
@@ -142,7 +146,7 @@ class SentinelLocator:
             raise await self._no_answer(errors)
         if not self._listeners:
             self._start_listening()
-        best = max(named.values(), key=lambda a: (a.epoch, not a.down))
+        best = self._best(named.values())
         if await self._is_promoted(named, best.epoch):
             return 0.0
         if best.down:
@@ -151,11 +155,30 @@ class SentinelLocator:
         if best.epoch < self._epoch and not self._was_reset(named):
             raise _no_primary(f"only Sentinels that still name the deposed primary {best.address} answer")
         self._epoch, self._epoch_seen_at = best.epoch, time.monotonic()
-        if best.address != self._address:
-            self._switch_to(best.address)
+        self._follow(best)
         vouching = {address: answer for address, answer in named.items() if answer.names(best)}
         self._vouching = self._sentinels.shortfall(vouching)
         return self._sentinels.lease_until(vouching)
+
+    def _best(self, answers: Collection[SentinelState]) -> SentinelState:
+        """Return the answer that counts: of those of the highest epoch one that names the node in use, if it can."""
+        highest = max((answer.epoch, not answer.down) for answer in answers)
+        best = [answer for answer in answers if (answer.epoch, not answer.down) == highest]
+        in_use = (answer for answer in best if answer.address == self._address != self._unreachable)
+        others = (answer for answer in best if answer.address != self._unreachable)
+        return next(in_use, None) or next(others, None) or best[0]
+
+    def _follow(self, best: SentinelState) -> None:
+        """Use the node that was named; another spelling of the one in use is no failover.
+
+        Some Sentinels may tell host names (announce-hostnames) and others addresses of the same server.
+        """
+        is_same = best.run_id is not None and best.run_id == self._run_id
+        if best.address == self._address:
+            self._run_id = best.run_id
+        elif not is_same or self._unreachable == self._address:
+            self._switch_to(best.address, respelled=is_same)
+            self._run_id = best.run_id
 
     def _was_reset(self, answers: Mapping[Address, SentinelState]) -> bool:
         """Whether the Sentinels forgot their epochs (rebuilt, SENTINEL RESET): a majority, and for some time."""
@@ -209,12 +232,13 @@ class SentinelLocator:
             promoted.retire()
         return Node(str(address), partial(self._data_client, address), self._config.pool)
 
-    def _switch_to(self, address: Address) -> None:
+    def _switch_to(self, address: Address, *, respelled: bool = False) -> None:
         old, self._node, self._address = self._node, self._prepared(address), address
-        self._promoted_replica = None
+        self._promoted_replica = self._run_id = self._unreachable = None
         if old is not None:
-            self._node.note_takeover(old.replication_id)
-            self.failovers.append(self._node.name)
+            if not respelled:
+                self._node.note_takeover(old.replication_id)
+                self.failovers.append(self._node.name)
             old.retire()
             self.monitor.cut(old)
         self.monitor.topology_changed()
@@ -281,6 +305,11 @@ class SentinelLocator:
         await self._sentinels.aclose()
         for node in filter(None, (self._node, self._promoted_replica)):
             await node.aclose()
+
+
+def _is_unreachable(error: AttemptError) -> bool:
+    """Whether no connection could be made."""
+    return not error.sent and classify(error.cause, sent=False).reason in ("connection", "timeout")
 
 
 def _no_primary(reason: str) -> AttemptError:

@@ -11,7 +11,7 @@ from redis import exceptions as redis_errors
 
 from agents_redis_ha import HAConfig, SentinelConfig
 from agents_redis_ha._commands import Status
-from agents_redis_ha._connections import sentinel, sentinel_state
+from agents_redis_ha._connections import sentinel
 from agents_redis_ha._connections.failures import AttemptError, ShortfallError, TakenOverError
 from agents_redis_ha._connections.sentinel import SentinelLocator
 from agents_redis_ha._connections.sentinel_group import lease_seconds
@@ -22,22 +22,6 @@ from tests.support.fakes import failed, request
 from tests.support.virtual_time import in_virtual_time
 
 LEASE_SECONDS = lease_seconds(SentinelConfig())
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (sentinel, sentinel_state):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
-
-
-@pytest.fixture
-async def world(clock: Clock) -> Any:
-    world = World(clock)
-    assert await world.primary() == "old:1"
-    yield world
-    await world.locator.aclose()
 
 
 async def test_a_promoted_replica_that_says_it_is_the_primary_is_followed_before_it_is_announced(world: World) -> None:

@@ -10,21 +10,12 @@ import pytest
 from redis import exceptions as redis_errors
 
 from agents_redis_ha import Address, HAConfig, SentinelConfig
-from agents_redis_ha._connections import sentinel, sentinel_state
 from agents_redis_ha._connections.failures import AttemptError
 from agents_redis_ha._connections.sentinel_group import SentinelGroup, lease_seconds
 from agents_redis_ha._connections.sentinel_state import SentinelState
 from tests.support.fake_nodes import LOST
 from tests.support.fake_sentinels import NEW, Clock, World
 from tests.support.virtual_time import in_virtual_time
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (sentinel, sentinel_state):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
 
 
 def group(configured: int) -> SentinelGroup:
