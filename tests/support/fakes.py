@@ -16,7 +16,9 @@ from agents_redis_ha._commands import (
     ReplicationHistory,
     Reply,
     SessionSpec,
+    Status,
     append,
+    chain,
 )
 from agents_redis_ha._connections import AttemptError, Request
 
@@ -25,6 +27,26 @@ I_AM = b"# Replication\r\nrole:master\r\nmaster_replid:" + b"1f" * 20 + b"\r\n"
 
 SPEC = SessionSpec(session_keys("p", "u"), "u")
 NODE = "h:1"
+
+
+_digests = [b""]
+
+
+def an_id(number: int) -> bytes:
+    """Return the id of a session's change: that of version 1 is `an_id` of 1, and so on."""
+    return b"%016d" % number
+
+
+def a_digest(version: int) -> bytes:
+    """Return the digest behind a version whose changes all have their `an_id`."""
+    while len(_digests) <= version:
+        _digests.append(chain(_digests[-1], an_id(len(_digests))))
+    return _digests[version]
+
+
+def a_position(version: int) -> LogPosition:
+    """Return the log position of that history."""
+    return LogPosition(version, a_digest(version))
 
 
 def introduction(packed: bytes) -> tuple[list[bytes], bytes]:
@@ -137,10 +159,34 @@ class FakeServer(FakeLocator):
         self.replication_id = "2e"
 
 
-def described(length: int = 0, version: int = 0) -> list[Any]:
+def applied(version: int, result: bytes | None = None, *, digest: bytes | None = None) -> list[Any]:
+    """Return the reply to a change that was made."""
+    made = [Status.APPLIED, version, a_digest(version) if digest is None else digest]
+    return made if result is None else [*made, result]
+
+
+def noted(*ids: bytes, before: bytes = b"", length: int = 1) -> list[bytes]:
+    """Return what stands in ``ops`` for changes, the oldest first: in turn id and note.
+
+    Args:
+        *ids: Of each its id.
+        before: The digest before them.
+        length: How many elements the session had behind each.
+    """
+    changes: list[bytes] = []
+    for id_ in ids:
+        before = chain(before, id_)
+        changes += [id_, before + b"%d" % length]
+    return changes
+
+
+def described(
+    length: int = 0, version: int = 0, *, ttl_ms: int | None = None, mismatch: bool = False, changes: Any = ()
+) -> list[Any]:
     """Return what a script says about a session; see `description` in prelude.lua."""
     time = b"1700000000000" if version else b""
-    return [length, -1 if version else -2, time, time, b"%d" % version if version else b"", b"", b"", []]
+    lifetime = (-1 if version else -2) if ttl_ms is None else ttl_ms
+    return [length, lifetime, time, time, version, 0, a_digest(version), b"", int(mismatch), list(changes)]
 
 
 def elements(*stored: bytes, version: int = 1, length: int | None = None) -> Callable[[Request], Awaitable[Any]]:

@@ -10,9 +10,11 @@ from agents_redis_ha._commands import (
     Description,
     ListEdit,
     LogEntry,
+    OpsRecord,
     Reading,
     SessionSpec,
     append,
+    chain,
     info,
     read,
 )
@@ -21,28 +23,39 @@ from agents_redis_ha._recovery.journal import Journal, SessionLog, Snapshot
 from agents_redis_ha._recovery.replay import HistoryFragment, hint_name, pack
 from agents_redis_ha._retry import Executor, Operation
 from agents_redis_ha._telemetry import OperationSpan
-from tests.support.fakes import SPEC, FakeServer
+from tests.support.fakes import SPEC, FakeServer, a_digest, an_id, noted
 
 PATIENT = RetryConfig(deadline_seconds=50, initial_backoff_seconds=0.001, max_backoff_seconds=0.002)
-
-
-def an_id(number: int) -> bytes:
-    return b"%016d" % number
 
 
 def spec(name: str = "u", retention_seconds: int = 120) -> SessionSpec:
     return SessionSpec(session_keys("p", name), name, retention_ms=retention_seconds * 1000)
 
 
-def entry(version: int, *items: bytes, id_: bytes = b"", before: bytes = b"", **more: Any) -> LogEntry:
-    """Return an append; its id is `an_id` of its version unless one is given."""
-    return LogEntry(version, id_ or an_id(version), before, ListEdit(push=items), **more)
+def entry(version: int, *items: bytes, id_: bytes = b"", before: bytes | None = None, **more: Any) -> LogEntry:
+    """Return an append; its id is `an_id` of its version unless one is given, and so is the digest before it."""
+    made = id_ or an_id(version)
+    digest = chain(a_digest(version - 1) if before is None else before, made)
+    return LogEntry(version, made, digest, ListEdit(push=items), **more)
 
 
-def snapshot(version: int, *elements: bytes, length: int | None = None, members: Any = ()) -> Snapshot:
+def snapshot(
+    version: int,
+    *elements: bytes,
+    length: int | None = None,
+    digest: bytes | None = None,
+    records: tuple[OpsRecord, ...] = (),
+) -> Snapshot:
     """Return the newest elements; with a length they are not all that there were."""
     there = len(elements) if length is None else length
-    return Snapshot(version, 0, there, len(elements), b",1,".join(elements), b",1,", members)
+    which = a_digest(version) if digest is None else digest
+    return Snapshot(version, which, 0, there, len(elements), b",1,".join(elements), b",1,", records)
+
+
+def record(version: int, id_: bytes = b"") -> OpsRecord:
+    """Return what ``ops`` holds of a change behind `an_id` of each version before it."""
+    made = id_ or an_id(version)
+    return OpsRecord(version, made, chain(a_digest(version - 1), made))
 
 
 def found(
@@ -51,19 +64,27 @@ def found(
     fence: int = 0,
     age_ms: int = 0,
     length: int = 1,
+    expected_length: int | None = None,
+    evicted_at: int = 0,
     hints: tuple[HistoryFragment, ...] = (),
 ) -> list[Any]:
-    """Return the reply to an inspect: the ids are those of the newest changes, the newest first."""
-    members = [field for at, id_ in enumerate(ids) for field in (id_, b"%d" % (version - at))]
+    """Return the reply to an inspect: the ids are those of the newest changes, the newest first.
+
+    The history before these has the ids of `an_id`.
+    """
+    changes = noted(*reversed(ids), before=a_digest(version - len(ids)), length=length)
+    digest = changes[-1][:12] if changes else a_digest(version)
     fields = [field for hint in hints for field in (b"hint:" + hint_name(hint).encode(), pack(hint))]
-    return [version, 0, length, b"%d" % fence if fence else b"", age_ms, members, fields]
+    expected = length if expected_length is None else expected_length
+    fenced, evicted = (b"%d" % at if at else b"" for at in (fence, evicted_at))
+    return [version, 0, digest, length, expected, fenced, age_ms, evicted, changes, fields]
 
 
 def kept_anew(journal: Journal) -> tuple[int, int]:
     """Return the changes and the bytes that are kept, counted anew."""
     entries = [entry for log in journal for entry in log.entries.values()]
     snapshots = [snapshot for log in journal for snapshot in (log.whole, log.tail) if snapshot is not None]
-    kept = [len(snapshot.joined) + sum(len(member) for _, member in snapshot.members) for snapshot in snapshots]
+    kept = [len(snapshot.joined) for snapshot in snapshots]
     kept += [len(item) for entry in entries if entry.edit for item in entry.edit.push]
     kept += [len(entry.result) for entry in entries if entry.result is not None]
     return len(entries), sum(kept)

@@ -9,20 +9,32 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from agents_redis_ha._commands import NO_POSITION, LogPosition, ReplicationHistory, Status, append, pop
+from agents_redis_ha._commands import NO_POSITION, ReplicationHistory, Status, append, pop
 from agents_redis_ha._recovery.replay import pack
 from agents_redis_ha._telemetry import counters
 from agents_redis_ha.errors import DeadlineExceededError, HistoryLostError, Outcome
-from tests.support.fakes import NODE, SPEC, FakeServer, described, elements, failed
-from tests.support.recovery import Clock, Process, an_id, entry, found
+from tests.support.fakes import (
+    NODE,
+    SPEC,
+    FakeServer,
+    a_digest,
+    a_position,
+    an_id,
+    applied,
+    described,
+    elements,
+    failed,
+    noted,
+)
+from tests.support.recovery import Clock, Process, entry, found
 from tests.support.virtual_time import in_virtual_time
 
-APPLIED, CONFLICT, LOG_MISMATCH = Status.APPLIED, Status.CONFLICT, Status.LOG_MISMATCH
+APPLIED, CONFLICT, LOG_MISMATCH, UNCHANGED = Status.APPLIED, Status.CONFLICT, Status.LOG_MISMATCH, Status.UNCHANGED
 
 
 async def test_what_is_missing_and_known_is_put_back_before_the_operation_goes_on() -> None:
     server = FakeServer(
-        append=[[APPLIED, 1, b""], [APPLIED, 2, b""], [LOG_MISMATCH, 1], [APPLIED, 3, b""]],
+        append=[applied(1), applied(2), [LOG_MISMATCH, 1], applied(3)],
         inspect=[found(1, an_id(1), fence=2)],
         restore=[[APPLIED, 2]],
     )
@@ -35,19 +47,22 @@ async def test_what_is_missing_and_known_is_put_back_before_the_operation_goes_o
     assert server.asked == ["append"] * 3 + ["inspect", "restore", "append"]
     assert (change.version, counters()["changes_restored"]) == (3, before + 1)
     (restored,) = server.sent("restore")
-    assert restored.arguments == (2, 2, 0, 0, 1, 0, 1, 2, an_id(2), b"two")
-    assert server.positions[4] == (1, an_id(1))  # the one that was inspected, whatever this process knows
-    assert process.log.position == (3, an_id(3))
+    # What was found and what is to be there, one change, no result, one element.
+    assert restored.arguments[:9] == (1, 2, 2, a_digest(2), 0, 0, 1, 0, 0)
+    assert restored.arguments[9:] == (1, an_id(2), a_digest(2) + b"2", 0, b"two")
+    assert server.positions[4] == a_position(1)  # the one that was inspected, whatever this process knows
+    assert process.log.position == a_position(3)
 
 
-THREE = entry(3, b"three", before=an_id(2))
+THREE = entry(3, b"three")
+HINT = (f"3:entry:{a_digest(3).decode()}", pack(THREE))
 
 
 async def test_what_another_process_may_know_is_waited_for_and_what_is_known_here_is_left_as_a_hint_once() -> None:
-    other = entry(2, b"two", before=an_id(1))
+    other = entry(2, b"two")
     server = FakeServer(
-        append=[[APPLIED, 1, b""], [APPLIED, 3, an_id(2)], [APPLIED, 4, b""]],
-        info=[described(1, 1), described(3, 3)],
+        append=[applied(1), applied(3), applied(4)],
+        info=[described(1, 1, mismatch=True), described(3, 3)],
         inspect=[
             found(1, an_id(1)),
             found(1, an_id(1), fence=3, hints=(THREE,)),
@@ -60,9 +75,9 @@ async def test_what_another_process_may_know_is_waited_for_and_what_is_known_her
     await process.append(b"three", id_=an_id(3))
     server.becomes_another()
     await process.info()
-    assert [inspected.arguments[2:] for inspected in server.sent("inspect")] == [(), ("3:entry", pack(THREE)), ()]
+    assert [inspected.arguments[2:] for inspected in server.sent("inspect")] == [(), HINT, ()]
     # The first look asks what is there, and fences nothing; the others say what is missed.
-    assert server.positions[3:6] == [NO_POSITION, (3, an_id(3)), (3, an_id(3))]
+    assert server.positions[3:6] == [NO_POSITION, a_position(3), a_position(3)]
     (restored,) = server.sent("restore")
     assert restored.arguments[-2:] == (b"two", b"three")
     assert server.asked[-1] == "info"
@@ -70,8 +85,8 @@ async def test_what_another_process_may_know_is_waited_for_and_what_is_known_her
 
 async def test_hints_that_a_server_lost_are_left_again() -> None:
     server = FakeServer(
-        append=[[APPLIED, 1, b""], [APPLIED, 3, an_id(2)], [APPLIED, 4, b""]],
-        info=[described(1, 1), described(3, 3)],
+        append=[applied(1), applied(3), applied(4)],
+        info=[described(1, 1, mismatch=True), described(3, 3)],
         inspect=[
             found(1, an_id(1)),
             found(1, an_id(1), fence=3, hints=(THREE,)),
@@ -86,13 +101,13 @@ async def test_hints_that_a_server_lost_are_left_again() -> None:
     server.becomes_another()
     await process.info()
     left = [inspected.arguments[2:] for inspected in server.sent("inspect")]
-    assert left == [(), ("3:entry", pack(THREE)), (), ("3:entry", pack(THREE)), ()]
+    assert left == [(), HINT, (), HINT, ()]
 
 
 def loss() -> FakeServer:
     """Return a server that lost version 2, which no process knows any more, and 3."""
     return FakeServer(
-        append=[[APPLIED, 1, b""], [APPLIED, 3, an_id(2)], [LOG_MISMATCH, 1], [APPLIED, 4, b""]],
+        append=[applied(1), applied(3), [LOG_MISMATCH, 1], applied(4)],
         inspect=[found(1, an_id(1), fence=3, age_ms=1000), found(1, an_id(1), fence=3, age_ms=2001)],
         restore=[[APPLIED, 3]],
     )
@@ -128,7 +143,7 @@ async def test_a_loss_is_only_noted_where_that_is_wanted() -> None:
 
 async def test_what_is_missing_on_the_server_that_had_it_was_deleted() -> None:
     server = FakeServer(
-        append=[[APPLIED, 1, b""], [APPLIED, 2, b""], [LOG_MISMATCH, 0], [APPLIED, 1, b""]],
+        append=[applied(1), applied(2), [LOG_MISMATCH, 0], applied(1)],
         inspect=[found(0, fence=2, length=0)],
         restore=[[APPLIED, 0]],
     )
@@ -138,13 +153,14 @@ async def test_what_is_missing_on_the_server_that_had_it_was_deleted() -> None:
     before = counters()
     assert (await process.append(b"three", id_=an_id(3))).version == 1
     assert server.asked[3:] == ["inspect", "restore", "append"]
-    assert server.sent("restore")[0].arguments == (2, 0, 0, 0, 0, 0, 0)  # nothing is put back; the fence is lifted
+    (restored,) = server.sent("restore")  # nothing is put back; the fence is lifted
+    assert restored.arguments == (0, 2, 0, b"", 0, 0, 0, 0, 0, 0, 0)
     assert counters() == before
 
 
 async def test_a_restoration_that_comes_second_looks_again() -> None:
     server = FakeServer(
-        append=[[APPLIED, 1, b""], [APPLIED, 2, b""], [LOG_MISMATCH, 1], [APPLIED, 3, b""]],
+        append=[applied(1), applied(2), [LOG_MISMATCH, 1], applied(3)],
         inspect=[found(1, an_id(1), fence=2), found(2, an_id(2), an_id(1))],
         restore=[[CONFLICT, 2]],
     )
@@ -161,7 +177,7 @@ async def test_a_restoration_that_comes_second_looks_again() -> None:
 @in_virtual_time
 async def test_waiting_for_other_processes_ends_at_the_deadline() -> None:
     server = FakeServer(
-        append=[[APPLIED, 1, b""], [APPLIED, 3, an_id(2)], [LOG_MISMATCH, 1]],
+        append=[applied(1), applied(3), [LOG_MISMATCH, 1]],
         inspect=[found(1, an_id(1), fence=3, age_ms=1)],
     )
     process = Process(server, patience_seconds=60)
@@ -205,19 +221,20 @@ async def test_the_changes_that_a_snapshot_names_stay_few() -> None:
     # Each reading takes the ids of the last one along: a session that lives long must not grow in memory.
     async def read(request: Any) -> Any:
         version = len(server.requests)
-        return [[*described(1, version)[:7], [an_id(version), b"%d" % version]], 1, [b"{}"]]
+        newest = noted(an_id(version), before=a_digest(version - 1))
+        return [described(1, version, changes=newest), 1, [b"{}"]]
 
     server = FakeServer(read=[read])
     process = Process(server)
     for _ in range(1100):
         await process.read()
     assert process.log.whole is not None
-    members = process.log.whole.members
-    assert {version for version, _ in members} == set(range(1100 - 1023, 1101))
+    records = process.log.whole.records
+    assert {record.version for record in records} == set(range(1100 - 1023, 1101))
 
 
 async def test_nothing_is_kept_where_nothing_may_be_kept() -> None:
-    server = FakeServer(append=[[APPLIED, 1, b""]], read=[[described(1, 1), 1, [b"{}"]]], info=[described(0, 0)])
+    server = FakeServer(append=[applied(1)], read=[[described(1, 1), 1, [b"{}"]]], info=[described(0, 0)])
     process = Process(server, max_changes=0)
     await process.append(b"one", id_=an_id(1))
     await process.read()
@@ -227,7 +244,7 @@ async def test_nothing_is_kept_where_nothing_may_be_kept() -> None:
 
 
 async def test_a_refused_command_is_sent_again_as_the_same_value() -> None:
-    server = FakeServer(append=[[LOG_MISMATCH, 0], [APPLIED, 1, b""]], inspect=[found(0, length=0)])
+    server = FakeServer(append=[[LOG_MISMATCH, 0], applied(1)], inspect=[found(0, length=0)])
     await Process(server).append(b"one")
     first, second = server.sent("append")
     assert first is second
@@ -235,19 +252,19 @@ async def test_a_refused_command_is_sent_again_as_the_same_value() -> None:
 
 async def test_the_log_position_is_read_anew_at_each_attempt() -> None:
     async def lost(request: Any) -> Any:  # another task of this process changes the session meanwhile
-        process.log.see(LogPosition(7, an_id(7)), ReplicationHistory(NODE, "1f"), None)
+        process.log.see(a_position(7), ReplicationHistory(NODE, "1f"), None)
         return failed(RedisConnectionError("reset"), sent=True)
 
-    server = FakeServer(append=[lost, [APPLIED, 8, b""]])
+    server = FakeServer(append=[lost, applied(8)])
     process = Process(server)
     await process.append(b"eight", id_=an_id(8))
-    assert server.positions == [NO_POSITION, (7, an_id(7))]
+    assert server.positions == [NO_POSITION, a_position(7)]
     (kept,) = process.log.entries.values()
-    assert (kept.version, kept.previous_id) == (8, an_id(7))  # of the attempt that was answered
+    assert (kept.version, kept.digest) == a_position(8)  # of the attempt that was answered
 
 
 async def test_a_caller_that_cannot_be_told_of_a_loss_leaves_it_to_the_next_one() -> None:
-    server = FakeServer(append=[[APPLIED, 1, b""], [APPLIED, 2, b""]])
+    server = FakeServer(append=[applied(1), applied(2)])
     process = Process(server)
     process.log.lost = (4, 5)
     assert (await process.append(b"one", id_=an_id(1), report_loss=False)).version == 1
@@ -258,7 +275,7 @@ async def test_a_caller_that_cannot_be_told_of_a_loss_leaves_it_to_the_next_one(
 
 
 async def test_a_look_that_finds_everything_there_notes_the_servers_new_history() -> None:
-    server = FakeServer(append=[[APPLIED, 1, b""], [LOG_MISMATCH, 1], [APPLIED, 2, b""]], inspect=[found(1, an_id(1))])
+    server = FakeServer(append=[applied(1), [LOG_MISMATCH, 1], applied(2)], inspect=[found(1, an_id(1))])
     process = Process(server)
     await process.append(b"one", id_=an_id(1))
     server.becomes_another()
@@ -269,7 +286,7 @@ async def test_a_look_that_finds_everything_there_notes_the_servers_new_history(
 
 async def test_where_the_replication_id_is_not_told_a_missing_change_is_a_loss() -> None:
     server = FakeServer(
-        append=[[APPLIED, 1, b""], [LOG_MISMATCH, 0], [APPLIED, 2, b""]],
+        append=[applied(1), [LOG_MISMATCH, 0], applied(2)],
         inspect=[found(0, fence=1, length=0)],
         restore=[[APPLIED, 1]],
     )
@@ -303,15 +320,15 @@ async def test_a_smaller_read_of_the_same_version_replaces_no_snapshot() -> None
 
 
 async def test_a_process_that_keeps_nothing_gives_up_what_no_other_put_back() -> None:
-    fenced = described(1, 1)
-    fenced[6] = b"2"
     server = FakeServer(
-        info=[fenced, described(1, 3)], inspect=[found(1, an_id(1), fence=2, age_ms=9000)], restore=[[APPLIED, 3]]
+        info=[described(1, 1, mismatch=True), described(1, 3)],
+        inspect=[found(1, an_id(1), fence=2, age_ms=9000)],
+        restore=[[APPLIED, 3]],
     )
     process = Process(server, max_changes=0)
     assert (await process.info()).version == 3
     (restored,) = server.sent("restore")
-    assert restored.arguments[5:7] == (1, 2)  # it abandons the second, and closes with one more no-op entry
+    assert restored.arguments[7:10] == (1, 0, 2)  # it abandons the second, and closes with one more no-op entry
     assert len(process.coordinator._journal) == 0
 
 
@@ -319,9 +336,7 @@ async def test_a_session_with_a_lifetime_is_known_until_it_may_have_expired(monk
     clock = Clock()
     for module in ("coordinator", "journal"):
         monkeypatch.setattr(f"agents_redis_ha._recovery.{module}.time", clock)
-    expiring = described(1, 1)
-    expiring[1] = 5000
-    server = FakeServer(info=[expiring, described(1, 2)], append=[[APPLIED, 2, b""]])
+    server = FakeServer(info=[described(1, 1, ttl_ms=5000), described(1, 2)], append=[applied(2)])
     process = Process(server)
     await process.info()
     assert process.log.expires_at == clock.now + 5
@@ -336,11 +351,11 @@ async def test_a_change_that_was_not_made_prolongs_no_lifetime(monkeypatch: pyte
     clock = Clock()
     for module in ("coordinator", "journal"):
         monkeypatch.setattr(f"agents_redis_ha._recovery.{module}.time", clock)
-    server = FakeServer(append=[[APPLIED, 1, b""], [CONFLICT, 1]], pop=[[APPLIED, 1]])
+    server = FakeServer(append=[applied(1), [CONFLICT, 1]], pop=[[UNCHANGED, 1]])
     process, expiring = Process(server), replace(SPEC, ttl_ms=9000)
     await process.coordinator.execute(process.begin("append", changes=True), append(expiring, [b"x"]))
     since = clock.now
     clock.now += 5
-    for command in (append(expiring, [b"x"], expected_version=0), pop(expiring)):  # refused, and nothing to pop
+    for command in (append(expiring, [b"x"], expected=NO_POSITION), pop(expiring)):  # refused, and nothing to pop
         await process.coordinator.execute(process.begin(command.name, changes=True), command)
         assert process.log.expires_at == since + 9

@@ -12,23 +12,27 @@ from redis import exceptions as redis_errors
 from agents_redis_ha._commands import Confirmation, Status, append, pop
 from agents_redis_ha._telemetry import counters
 from agents_redis_ha.errors import HistoryLostError, PermissionDeniedError
-from tests.support.fakes import SPEC, FakeServer, failed
-from tests.support.recovery import Process, an_id, entry, found, snapshot
+from tests.support.fakes import SPEC, FakeServer, an_id, applied, failed
+from tests.support.recovery import Process, entry, found, record, snapshot
 
 APPLIED, LOG_MISMATCH = Status.APPLIED, Status.LOG_MISMATCH
+
+
+SECOND = entry(2, b"another 2", id_=b"another-changes2")
+THIRD = entry(3, b"another 3", id_=b"another-changes3", before=SECOND.digest)
 
 
 def diverged(append: list[Any]) -> FakeServer:
     """Return a server that lost versions 2 and 3 of this process, and on which another made the second anew."""
     return FakeServer(
-        append=[[APPLIED, 1, b""], [APPLIED, 2, b""], [APPLIED, 3, b""], [LOG_MISMATCH, 2], *append],
+        append=[applied(1), applied(2), applied(3), [LOG_MISMATCH, 2], *append],
         inspect=[found(2, b"another-changes2", an_id(1), fence=3)],
         restore=[[APPLIED, 2]],
     )
 
 
 async def test_late_appends_are_put_at_the_end_under_their_own_ids_once_the_fence_is_lifted() -> None:
-    server = diverged([[APPLIED, 3, b"another-changes2"], [APPLIED, 4, b""], [APPLIED, 5, b""]])
+    server = diverged([applied(3), applied(4), applied(5)])
     process = Process(server, on_divergence="append")
     for version in (1, 2, 3):
         await process.append(b"%d" % version, id_=an_id(version))
@@ -43,7 +47,7 @@ async def test_late_appends_are_put_at_the_end_under_their_own_ids_once_the_fenc
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_late_appends_are_said_to_be_lost_where_the_fence_cannot_be_lifted(cancelled: bool) -> None:
-    server = diverged([[APPLIED, 3, b"another-changes2"]])
+    server = diverged([applied(3)])
     asked = asyncio.Event()
 
     async def restore(_: Any) -> Any:
@@ -72,7 +76,7 @@ async def test_late_appends_are_said_to_be_lost_where_the_fence_cannot_be_lifted
 
 async def test_a_late_append_is_confirmed_by_the_primary_alone() -> None:
     # A shortfall would count as one of the operation that is under way.
-    server = diverged([[APPLIED, 3, b"another-changes2"], [APPLIED, 4, b""], [APPLIED, 5, b""]])
+    server = diverged([applied(3), applied(4), applied(5)])
     process = Process(server, on_divergence="append")
     spec = replace(SPEC, confirmation=Confirmation(1, False, 9))
     for version in (1, 2, 3, 4):
@@ -85,8 +89,8 @@ async def test_a_late_append_is_confirmed_by_the_primary_alone() -> None:
 
 
 async def test_only_appends_are_put_at_the_end() -> None:
-    server = diverged([[APPLIED, 3, b"another-changes2"], [APPLIED, 4, b""]])
-    server.scripts["pop"] = [[APPLIED, 2, b"", b"1"]]
+    server = diverged([applied(3), applied(4)])
+    server.scripts["pop"] = [applied(2, b"1")]
     server.scripts["append"].pop(1)
     process = Process(server, on_divergence="append")
     await process.append(b"1", id_=an_id(1))
@@ -100,7 +104,7 @@ async def test_only_appends_are_put_at_the_end() -> None:
 
 
 async def test_late_appends_that_are_not_taken_are_lost_and_not_said_to_be_there() -> None:
-    server = diverged([[APPLIED, 3, b"another-changes2"], [LOG_MISMATCH, 3]])
+    server = diverged([applied(3), [LOG_MISMATCH, 3]])
     process = Process(server, on_divergence="append")
     for version in (1, 2, 3):
         await process.append(b"%d" % version, id_=an_id(version))
@@ -114,7 +118,7 @@ async def test_late_appends_that_are_not_taken_are_lost_and_not_said_to_be_there
 
 
 async def test_where_another_process_wrote_on_all_of_this_ones_changes_are_lost() -> None:
-    server = diverged([[APPLIED, 3, b"another-changes2"]])
+    server = diverged([applied(3)])
     process = Process(server)
     for version in (1, 2, 3):
         await process.append(b"%d" % version, id_=an_id(version))
@@ -122,25 +126,21 @@ async def test_where_another_process_wrote_on_all_of_this_ones_changes_are_lost(
     with pytest.raises(HistoryLostError) as caught:
         await process.append(b"4", id_=an_id(4))
     assert caught.value.versions == (2, 3)
+    assert process.log.position == SECOND.record[::2]
     assert (await process.append(b"4", id_=an_id(4))).version == 3
-    assert process.log.ids[2] == b"another-changes2"
 
 
 def after_two_failovers(*hints: Any) -> FakeServer:
     """Return a server that lost version 2 of this process, and on which another process left hints of its 2 and 3."""
     return FakeServer(
-        append=[[APPLIED, 1, b""], [APPLIED, 2, b""], [LOG_MISMATCH, 1], [APPLIED, 4, b""]],
+        append=[applied(1), applied(2), [LOG_MISMATCH, 1], applied(4)],
         inspect=[found(1, an_id(1), fence=3, hints=hints)],
         restore=[[APPLIED, 3]],
     )
 
 
-THIRD = entry(3, b"another 3", id_=b"another-changes3", before=b"another-changes2")
-
-
 async def test_this_processs_change_is_put_back_rather_than_anothers_of_the_same_version() -> None:
-    other = entry(2, b"another 2", id_=b"another-changes2", before=an_id(1))
-    server = after_two_failovers(other, THIRD)
+    server = after_two_failovers(SECOND, THIRD)
     process = Process(server)
     await process.append(b"one", id_=an_id(1))
     await process.append(b"two", id_=an_id(2))
@@ -151,8 +151,7 @@ async def test_this_processs_change_is_put_back_rather_than_anothers_of_the_same
 
 
 async def test_a_change_that_another_processs_snapshot_takes_the_place_of_is_lost() -> None:
-    there = ((1, an_id(1)), (2, b"another-changes2"))
-    reading = snapshot(2, b"one", b"another 2", members=there)
+    reading = snapshot(2, b"one", b"another 2", digest=SECOND.digest, records=(record(1), SECOND.record))
     server = after_two_failovers(reading, THIRD)
     process = Process(server)
     await process.append(b"one", id_=an_id(1))

@@ -7,9 +7,9 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError
 
-from agents_redis_ha._commands import LogPosition, ReplicationHistory, Status, append
-from tests.support.fakes import NODE, FakeServer, described, failed
-from tests.support.recovery import Process, an_id, found, spec
+from agents_redis_ha._commands import ReplicationHistory, Status, append
+from tests.support.fakes import NODE, FakeServer, a_position, an_id, applied, described, failed
+from tests.support.recovery import Process, found, spec
 from tests.support.turns import eventually
 
 APPLIED, LOG_MISMATCH = Status.APPLIED, Status.LOG_MISMATCH
@@ -17,14 +17,14 @@ APPLIED, LOG_MISMATCH = Status.APPLIED, Status.LOG_MISMATCH
 
 async def test_after_a_restart_the_other_sessions_are_looked_at_in_the_background() -> None:
     server = FakeServer(
-        append=[[APPLIED, 1, b""]],
+        append=[applied(1)],
         info=[described(1, 1)],
         inspect=[found(1, an_id(1))],
     )
     process = Process(server)
     others = [spec(name) for name in ("a", "b", "c")]
     for other in others:
-        process.coordinator._journal.log(other).see(LogPosition(1, an_id(1)), ReplicationHistory(NODE, "1f"), None)
+        process.coordinator._journal.log(other).see(a_position(1), ReplicationHistory(NODE, "1f"), None)
     await process.append(b"one", id_=an_id(1))
     assert process.coordinator._sweep is None
     server.becomes_another()
@@ -46,8 +46,8 @@ async def test_closing_ends_the_look_at_the_other_sessions() -> None:
     server = FakeServer(info=[described(1, 1)], inspect=[hang])
     process = Process(server)
     other = spec("other")
-    process.coordinator._journal.log(other).see(LogPosition(1, an_id(1)), ReplicationHistory(NODE, "0d"), None)
-    process.log.see(LogPosition(1, an_id(1)), ReplicationHistory(NODE, "0d"), None)
+    process.coordinator._journal.log(other).see(a_position(1), ReplicationHistory(NODE, "0d"), None)
+    process.log.see(a_position(1), ReplicationHistory(NODE, "0d"), None)
     await process.info()
     await eventually(lambda: server.asked == ["info", "inspect"], "the other session is looked at")
     await process.coordinator.aclose()
@@ -70,11 +70,11 @@ async def test_a_few_sessions_are_looked_at_at_once_and_those_that_were_used_sin
     journal = process.coordinator._journal
     for number in range(20):
         history = ReplicationHistory(NODE, "1f" if number else server.replication_id)
-        journal.log(spec(f"s{number}")).see(LogPosition(1, an_id(1)), history, None)
+        journal.log(spec(f"s{number}")).see(a_position(1), history, None)
     journal.log(spec("never used"))  # nothing is known of it that could be lost
-    process.log.see(LogPosition(1, an_id(1)), ReplicationHistory(NODE, "1f"), None)
+    process.log.see(a_position(1), ReplicationHistory(NODE, "1f"), None)
     server.becomes_another()
-    journal.log(spec("s0")).see(LogPosition(1, an_id(1)), ReplicationHistory(NODE, "2e"), None)
+    journal.log(spec("s0")).see(a_position(1), ReplicationHistory(NODE, "2e"), None)
     await process.info()
     assert process.coordinator._sweep is not None
     await process.coordinator._sweep
@@ -86,13 +86,13 @@ async def test_a_few_sessions_are_looked_at_at_once_and_those_that_were_used_sin
 async def test_a_session_that_cannot_be_looked_at_is_looked_at_by_its_next_operation() -> None:
     server = FakeServer(
         info=[described(1, 1)],
-        append=[[LOG_MISMATCH, 0], [APPLIED, 2, b""]],
+        append=[[LOG_MISMATCH, 0], applied(2)],
         inspect=[failed(NoPermissionError("no")), found(1, an_id(1))],
     )
     process = Process(server)
-    process.log.see(LogPosition(1, an_id(1)), ReplicationHistory(NODE, "0d"), None)
+    process.log.see(a_position(1), ReplicationHistory(NODE, "0d"), None)
     other = spec("other")
-    process.coordinator._journal.log(other).see(LogPosition(1, an_id(1)), ReplicationHistory(NODE, "0d"), None)
+    process.coordinator._journal.log(other).see(a_position(1), ReplicationHistory(NODE, "0d"), None)
     await process.info()
     assert process.coordinator._sweep is not None
     await process.coordinator._sweep  # its error is the span's only
