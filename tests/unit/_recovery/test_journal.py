@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from agents_redis_ha._commands import NO_POSITION, ListEdit, LogEntry, LogPosition, ReplicationHistory, SessionSpec
+from agents_redis_ha._commands import (
+    NO_POSITION,
+    ListEdit,
+    LogEntry,
+    LogPosition,
+    OpsRecord,
+    ReplicationHistory,
+    SessionSpec,
+)
 from agents_redis_ha._commands import change as changes
 from agents_redis_ha._recovery import journal as journals
 from agents_redis_ha._recovery.journal import Journal, SessionLog
-from tests.support.recovery import Clock, an_id, entry, kept_anew, snapshot, spec
+from tests.support.fakes import a_digest, a_position, an_id
+from tests.support.recovery import Clock, entry, kept_anew, record, snapshot, spec
 
 RETENTION_SECONDS = 120
 HISTORY = ReplicationHistory("h:1", "1f")
@@ -30,7 +39,7 @@ any_uptime = pytest.mark.parametrize(
 
 def saw(journal: Journal, name: str, version: int, expires_at: float | None = None) -> SessionLog:
     log = journal.log(spec(name))
-    log.see(LogPosition(version, an_id(version)), HISTORY, expires_at)
+    log.see(a_position(version), HISTORY, expires_at)
     return log
 
 
@@ -46,35 +55,59 @@ def test_nothing_is_known_of_a_session_at_first() -> None:
 
 def test_a_log_knows_the_latest_position_and_which_server_has_it() -> None:
     log = SessionLog(spec())
-    log.see(LogPosition(5, an_id(5)), HISTORY, None)
-    log.see(LogPosition(4, an_id(4)), OTHER_HISTORY, None)  # a reply that was overtaken by another
-    assert (log.position, log.history) == ((5, an_id(5)), HISTORY)
-    log.see(LogPosition(5, b""), OTHER_HISTORY, None)  # the id is not remembered any more
-    assert (log.position, log.history) == ((5, an_id(5)), OTHER_HISTORY)
-    log.see(LogPosition(6, b""), HISTORY, None)
-    assert (log.position, log.ids) == ((6, b""), {})
-    log.see(LogPosition(6, an_id(6)), HISTORY, None)
-    assert log.position == (6, an_id(6))
+    log.see(a_position(5), HISTORY, None)
+    log.see(a_position(4), OTHER_HISTORY, None)  # a reply that was overtaken by another
+    assert (log.position, log.history) == (a_position(5), HISTORY)
+    log.see(LogPosition(5, b"of another 5"), OTHER_HISTORY, None)  # a process went on from another primary
+    assert (log.position, log.history) == ((5, b"of another 5"), OTHER_HISTORY)
+    log.see(a_position(6), HISTORY, None)
+    assert (log.position, log.ids, log.digests) == (a_position(6), {}, {6: a_digest(6)})
 
 
-def test_the_ids_are_those_of_ones_own_changes_of_others_and_of_the_latest() -> None:
+def test_the_ids_are_those_of_ones_own_changes_and_of_others() -> None:
     journal = Journal(99, 999)
-    log = saw(journal, "u", 7)
-    journal.keep(log, entry(5, b"x", before=b"before-version-4"))
-    members = ((6, b"other-change-of6"), (6, b"other-change-of6" + b"its result"), (3, b"another-change-3"))
-    journal.keep(log, snapshot(6, b"x", members=members))
-    assert log.ids == {3: b"another-change-3", 4: b"before-version-4", 6: b"other-change-of6", 7: an_id(7)}
-    # 5 was put into what was read, which is the whole session
+    log = saw(journal, "u", 8)
+    journal.keep(log, own := entry(7, b"x", id_=b"own-change-of-7-"))
+    others = (record(3, b"another-change-3"), record(6, b"other-change-of6"), record(7, b"not-own-change-7"))
+    journal.keep(log, snapshot(6, b"x", records=(*others, OpsRecord(4, b"", b"digest of 4-"))))
+    assert log.ids == {3: b"another-change-3", 6: b"other-change-of6", 7: own.id}
 
 
-def test_of_two_ids_under_one_version_the_later_one_counts() -> None:
+def test_the_digests_are_those_of_ones_own_changes_of_others_of_what_was_read_and_of_the_latest() -> None:
+    journal = Journal(99, 999)
+    log = saw(journal, "u", 9)
+    others = (
+        record(3, b"another-change-3"),
+        OpsRecord(4, b"", b"digest of 4-"),
+        OpsRecord(5, b"an-id-of-version5", b""),
+    )
+    journal.keep(log, whole := snapshot(6, b"x", records=others, digest=b"digest of 6-"))
+    journal.keep(log, tail := snapshot(7, b"x", length=4, digest=b"digest of 7-"))
+    journal.keep(log, own := entry(8, b"x", id_=b"own-change-of-8-"))
+    known = {3: others[0].digest, 4: b"digest of 4-", 6: whole.digest, 7: tail.digest, 8: own.digest, 9: a_digest(9)}
+    assert log.digests == known
+
+
+def test_a_snapshot_names_the_newest_changes_that_are_known_of_whatever_told_them() -> None:
+    journal = Journal(9999, 99999)
+    log = saw(journal, "u", 3000)
+    journal.keep(log, snapshot(2990, b"x", records=tuple(record(version) for version in range(1900, 2991))))
+    journal.keep(log, own := entry(2995, b"x", id_=b"own-change-of2995"))
+    read = (record(2995, b"what-was-read2995"), record(2996), record(3001))
+    named = log.records_until(3000, read)
+    assert [each.version for each in named] == [*range(3000 - 1023, 2991), 2995, 2996]
+    assert named[-2:] == read[:2]  # what the server has just told counts, not what is remembered
+    assert log.records_until(2995, ())[-1] == own.record
+
+
+def test_of_two_changes_of_one_version_the_later_one_counts() -> None:
     journal = Journal(99, 999)
     log = saw(journal, "u", 5)
     journal.keep(log, entry(5, b"abc"))
-    journal.keep(log, entry(5, b"defg", id_=an_id(77)))
-    log.see(LogPosition(5, an_id(77)), HISTORY, None)
+    journal.keep(log, later := entry(5, b"defg", id_=an_id(77)))
+    log.see(LogPosition(5, later.digest), HISTORY, None)
     assert [kept.id for kept in log.entries.values()] == [an_id(77)]
-    assert log.ids == {5: an_id(77)}
+    assert (log.ids, log.digests) == ({5: an_id(77)}, {5: later.digest})
     assert (journal._changes, journal._bytes) == kept_anew(journal) == (1, 4)
 
 
@@ -124,7 +157,7 @@ def test_the_oldest_changes_of_a_session_alone_are_dropped_beyond_the_number() -
     for version in range(1, 10):
         journal.keep(log, entry(version, b"x"))
     assert list(log.entries) == [7, 8, 9]
-    assert log.position == (9, an_id(9))
+    assert log.position == a_position(9)
     assert kept_anew(journal) == (3, 3)
 
 
@@ -169,14 +202,14 @@ def test_what_a_session_had_before_gives_way_to_its_newest_change() -> None:
     journal.keep(log, entry(5, b"x" * 11))  # larger than all that may be kept
     assert log.entries == {}
     assert (journal._changes, journal._bytes) == kept_anew(journal) == (0, 0)
-    assert log.position == (3, an_id(3))  # a loss is still noticed
+    assert log.position == a_position(3)  # a loss is still noticed
 
 
 def test_a_snapshot_that_is_too_large_to_be_kept_does_not_cost_the_changes_that_are_kept() -> None:
     journal = Journal(99, 10)
     log = saw(journal, "u", 2)
     journal.keep(log, entry(2, b"x" * 3))
-    journal.keep(log, snapshot(2, b"x" * 11, b"y" * 3, members=((1, an_id(1)),)))
+    journal.keep(log, snapshot(2, b"x" * 11, b"y" * 3, records=(record(1),)))
     assert (log.whole, log.tail, sorted(log.entries)) == (None, None, [2])
     assert log.ids[1] == an_id(1)
     assert (journal._changes, journal._bytes) == kept_anew(journal)
@@ -189,9 +222,10 @@ def test_what_was_popped_counts_among_the_bytes() -> None:
         journal.keep(log, LogEntry(version, an_id(version), b"", ListEdit(keep=(0, -1)), result=b"x" * 40))
     assert sorted(log.entries) == [2, 3]
     assert (journal._changes, journal._bytes) == kept_anew(journal) == (2, 80)
-    members = tuple((version, an_id(version) + b"x" * 40) for version in (1, 2))
-    journal.keep(log, snapshot(3, b"x", members=members))
-    assert journal._bytes == kept_anew(journal)[1] <= 100
+    journal.keep(log, snapshot(3, b"x" * 10, b"y", length=3))
+    assert (journal._changes, journal._bytes) == kept_anew(journal) == (2, 94)
+    journal.keep(log, entry(4, b"x" * 7))
+    assert (log.tail, sorted(log.entries)) == (None, [2, 3, 4])
 
 
 def test_nothing_of_no_bytes_is_dropped_where_no_bytes_may_be_kept() -> None:
@@ -206,10 +240,10 @@ def test_nothing_of_no_bytes_is_dropped_where_no_bytes_may_be_kept() -> None:
 def test_the_ids_of_others_are_bounded_to_the_newest() -> None:
     journal = Journal(99, 10**9)
     log = saw(journal, "u", 3000)
-    journal.keep(log, snapshot(3000, b"x", members=tuple((version, an_id(version)) for version in range(1, 3001))))
+    journal.keep(log, snapshot(3000, b"x", records=tuple(record(version) for version in range(1, 3001))))
     assert (min(log.others), max(log.others)) == (1977, 3000)
     for version in range(3001, 6000):
-        journal.keep(log, snapshot(version, b"x", members=((version, an_id(version)),)))
+        journal.keep(log, snapshot(version, b"x", records=(record(version),)))
         assert len(log.others) <= 2 * 1024
     assert set(log.others) >= set(range(6000 - 1024, 6000))
 
@@ -227,15 +261,15 @@ def test_changes_older_than_the_retention_are_dropped_with_the_next_one(clock: C
 
 def full(journal: Journal, clock: Clock, expires_at: float | None = None) -> SessionLog:
     log = saw(journal, "u", 3, expires_at)
-    journal.keep(log, snapshot(2, b"x", members=((1, an_id(1)),)))
+    journal.keep(log, snapshot(2, b"x", records=(record(1),)))
     journal.keep(log, entry(3, b"y"))
     log.lost = (2,)
     return log
 
 
 def is_blank(log: SessionLog) -> bool:
-    known = (log.position, log.ids, log.history, log.expires_at, log.whole, log.tail, log.entries)
-    return known == (NO_POSITION, {}, None, None, None, None, {})
+    known = (log.position, log.ids, log.digests, log.history, log.expires_at, log.whole, log.tail, log.entries)
+    return known == (NO_POSITION, {}, {}, None, None, None, None, {})
 
 
 @any_uptime
@@ -258,7 +292,7 @@ def test_every_look_at_the_session_puts_the_horizon_off(clock: Clock) -> None:
     for _ in range(5):
         clock.now += RETENTION_SECONDS * 0.9
         assert journal.log(spec()).version == 3
-        log.see(LogPosition(3, b""), HISTORY, None)
+        log.see(a_position(3), HISTORY, None)
 
 
 @any_uptime
@@ -270,8 +304,26 @@ def test_a_session_that_may_have_expired_is_not_known(clock: Clock) -> None:
     clock.now += 0.1
     assert is_blank(journal.log(spec()))
     assert (journal._changes, journal._bytes) == (0, 0)
-    log.see(LogPosition(1, an_id(9)), HISTORY, None)
-    assert journal.log(spec()).position == (1, an_id(9))
+    log.see(LogPosition(1, b"begun anew--"), HISTORY, None)
+    assert journal.log(spec()).position == (1, b"begun anew--")
+
+
+@any_uptime
+def test_what_the_session_forgets_sooner_than_this_process_does_not_count_longer(clock: Clock) -> None:
+    journal = Journal(99, 999)
+    log = full(journal, clock)
+    log.retention_ms = 30_000  # a process with less patience may have cleared it meanwhile
+    clock.now += 30
+    assert journal.log(spec()).version == 3
+    clock.now += 0.1
+    assert is_blank(journal.log(spec()))
+
+
+@pytest.mark.parametrize(("told_ms", "seconds"), [(None, 120), (30_000, 30), (600_000, 120)])
+def test_the_horizon_is_the_shorter_of_ones_own_retention_and_the_sessions(told_ms: int | None, seconds: int) -> None:
+    log = SessionLog(spec())
+    log.retention_ms = told_ms
+    assert log.horizon_seconds == seconds
 
 
 def test_the_latest_retention_of_a_session_counts() -> None:
@@ -287,10 +339,10 @@ def test_a_session_that_was_dropped_while_an_operation_was_under_way_is_kept_aga
     under_way = saw(journal, "a", 1)
     journal.keep(saw(journal, "b", 1), entry(1, b"x"))
     assert names(journal) == ["b"]
-    under_way.see(LogPosition(2, an_id(2)), HISTORY, None)
+    under_way.see(a_position(2), HISTORY, None)
     journal.keep(under_way, entry(2, b"y"))
     assert journal.log(spec("a")) is under_way
-    assert under_way.position == (2, an_id(2))
+    assert under_way.position == a_position(2)
     assert (journal._changes, journal._bytes) == kept_anew(journal) == (1, 1)
 
 

@@ -8,18 +8,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agents_redis_ha._commands import ListEdit, LogEntry, LogPosition, ReplicationHistory
+from agents_redis_ha._commands import ListEdit, LogEntry, OpsRecord, ReplicationHistory
 from agents_redis_ha._commands.change import KEEP_ALL
 from agents_redis_ha._recovery import journal as journals
 from agents_redis_ha._recovery.journal import Journal, SessionLog
-from tests.support.recovery import Clock, an_id, kept_anew, snapshot, spec
+from tests.support.fakes import a_position, an_id
+from tests.support.recovery import Clock, kept_anew, snapshot, spec
 
 RETENTION_SECONDS = 120
 HISTORY = ReplicationHistory("h:1", "1f")
 
 VERSIONS = st.integers(1, 9)
 ITEMS = st.lists(st.binary(max_size=12), max_size=3).map(tuple)
-MEMBERS = st.lists(st.tuples(VERSIONS, st.binary(max_size=20)), max_size=3).map(tuple)
+RECORDS = st.lists(st.builds(OpsRecord, VERSIONS, st.binary(max_size=20), st.binary(max_size=12)), max_size=3).map(
+    tuple
+)
 EDITS = st.none() | st.builds(ListEdit, keep=st.sampled_from([KEEP_ALL, (0, -1), (0, 0)]), push=ITEMS)
 
 
@@ -49,15 +52,15 @@ class Accounting(RuleBasedStateMachine):
     @rule(data=st.data(), version=VERSIONS, edit=EDITS, result=st.none() | st.binary(max_size=12))
     def change(self, data: st.DataObject, version: int, edit: ListEdit | None, result: bytes | None) -> None:
         log = self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))]
-        log.see(LogPosition(version, an_id(version)), HISTORY, None)
+        log.see(a_position(version), HISTORY, None)
         self.journal.keep(log, LogEntry(version, an_id(version), b"", edit, result, self.clock.now))
 
     @precondition(lambda self: self.handed_out)
-    @rule(data=st.data(), version=VERSIONS, elements=ITEMS, more=st.integers(0, 1), members=MEMBERS)
-    def read(self, data: st.DataObject, version: int, elements: Any, more: int, members: Any) -> None:
+    @rule(data=st.data(), version=VERSIONS, elements=ITEMS, more=st.integers(0, 1), records=RECORDS)
+    def read(self, data: st.DataObject, version: int, elements: Any, more: int, records: Any) -> None:
         log = self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))]
-        log.see(LogPosition(version, b""), HISTORY, self.clock.now + 50 * more if more else None)
-        self.journal.keep(log, snapshot(version, *elements, length=len(elements) + more, members=members))
+        log.see(a_position(version), HISTORY, self.clock.now + 50 * more if more else None)
+        self.journal.keep(log, snapshot(version, *elements, length=len(elements) + more, records=records))
 
     @precondition(lambda self: self.handed_out)
     @rule(data=st.data())
