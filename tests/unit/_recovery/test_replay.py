@@ -2,115 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agents_redis_ha import session_keys
 from agents_redis_ha._commands import (
+    KEEP_ALL,
     ListEdit,
     LogEntry,
     LogPosition,
-    ReplicationHistory,
+    OpsRecord,
     ServerState,
-    SessionSpec,
+    chain,
     new_operation_id,
 )
-from agents_redis_ha._commands.change import KEEP_ALL
-from agents_redis_ha._recovery.journal import SessionLog, Snapshot
-from agents_redis_ha._recovery.replay import (
-    HistoryFragment,
-    Plan,
-    first_divergence,
-    fragments_of,
-    hint_name,
-    is_noop,
-    make_plan,
-    pack,
-    unpack,
-)
-
-SERVER = ReplicationHistory("h:1", "1f")
-SPEC = SessionSpec(session_keys("p", "u"), "u")
-SEPARATOR = b",4711,"
+from agents_redis_ha._recovery.journal import Snapshot
+from agents_redis_ha._recovery.replay import HistoryFragment, Plan, hint_name, is_noop, make_plan, pack, unpack
+from tests.support.fakes import a_digest, an_id
+from tests.support.model import HISTORIES, SEPARATOR, SERVER, History, State, history, put_back, said
 
 
-def an_id(number: int) -> bytes:
-    return b"%016d" % number
-
-
-@dataclass(frozen=True)
-class State:
-    """A session after a change: what a list model says."""
-
-    version: int
-    generation: int
-    elements: tuple[bytes, ...]
-
-
-def after(state: State, edit: ListEdit) -> State:
-    elements = [*state.elements][slice(*edit.keep)] + [*edit.push]
-    generation = state.generation + (edit.keep != KEEP_ALL)
-    return State(state.version + 1, generation, tuple(elements))
-
-
-@dataclass(frozen=True)
-class History:
-    """Changes, and the state after each of them; the first state is the empty session."""
-
-    entries: tuple[LogEntry, ...]
-    states: tuple[State, ...]
-
-    @property
-    def last(self) -> State:
-        return self.states[-1]
-
-    def members(self, first: int, last: int) -> tuple[tuple[int, bytes], ...]:
-        return tuple(member for entry in self.entries if first <= entry.version <= last for member in entry.members)
-
-    def found_at(self, version: int) -> ServerState:
-        """Return what a server has that knows the history up to a version."""
-        state = self.states[version]
-        there = self.members(1, version)[::-1]
-        return ServerState(version, state.generation, len(state.elements), 0, 0.0, there, (), SERVER)
-
-    def snapshot_at(self, version: int, count: int) -> Snapshot:
-        """Return what a process has that read the newest so many elements at a version."""
-        state = self.states[version]
-        newest = state.elements[max(0, len(state.elements) - count) :]
-        members = self.members(1, version)
-        length = len(state.elements)
-        return Snapshot(version, state.generation, length, len(newest), SEPARATOR.join(newest), SEPARATOR, members)
-
-
-def history(edits: Sequence[ListEdit], results: bool = True) -> History:
-    states, entries = [State(0, 0, ())], []
-    for version, edit in enumerate(edits, start=1):
-        before = states[-1]
-        popped = edit.keep == (0, -1) and before.elements
-        result = before.elements[-1] if popped and results else None
-        entries.append(LogEntry(version, an_id(version), an_id(version - 1) if version > 1 else b"", edit, result))
-        states.append(after(before, edit))
-    return History(tuple(entries), tuple(states))
-
-
-ITEMS = st.lists(st.binary(max_size=3), max_size=3).map(tuple)
-APPENDS = st.lists(st.binary(max_size=3), min_size=1, max_size=3).map(lambda items: ListEdit(push=tuple(items)))
-POPS = st.just(ListEdit(keep=(0, -1)))
-CLEARS = st.just(ListEdit(keep=(0, 0)))
-REPLACEMENTS = st.builds(ListEdit, keep=st.tuples(st.integers(0, 6), st.integers(0, 6)), push=ITEMS)
-HISTORIES = st.lists(st.one_of(APPENDS, APPENDS, POPS, CLEARS, REPLACEMENTS), min_size=1, max_size=9).map(history)
-
-
-def put_back(plan: Plan, state: State) -> State:
-    """Return the session after a plan, as rewrite() in prelude.lua makes it."""
-    first, last = plan.keep
-    kept = state.elements[first:last] if last > first else ()
-    return State(plan.version, plan.generation, (*kept, *plan.push))
+def is_chained(plan: Plan, before: bytes) -> bool:
+    """Whether each record's digest is made of the one before it, up to the plan's position."""
+    for record in plan.records:
+        before = chain(before, record.id)
+        if record.digest != before:
+            return False
+    return plan.position.digest == before
 
 
 @given(HISTORIES, st.data())
@@ -119,7 +38,9 @@ def test_with_all_changes_the_session_is_what_it_was(made: History, data: st.Dat
     entries = data.draw(st.permutations(made.entries), label="entries")
     plan = make_plan(entries, made.found_at(cut), made.last.version)
     assert put_back(plan, made.states[cut]) == made.last
-    assert (plan.missing, set(plan.members)) == ((), set(made.members(cut + 1, made.last.version)))
+    assert (plan.missing, plan.records) == ((), made.records(cut + 1, made.last.version))
+    assert plan.results == made.results(cut + 1, made.last.version)
+    assert plan.position == made.position(made.last.version)
 
 
 @given(HISTORIES, st.data())
@@ -133,7 +54,9 @@ def test_with_a_snapshot_and_the_changes_behind_it_the_session_is_what_it_was(
     data.draw(st.randoms(use_true_random=False)).shuffle(fragments)
     plan = make_plan(fragments, made.found_at(cut), made.last.version)
     assert put_back(plan, made.states[cut]) == made.last
-    assert (plan.missing, set(plan.members)) == ((), set(made.members(cut + 1, made.last.version)))
+    assert (plan.missing, plan.records) == ((), made.records(cut + 1, made.last.version))
+    assert plan.results == made.results(max(seen, cut) + 1, made.last.version)  # what was read tells none
+    assert plan.position == made.position(made.last.version)
 
 
 @given(HISTORIES, st.integers(0, 9), st.data())
@@ -149,7 +72,7 @@ def test_a_snapshot_of_the_newest_elements_is_used_where_it_is_enough_and_never_
     if snapshot.count >= snapshot.length or (appended_only and grown <= snapshot.count):
         assert plan.missing == ()
         assert put_back(plan, made.states[cut]) == made.states[seen]
-        assert set(plan.members) == set(made.members(cut + 1, seen))
+        assert plan.records == made.records(cut + 1, seen)
     else:
         assert plan.missing == tuple(range(cut + 1, seen + 1))
         assert put_back(plan, made.states[cut]).elements == made.states[cut].elements
@@ -170,7 +93,7 @@ def test_fragments_of_any_kind_that_cover_what_is_missing_bring_it_back(
     data.draw(st.randoms(use_true_random=False)).shuffle(fragments)
     plan = make_plan(map(unpack, map(pack, fragments)), made.found_at(cut), made.last.version)
     assert put_back(plan, made.states[cut]) == made.last
-    assert plan.missing == ()
+    assert (plan.missing, plan.records) == ((), made.records(cut + 1, made.last.version))
 
 
 @given(HISTORIES, st.data())
@@ -195,8 +118,11 @@ def test_behind_a_missing_change_only_appends_come_back_and_what_is_missing_is_n
     assert plan.missing == tuple(missing)
     reached = target + bool(missing)  # a no-op entry stands behind what was given up
     assert put_back(plan, made.states[cut]) == State(reached, generation, tuple(elements))
-    assert {version for version, _ in plan.members} == set(range(cut + 1, reached + 1))
-    assert {version for version, id_ in plan.members if is_noop(id_)} == {*missing, *range(target + 1, reached + 1)}
+    assert [record.version for record in plan.records] == [*range(cut + 1, reached + 1)]
+    noops = {record.version for record in plan.records if is_noop(record.id)}
+    assert noops == {*missing, *range(target + 1, reached + 1)}
+    assert is_chained(plan, made.position(cut).digest)
+    assert plan.gives_up is bool(missing)
 
 
 @given(HISTORIES, st.data())
@@ -205,14 +131,17 @@ def test_a_change_that_cannot_be_made_again_is_as_good_as_missing(made: History,
     entries = [replace(entry, edit=None) if entry.version == lost else entry for entry in made.entries]
     without = [entry for entry in made.entries if entry.version != lost]
     found = made.found_at(0)
-    with_it, without_it = (make_plan(known, found, made.last.version) for known in (entries, without))
-    assert replace(with_it, members=()) == replace(without_it, members=())
+    plans = (make_plan(known, found, made.last.version) for known in (entries, without))
+    # No two no-op entries have the same id, so the digests behind them differ.
+    with_it, without_it = (replace(p, position=LogPosition(p.position.version, b""), records=()) for p in plans)
+    assert with_it == without_it
 
 
 def test_a_change_that_is_there_already_is_not_made_again() -> None:
     made = history([ListEdit(push=(b"a",)), ListEdit(push=(b"b",))])
     plan = make_plan(made.entries, made.found_at(2), 2)
-    assert plan == Plan(2, 0, (0, 2), (), (), ())
+    assert plan == Plan(made.position(2), 0, (0, 2), ())
+    assert not plan.gives_up
 
 
 def test_a_snapshot_that_is_newer_than_what_is_to_be_reached_is_not_used() -> None:
@@ -223,7 +152,7 @@ def test_a_snapshot_that_is_newer_than_what_is_to_be_reached_is_not_used() -> No
 def test_of_two_changes_of_one_version_from_two_processes_one_is_made() -> None:
     made = history([ListEdit(push=(b"a",))])
     plan = make_plan([*made.entries, unpack(pack(made.entries[0]))], made.found_at(0), 1)
-    assert (plan.push, plan.members) == ((b"a",), ((1, an_id(1)),))
+    assert (plan.push, plan.records) == ((b"a",), made.records(1, 1))
 
 
 @given(
@@ -231,7 +160,7 @@ def test_of_two_changes_of_one_version_from_two_processes_one_is_made() -> None:
         LogEntry,
         version=st.integers(0, 2**53),
         id=st.binary(max_size=16),
-        previous_id=st.binary(max_size=16),
+        digest=st.binary(max_size=12),
         edit=st.none()
         | st.builds(
             ListEdit,
@@ -251,84 +180,88 @@ def test_a_change_survives_being_left_as_a_hint(entry: LogEntry) -> None:
     st.builds(
         Snapshot,
         version=st.integers(0, 2**53),
+        digest=st.binary(max_size=12),
         generation=st.integers(0, 2**53),
         length=st.integers(0, 99),
         count=st.integers(0, 99),
         joined=st.binary(),
         separator=st.binary(max_size=9),
-        members=st.lists(st.tuples(st.integers(0, 2**53), st.binary())).map(tuple),
+        records=st.lists(st.builds(OpsRecord, st.integers(0, 2**53), st.binary(), st.binary())).map(tuple),
     )
 )
-@example(Snapshot(1, 0, 0, 0, bytes(range(256)), b"", ((1, b"\xff"),)))
+@example(Snapshot(1, b"\xff", 0, 0, 0, bytes(range(256)), b"", (OpsRecord(1, b"\xff", b"\xfe"),)))
 def test_a_snapshot_survives_being_left_as_a_hint(snapshot: Snapshot) -> None:
     assert unpack(pack(snapshot)) == snapshot
 
 
 def test_the_newest_elements_of_a_snapshot_may_be_empty_texts() -> None:
-    snapshot = Snapshot(1, 0, 5, 3, SEPARATOR.join([b"", b"x", b""]), SEPARATOR)
+    snapshot = Snapshot(1, b"", 0, 5, 3, SEPARATOR.join([b"", b"x", b""]), SEPARATOR)
     assert [snapshot.newest(count) for count in range(4)] == [[], [b""], [b"x", b""], [b"", b"x", b""]]
-    assert Snapshot(1, 0, 1, 1, b"", SEPARATOR).newest(1) == [b""]
+    assert Snapshot(1, b"", 0, 1, 1, b"", SEPARATOR).newest(1) == [b""]
 
 
-def log(**fields: Any) -> SessionLog:
-    return SessionLog(SPEC, **fields)
+def nothing_at(version: int) -> ServerState:
+    """Return what a server has of which nothing but a version is known."""
+    return ServerState(version, 0, a_digest(version), 1, 1, 0, 0.0, 0, (), (), SERVER)
 
 
-def server(version: int, *ids: tuple[int, bytes]) -> ServerState:
-    return ServerState(version, 0, 1, 0, 0.0, ids, (), SERVER)
+FAR = 3000  # more versions than ids are kept for
+FIRST_NOTED = FAR - 1024 + 1
 
 
-def test_equal_histories_and_such_that_have_no_version_in_common_do_not_diverge() -> None:
-    own = {2: LogEntry(2, an_id(2), an_id(1), ListEdit())}
-    known = log(position=LogPosition(3, an_id(3)), entries=own, others={1: an_id(1)})
-    assert first_divergence(known, server(3, (3, an_id(3)), (2, an_id(2)), (1, an_id(1)))) is None
-    assert first_divergence(known, server(2, (2, an_id(2)), (1, an_id(1)))) is None  # it only lost the third
-    assert first_divergence(known, server(9, (9, an_id(9)))) is None
-    assert first_divergence(known, server(3, (3, an_id(3) + b"a result"))) is None  # no id
-    assert first_divergence(log(), server(3, (3, an_id(3)))) is None
+def test_a_plan_behind_more_missing_changes_than_are_noted_names_each_and_notes_the_newest() -> None:
+    plan = make_plan([], nothing_at(0), FAR)
+    assert plan.missing == tuple(range(1, FAR + 1))
+    assert [record.version for record in plan.records] == [*range(FIRST_NOTED, FAR + 2)]
+    assert all(is_noop(record.id) for record in plan.records)
+    assert plan.position.version == FAR + 1
+    assert is_chained(plan, b"")  # it begins anew: what was passed over has no digest
 
 
-@pytest.mark.parametrize("where", [1, 2, 3])
-def test_histories_diverge_at_the_first_change_that_is_another(where: int) -> None:
-    own = {2: LogEntry(2, an_id(2), an_id(1), ListEdit())}
-    known = log(position=LogPosition(3, an_id(3)), entries=own, others={1: an_id(1)})
-    there = [(version, an_id(version if version < where else 90 + version)) for version in (3, 2, 1)]
-    assert first_divergence(known, server(3, *there)) == where
+def test_what_is_missing_is_noted_up_to_as_many_changes_as_ids_are_kept() -> None:
+    plan = make_plan([], nothing_at(FAR - 1024), FAR)
+    assert [record.version for record in plan.records] == [*range(FIRST_NOTED, FAR + 2)]
+    assert is_chained(plan, a_digest(FAR - 1024))  # nothing is passed over: it follows what is there
 
 
-def test_the_fragments_are_what_is_known_of_the_changes_after_a_version() -> None:
-    made = history([ListEdit(push=(b"%d" % version,)) for version in range(1, 6)])
-    own = {entry.version: entry for entry in reversed(made.entries)}
-    known = log(position=LogPosition(5, b""), entries=own, whole=made.snapshot_at(3, 9))
-    assert fragments_of(known, made.found_at(2)) == [known.whole, *made.entries[2:]]
-    assert fragments_of(known, made.found_at(3)) == [*made.entries[3:]]
-    assert fragments_of(known, made.found_at(5)) == []
+def test_of_missing_changes_none_is_passed_over_behind_which_one_is_known() -> None:
+    late = LogEntry(FAR - 3, an_id(FAR - 3), a_digest(FAR - 3), ListEdit(push=(b"late",)))
+    plan = make_plan([late], nothing_at(0), FAR)
+    assert (plan.push, len(plan.missing)) == ((b"late",), FAR - 1)
+    ids = {record.version: record.id for record in plan.records}
+    assert (min(ids), max(ids), ids[FAR - 3]) == (FIRST_NOTED, FAR + 1, late.id)
+    assert is_chained(plan, b"")
 
 
-def test_a_snapshot_is_no_fragment_where_another_process_may_have_written_what_is_there() -> None:
-    made = history([ListEdit(push=(b"%d" % version,)) for version in range(1, 6)])
-    known = log(position=LogPosition(5, b""), entries={5: made.entries[4]}, whole=made.snapshot_at(5, 9))
-    assert fragments_of(known, made.found_at(2)) == [made.entries[4]]
-    assert fragments_of(known, replace(made.found_at(2), members=())) == [known.whole, made.entries[4]]
+def test_a_change_that_is_put_back_too_far_back_to_be_noted_still_brings_its_elements() -> None:
+    early = LogEntry(7, an_id(7), a_digest(7), ListEdit(push=(b"early",)))
+    plan = make_plan([early], nothing_at(0), FAR)
+    assert (plan.push, 7 in plan.missing, len(plan.missing)) == ((b"early",), False, FAR - 1)
+    assert [record.version for record in plan.records] == [*range(FIRST_NOTED, FAR + 2)]
 
 
-def test_a_plan_behind_a_missing_change_names_each_noop_and_only_the_newest_are_kept() -> None:
-    far = 3000  # more versions than ids are kept for: the older no-op entries tell no process anything
-    plan = make_plan([], server(0), far)
-    noops = [version for version, id_ in plan.members if is_noop(id_)]
-    assert (plan.version, len(plan.missing)) == (far + 1, far)
-    assert noops == list(range(far - 1024 + 1, far + 2))
+def test_a_change_that_a_snapshot_does_not_name_is_noted_without_its_id() -> None:
+    made = said(b"a", b"b", b"c")
+    whole = replace(made.snapshot_at(3, 9), records=made.records(2, 2))
+    plan = make_plan([whole], made.found_at(0), 3)
+    there = (OpsRecord(1, b"", b""), made.entries[1].record, OpsRecord(3, b"", made.entries[2].digest))
+    assert (plan.records, plan.position, plan.gives_up) == (there, made.position(3), False)
 
 
 def test_a_drawn_id_is_never_taken_for_a_noop_and_two_noops_differ() -> None:
     assert not any(is_noop(new_operation_id()) for _ in range(200))
-    first, second = (id_ for _, id_ in make_plan([], server(0), 1).members)
+    first, second = (record.id for record in make_plan([], nothing_at(0), 1).records)
     assert is_noop(first)
     assert is_noop(second)
     assert (len(first), len(second), first == second) == (16, 16, False)
 
 
-def test_a_change_and_a_snapshot_of_one_version_are_hints_of_their_own() -> None:
-    made = history([ListEdit(push=(b"a",))])
-    assert hint_name(made.entries[0]) == "1:entry"
-    assert hint_name(made.snapshot_at(1, 9)) == "1:snapshot"
+def test_what_two_processes_know_up_to_one_version_are_hints_of_their_own() -> None:
+    made, other = (said(b"a", b"b", first_id=number) for number in (1, 90))
+    known: list[HistoryFragment] = []
+    for each in (made, other):
+        known += [each.entries[1], each.snapshot_at(2, 9), each.snapshot_at(2, 1)]
+    names = [hint_name(fragment) for fragment in known]
+    digests = [each.entries[1].digest.decode() for each in (made, other)]
+    assert names == [f"2:{kind}:{digest}" for digest in digests for kind in ("entry", "whole", "tail")]
+    assert len({*names}) == 6
