@@ -32,7 +32,8 @@ async def test_what_was_popped_is_not_kept_once_it_has_arrived(
     for _ in range(48):
         assert await ours.pop_item() == item
     assert await ours.pop_item() is None
-    assert await history.bytes_of("ops") + await history.bytes_of("meta") < 120_000  # of 48 times 50,000; the last one may be asked for again
+    # 48 times 50,000 were popped; the last one may be asked for again.
+    assert await history.bytes_of("ops") + await history.bytes_of("meta") < 120_000
     assert await texts(other) == []
 
 
