@@ -11,7 +11,7 @@ from .locator import Locator
 from .request import Request
 from .sentinel import SentinelLocator
 from .standalone import StandaloneLocator
-from .user_client import adopt, check_client
+from .user_client import adopt, check_client, check_settings, placeholder
 
 __all__ = [
     "AttemptError",
@@ -25,9 +25,11 @@ __all__ = [
     "adopt",
     "check_client",
     "check_health",
+    "check_settings",
     "classify",
     "create_client",
     "create_locator",
+    "placeholder",
 ]
 
 

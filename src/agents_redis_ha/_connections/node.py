@@ -31,7 +31,7 @@ from .._commands import (
 from .._config import PoolConfig
 from .._telemetry import PoolUse
 from . import wire
-from .failures import DEMOTED, AttemptError, ShortfallError, classify, tls_error
+from .failures import DEMOTED, READ_ONLY, AttemptError, ShortfallError, classify, tls_error
 from .request import Request
 
 __all__ = ["Node"]
@@ -182,6 +182,8 @@ class Node:
                 if REPLICATION_INFO in commands:
                     self._learn(connection, commands, replies)
                 told = self._ids.get(connection)
+                if any(isinstance(each, ResponseError) and _is_read_only(each) for each in replies):
+                    await connection.disconnect(nowait=True)  # a name may lead elsewhere by now
                 return replies[is_new:], None if told == self._id_before else told
             except Exception as error:
                 await connection.disconnect(nowait=True)
@@ -327,3 +329,7 @@ class Node:
         """Close every connection."""
         self.retire()
         await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+def _is_read_only(error: ResponseError) -> bool:
+    return classify(error, sent=True).reason == READ_ONLY

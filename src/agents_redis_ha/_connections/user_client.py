@@ -10,12 +10,13 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from .._config import Address, HAConfig, SentinelConfig, TLSConfig
 from ..errors import ConfigurationError
 from .cluster import ClusterLocator
+from .factory import dialled
 from .locator import Locator
 from .node import Node
 from .sentinel import SentinelLocator
 from .standalone import StandaloneLocator
 
-__all__ = ["adopt", "check_client"]
+__all__ = ["adopt", "check_client", "check_settings", "placeholder"]
 
 # What redis-py's cluster gives its nodes' connections for its own ends.
 _CLUSTER_ONLY = frozenset({"connection_class", "response_callbacks", "oss_cluster_maint_notifications_handler"})
@@ -34,9 +35,10 @@ def adopt(client: Redis | RedisCluster, config: HAConfig) -> tuple[HAConfig, Loc
         config: Everything but topology and addresses (retry, prefix, TTL …).
 
     Raises:
-        ConfigurationError: The client is not one of redis-py's asyncio clients.
+        ConfigurationError: The client is not one of redis-py's asyncio clients, or it leaves a setting without effect.
     """
     check_client(client)
+    check_settings(client, config)
     if isinstance(client, RedisCluster):
         return _adopt_cluster(client, config)
     pool = client.connection_pool
@@ -59,6 +61,30 @@ def check_client(client: object) -> None:
         raise ConfigurationError("client", "must be a redis.asyncio.Redis or RedisCluster")
 
 
+def placeholder(client: Redis | RedisCluster) -> HAConfig:
+    """Return the configuration to use with a client and without one: where the servers are is the client's business."""
+    if _is_sentinel(client):  # its settings may be given, too
+        return HAConfig(topology="sentinel", nodes=("client",), service_name="client")
+    return HAConfig(nodes=("client",))
+
+
+def check_settings(client: Redis | RedisCluster, config: HAConfig) -> None:
+    """Raise ConfigurationError if a setting says how to reach servers that only the client knows how to reach."""
+    if _is_sentinel(client):
+        given = config.sentinel or SentinelConfig()
+        for field in ("username", "password", "tls"):
+            if getattr(given, field) is not None:
+                raise ConfigurationError(f"sentinel.{field}", "the client's Sentinels have their own")
+    elif config.sentinel is not None:
+        raise ConfigurationError("sentinel", "the client knows no Sentinels")
+    if config.address_map and not isinstance(client, RedisCluster) and not _is_sentinel(client):
+        raise ConfigurationError("address_map", "the client dials one address, its own: give it the one to dial")
+
+
+def _is_sentinel(client: Redis | RedisCluster) -> bool:
+    return isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool)
+
+
 def _adopt_sentinel(pool: SentinelConnectionPool, config: HAConfig) -> tuple[HAConfig, Locator]:
     clients: list[Redis] = pool.sentinel_manager.sentinels
     addresses = [_address(c.connection_pool.connection_kwargs) for c in clients]
@@ -74,12 +100,15 @@ def _adopt_sentinel(pool: SentinelConnectionPool, config: HAConfig) -> tuple[HAC
     )
     kwargs = {k: v for k, v in pool.connection_kwargs.items() if k not in _SENTINEL_ONLY}
     by_address = {address: c.connection_pool for address, c in zip(addresses, clients, strict=True)}
+
+    def sentinel_client(address: Address) -> Redis:
+        alike = by_address.get(address) or clients[0].connection_pool  # for one that the others told of
+        return _alike(config, alike.connection_kwargs, address, alike.connection_class)
+
     return config, SentinelLocator(
         config,
         data_client=lambda address: _alike(config, kwargs, address, pool.connection_class),
-        sentinel_client=lambda address: _alike(
-            config, by_address[address].connection_kwargs, address, by_address[address].connection_class
-        ),
+        sentinel_client=sentinel_client,
     )
 
 
@@ -88,7 +117,15 @@ def _adopt_cluster(client: RedisCluster, config: HAConfig) -> tuple[HAConfig, Lo
     connection_class = client.connection_kwargs.get("connection_class", Connection)
     seeds = [Address(node.host, int(node.port)) for node in client.nodes_manager.startup_nodes.values()]
     config = config.replace(topology="cluster", db=0, nodes=seeds, tls=_tls(connection_class))
-    return config, ClusterLocator(config, lambda address: _alike(config, kwargs, address, connection_class))
+    remap = client.nodes_manager.address_remap
+
+    def data_client(address: Address) -> Redis:
+        # As redis-py does: what the cluster announces is remapped, and not the addresses to begin with.
+        if remap is not None and address not in seeds and dialled(config, address) == address:
+            address = Address(*remap(address))
+        return _alike(config, kwargs, address, connection_class)
+
+    return config, ClusterLocator(config, data_client)
 
 
 def _tls(connection_class: type) -> TLSConfig | None:
@@ -98,10 +135,11 @@ def _tls(connection_class: type) -> TLSConfig | None:
 
 def _alike(config: HAConfig, kwargs: dict[str, Any], address: Address, connection_class: type) -> Redis:
     """Return a plain client with the user's connection settings for another address."""
+    host, port = dialled(config, address)
     settings = {
         **kwargs,
-        "host": address.host,
-        "port": address.port,
+        "host": host,
+        "port": port,
         # Not the class itself: redis-py's own for Sentinels look for a primary.
         "connection_class": SSLConnection if issubclass(connection_class, SSLConnection) else Connection,
         "max_connections": config.pool.max_connections,

@@ -11,7 +11,7 @@ from agents.memory import SessionSettings
 from pydantic import ValidationError
 
 from .._config import HAConfig
-from .._connections import Client, check_client
+from .._connections import Client, check_client, check_settings, placeholder
 from ..errors import ConfigurationError
 from .session import RedisHASession
 from .shared_connections import shared_coordinator
@@ -56,13 +56,17 @@ def resolve_config(
     Raises:
         ConfigurationError: It cannot work.
     """
-    if client is not None:
-        check_client(client)
+    if client is None:
+        return _resolved(config, options)
+    check_client(client)
+    resolved = _resolved(placeholder(client) if config is None else config, options)
+    check_settings(client, resolved)
+    return resolved
+
+
+def _resolved(config: HAConfig | str | Mapping[str, Any] | None, options: Mapping[str, Any]) -> HAConfig:
     if config is None:
-        if client is None:
-            raise ConfigurationError("config", "give a configuration, a URL or a client")
-        # Where the servers are is the client's business; see _connections.user_client.
-        config = HAConfig(nodes=("client",))
+        raise ConfigurationError("config", "give a configuration, a URL or a client")
     if isinstance(config, str):
         return HAConfig.from_url(config, **options) if options else _from_url(config)
     if isinstance(config, HAConfig):

@@ -80,6 +80,18 @@ async def test_an_endpoint_that_becomes_a_replica_is_waited_for_on_new_connectio
     assert found.failovers == ["h:1"]
 
 
+@pytest.mark.parametrize("owned", [True, False])
+@pytest.mark.parametrize(
+    "error", [READ_ONLY, redis_errors.ResponseError("Error running script: @user_script: 7: -READONLY You can't write")]
+)
+async def test_a_connection_to_a_replica_is_closed_also_that_of_a_users_client(error: Exception, owned: bool) -> None:
+    found = StandaloneLocator(HAConfig(nodes=["h:1"]), fake_node(pool := FakePool(APPLIED, error), owned=owned))
+    await attempt(found)
+    assert pool.connection.closed == 0
+    await failure(found)
+    assert (pool.connection.closed > 0, pool.in_use) == (True, 0)
+
+
 async def test_a_read_that_is_answered_after_read_only_shows_the_failover_too() -> None:
     found = locator(FakePool(APPLIED, READ_ONLY), FakePool(b"read"))
     await attempt(found)

@@ -14,13 +14,13 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from agents_redis_ha import Address, ConfigurationError, HAConfig, PoolConfig
+from agents_redis_ha import Address, ConfigurationError, HAConfig, PoolConfig, SentinelConfig
 from agents_redis_ha._connections.cluster import ClusterLocator
 from agents_redis_ha._connections.failures import AttemptError
 from agents_redis_ha._connections.locator import Locator
 from agents_redis_ha._connections.sentinel import SentinelLocator
 from agents_redis_ha._connections.standalone import StandaloneLocator
-from agents_redis_ha._connections.user_client import adopt, check_client
+from agents_redis_ha._connections.user_client import adopt, check_client, check_settings, placeholder
 from tests.support.fake_nodes import command, listening
 from tests.support.fakes import request
 
@@ -181,3 +181,66 @@ async def test_a_tls_server_that_breaks_off_a_users_tls_client_may_come_back() -
         error = await first_contact(adopt(client, CONFIG)[1])
         await client.aclose()
     assert error.permanent is None
+
+
+MAPPED = CONFIG.replace(address_map={"inside:1": "outside:2"})
+
+
+@pytest.mark.parametrize("make", [sentinel, cluster])
+def test_an_address_map_counts_for_the_servers_of_a_users_client(make: Any) -> None:
+    _, found = adopt(make(), MAPPED)
+    assert isinstance(found, (SentinelLocator, ClusterLocator))
+    assert_alike(found._data_client(Address("inside", 1)), "outside", 2)
+    assert_alike(found._data_client(Address("x", 9)), "x", 9)
+
+
+def test_an_address_map_counts_for_the_sentinels_of_a_users_client_also_for_those_it_does_not_know() -> None:
+    _, found = adopt(sentinel(), MAPPED)
+    assert isinstance(found, SentinelLocator)
+    told = connection(found._sentinel_client(Address("inside", 1)))
+    assert (told.host, told.port, told.password, told.socket_timeout) == ("outside", 2, "sp", 0.7)
+
+
+def test_a_cluster_clients_own_remapping_counts_as_in_redis_py() -> None:
+    def outwards(address: tuple[str, int]) -> tuple[str, int]:
+        return "outside", address[1] + 1000
+
+    _, found = adopt(cluster(address_remap=outwards), MAPPED)
+    assert isinstance(found, ClusterLocator)
+    assert_alike(found._data_client(Address("inside", 7)), "outside", 1007)
+    assert_alike(found._data_client(Address("inside", 1)), "outside", 2)  # the configuration's own wins
+    assert_alike(found._data_client(Address("a", 1)), "a", 1)  # a seed is where the user dials
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "field"),
+    [
+        (Redis, {"address_map": {"a:1": "b:1"}}, "address_map"),
+        (sentinel, {"sentinel": {"password": "x"}}, "sentinel.password"),
+        (sentinel, {"sentinel": {"username": "x", "password": "x"}}, "sentinel.username"),
+        (sentinel, {"sentinel": {"tls": {}}}, "sentinel.tls"),
+        (Redis, {"sentinel": {}}, "sentinel"),
+        (cluster, {"sentinel": {}}, "sentinel"),
+    ],
+)
+def test_a_setting_that_would_have_no_effect_on_a_users_client_is_refused(
+    make: Any, settings: dict[str, Any], field: str
+) -> None:
+    base: dict[str, Any] = {"nodes": ["client"]}
+    if "sentinel" in settings:
+        base |= {"topology": "sentinel", "service_name": "m"}
+    config = HAConfig(**base, **settings)
+    for use in (adopt, check_settings):
+        with pytest.raises(ConfigurationError) as caught:
+            use(make(), config)
+        assert caught.value.field == field
+
+
+def test_how_the_sentinels_are_asked_counts_for_a_users_client() -> None:
+    client = sentinel()
+    config = placeholder(client).replace(sentinel=SentinelConfig(poll_interval_seconds=7, timeout_seconds=0.2))
+    settings, found = adopt(client, config)
+    assert isinstance(found, SentinelLocator)
+    assert settings.sentinel is not None
+    assert settings.sentinel.poll_interval_seconds == found._settings.poll_interval_seconds == 7
+    assert (settings.service_name, found._settings.timeout_seconds) == ("m", 0.2)
