@@ -34,7 +34,7 @@ local FORMAT = '1'
 --
 -- It returns {status, version, digest, result}. APPLIED: what it made. REPEAT: it was applied before, and nothing
 -- changed but the TTL; version, digest and result are those of then. LOG_MISMATCH: nothing changed, for this server's
--- log does not hold the caller's position (Raft's log check), or items or ids were evicted, or another process missed
+-- log does not hold the caller's position (Raft's log check), or items were evicted, or another process missed
 -- changes here before and the session is fenced until they are back. UNTOLD: nothing changed; the server evicted what
 -- would tell whether an earlier attempt was applied. CONFLICT, UNSURE, UNCHANGED: nothing changed, for the script's own
 -- reason.
@@ -90,7 +90,7 @@ local function state()
     return s
   end
   s.length = redis.call('LLEN', items)
-  s.noted = math.floor(redis.call('LLEN', ops) / 2)
+  s.noted = #KEYS ~= 2 and math.floor(redis.call('LLEN', ops) / 2) or 0
   s.has_version = s.version ~= nil
   if not s.has_version and s.noted > 0 then
     local note = redis.call('LINDEX', ops, -1)
@@ -125,7 +125,10 @@ end
 
 -- Returns the digest that a version had, '' if it is not remembered: the note of the newest change is the last of ops.
 local function digest_at(s, version)
-  return version == s.version and s.digest or digest_of(redis.call('LINDEX', ops, 2 * (version - s.version) - 1))
+  if version == s.version then
+    return s.digest
+  end
+  return s.noted > 0 and digest_of(redis.call('LINDEX', ops, 2 * (version - s.version) - 1)) or ''
 end
 
 -- Raft's log check: whether this server's log holds a position; one that it does not remember counts as held.
@@ -147,7 +150,8 @@ end
 -- Describes the session to a caller that knows a log position (0 and '' = none).
 -- Returns {number of elements, TTL in ms (-1 none, -2 no such session), created_at, updated_at, version, generation,
 -- digest, retention in ms, 1 if the caller has to look closer, changes}, with '' for what is not known, or an error.
--- The changes are the newest elements of ops, back to the known version or `limit` changes; none without KEYS[3].
+-- The changes are the newest elements of ops, back to the known version or `limit` changes; none where two keys are
+-- declared, since ops is not touched then.
 local function description(known, known_digest, limit)
   local s = state()
   if s.refusal then
@@ -155,7 +159,7 @@ local function description(known, known_digest, limit)
   end
   local mismatch = is_mismatch(s, known, known_digest)
   local count = math.min(math.max(s.version - known, 0), limit)
-  local changes = KEYS[3] and count > 0 and redis.call('LRANGE', ops, -2 * count, -1) or {}
+  local changes = s.noted > 0 and count > 0 and redis.call('LRANGE', ops, -2 * count, -1) or {}
   return {s.length, redis.call('PTTL', meta), s.created or '', s.updated_at or '', s.version, s.generation, s.digest,
     s.kept_retention or '', mismatch and 1 or 0, changes}
 end
@@ -244,8 +248,8 @@ local function begin()
   if is_mismatch(s, KNOWN, KNOWN_DIGEST) then
     return nil, {LOG_MISMATCH, s.version}
   end
-  if lacks_ids(s) and (MAY_BE_APPLIED or s.version > 0) then
-    return nil, {MAY_BE_APPLIED and UNTOLD or LOG_MISMATCH, s.version}
+  if MAY_BE_APPLIED and lacks_ids(s) then
+    return nil, {UNTOLD, s.version}
   end
   refusal = denied_to_record(s)
   return not refusal and s or nil, refusal

@@ -206,6 +206,8 @@ class RecoveryCoordinator:
                 hints = {hint_name(part): pack(part) for part in own if hint_name(part) not in there}
             elif await self._restore(operation, spec, found, plan):
                 self._note_restored(operation, log, found, plan)
+                if not operation.options.repair.max_changes:  # the log is not kept for the next look
+                    self._report_loss(operation, log)
                 return
 
     async def _restore(self, operation: Operation, spec: SessionSpec, found: ServerState, plan: Plan) -> bool:
@@ -311,8 +313,8 @@ class RecoveryCoordinator:
             noops = [LogEntry(r.version, r.id, r.digest, ListEdit()) for r in plan.records if is_noop(r.id)]
             self._journal.abandon(log, noops)
         count = plan.position.version - found.version - len(plan.missing) - plan.gives_up
-        if count:
-            operation.span.restored(count)
+        if count or (found.lacks_elements and not plan.lacks_elements):
+            operation.span.restored(max(count, 1))
         self._lose(operation, log, tuple(sorted(lost | replaced)))
 
     def _lose(self, operation: Operation, log: SessionLog, versions: tuple[int, ...]) -> None:
