@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -148,6 +149,28 @@ def test_healing_lets_delayed_traffic_through_at_once(proxy: lab.Proxy, client: 
 
     client.echo("connected")
     assert asyncio.run(scenario()) < 30
+
+
+def test_a_slow_link_takes_time_for_each_byte_both_ways_until_healed(proxy: lab.Proxy, client: redis.Redis) -> None:
+    value = b"x" * 100_000
+    client.ping()
+    proxy.throttle(500_000)
+    for step in (lambda: client.set("key", value), lambda: client.get("key")):
+        began = time.monotonic()
+        step()
+        assert time.monotonic() - began > 0.19
+    proxy.heal()
+    assert client.get("key") == value
+
+
+def test_healing_lets_what_a_slow_link_holds_through_at_once(proxy: lab.Proxy, client: redis.Redis) -> None:
+    client.set("key", b"x" * 100_000)
+    proxy.throttle(1)
+    with ThreadPoolExecutor() as threads:
+        reply = threads.submit(client.get, "key")
+        lab.wait_until(lambda: b"GET" in b"".join(proxy.commands), "the GET to arrive")
+        proxy.heal()
+        assert len(reply.result(60) or b"") == 100_000
 
 
 def test_refusing_resets_connections_and_turns_new_ones_away_until_healed(

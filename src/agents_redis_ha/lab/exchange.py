@@ -10,6 +10,7 @@ from collections.abc import Callable
 from .faults import Faults, Flow, Traffic
 from .relay import Relay, Streams, read, write
 
+_PIECE_SECONDS = 0.02  # on a slow link, a piece of a chunk follows another after so long
 _LONGEST_MATCHED = 1024 * 1024  # bytes of a request that are kept to match it
 
 
@@ -60,7 +61,7 @@ class Exchange(Relay):
             if self._passes():
                 self._note_request(chunk)
                 await self._hold(self._faults.request_delay)
-                if self._passes() and not await write(to_server, chunk):
+                if not await self._deliver(to_server, chunk):
                     return
 
     async def _pass_replies(self, from_server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
@@ -70,8 +71,21 @@ class Exchange(Relay):
                 self._traffic.cut()
                 return
             await self._hold(self._faults.reply_delay)
-            if self._passes() and not await write(to_client, chunk):
+            if not await self._deliver(to_client, chunk):
                 return
+
+    async def _deliver(self, writer: asyncio.StreamWriter, chunk: bytes) -> bool:
+        """Write what still passes, as fast as the faults allow; return whether the connection is still there."""
+        left = memoryview(chunk)
+        while left:
+            rate = self._faults.bytes_per_second
+            piece = left[: max(1, int(rate * _PIECE_SECONDS))] if rate else left
+            left = left[len(piece) :]
+            if rate:
+                await self._hold(len(piece) / rate)
+            if self._passes() and not await write(writer, piece):
+                return False
+        return True
 
     def _note_request(self, chunk: bytes) -> None:
         begins, self._between_requests = self._between_requests, False

@@ -36,6 +36,7 @@ class Faults:
             self.flow = Flow.OPEN
             self.request_delay = 0.0
             self.reply_delay = 0.0
+            self.bytes_per_second: float | None = None
             self._matches: Matcher | None = None
             self._pass_first = 0
             self._cuts_left: int | None = None

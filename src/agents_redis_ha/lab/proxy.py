@@ -156,6 +156,13 @@ class Proxy:
         else:
             self._faults.reply_delay = seconds
 
+    def throttle(self, bytes_per_second: float) -> None:
+        """Pass no more than so many bytes a second, each way of each connection, until `heal`.
+
+        What a client writes waits in the buffers of the system and of the proxy, some megabytes of it.
+        """
+        self._faults.bytes_per_second = bytes_per_second
+
     def refuse(self) -> None:
         """Reset all connections and refuse new ones, until `heal`."""
         self._faults.flow = Flow.REFUSED

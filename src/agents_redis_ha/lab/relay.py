@@ -118,7 +118,7 @@ async def read(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def write(writer: asyncio.StreamWriter, chunk: bytes) -> bool:
+async def write(writer: asyncio.StreamWriter, chunk: bytes | memoryview) -> bool:
     """Write, wait while too much is under way, and return whether the connection is still there."""
     writer.write(chunk)
     try:
