@@ -68,7 +68,8 @@ class FakeConnection:
 
     def __init__(self, pool: FakePool) -> None:
         self.pool = pool
-        self.socket_timeout: float | None = 3.0
+        self.socket_timeout: float | None = 3600.0
+        self.is_connected = True
         self.timeouts: list[float | None] = []
         self.connected: dict[Callable[[Any], None], None] = {}
         self.made_anew = 0

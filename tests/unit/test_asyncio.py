@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha._asyncio import BackgroundTasks, retrieve_exception, run_shielded, timeout_at
+from agents_redis_ha._asyncio import BackgroundTasks, UnlessSilent, retrieve_exception, run_shielded, timeout_at
 from tests.support.turns import eventually
 from tests.support.virtual_time import in_virtual_time
 
@@ -133,3 +133,38 @@ async def test_background_tasks_are_waited_for_whatever_becomes_of_them() -> Non
         tasks.start(work(seconds))
     await tasks.wait()
     assert ended == [1.0, 3.0]
+
+
+async def waits(*seconds: float) -> str:
+    for each in seconds:
+        await asyncio.sleep(each)
+    return "its result"
+
+
+@in_virtual_time
+async def test_an_operation_that_goes_on_is_awaited_however_long_it_takes() -> None:
+    assert await UnlessSilent(waits(0.1, 4.8, *[0.9] * 100, 0), 1, "silent", at_least=5) == "its result"
+
+
+@in_virtual_time
+@pytest.mark.parametrize("seconds", [(5.1,), (4.9, 1.1), (0, 0, 0.5, 5.1)])
+async def test_an_operation_for_which_nothing_comes_is_cancelled(seconds: tuple[float, ...]) -> None:
+    with pytest.raises(asyncio.TimeoutError, match="silent for"):
+        await UnlessSilent(waits(*seconds), 1, "silent", at_least=5)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("first", ["silence", "caller"])
+async def test_a_caller_that_cancels_in_the_moment_of_the_timeout_is_cancelled(first: str) -> None:
+    watched = UnlessSilent(waits(9), 1, "silent")
+
+    async def waiting() -> str:
+        return await watched
+
+    task = asyncio.ensure_future(waiting())
+    await asyncio.sleep(0.999)
+    watched._since = 0.0
+    for step in (watched._check, task.cancel)[:: 1 if first == "silence" else -1]:
+        step()
+    await asyncio.wait([task])
+    assert task.cancelled()

@@ -175,10 +175,10 @@ class Node:
                 is_new = connection not in self._ids
                 if is_new:  # in front of its first request, in the same write
                     commands = (REPLICATION_INFO, *commands)
-                await wire.send(connection, commands)
+                sent_bytes = await wire.send(connection, commands)
                 if request is not None:  # what it does takes no time: the reply is under way
                     request.on_sent(self.name)
-                replies = await wire.receive(connection, len(commands))
+                replies = await wire.receive(connection, len(commands), sent_bytes)
                 if REPLICATION_INFO in commands:
                     self._learn(connection, commands, replies)
                 told = self._ids.get(connection)
