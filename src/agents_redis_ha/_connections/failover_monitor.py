@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from .._asyncio import retrieve_exception
+from .._asyncio import Interruption, retrieve_exception
 from .._commands import Reply
 from .failures import AttemptError, TakenOverError
 from .node import Node
@@ -36,7 +36,7 @@ _LAST_ROUNDS = 2
 class InFlightRequest:
     """A request that a node owes the reply to."""
 
-    __slots__ = ("cancelled_before", "cut", "node", "since", "task")
+    __slots__ = ("cancelled_before", "cut", "interruption", "node", "since", "task")
 
     def __init__(self, node: Node, since: float, task: asyncio.Task[Any]) -> None:
         self.node = node
@@ -45,11 +45,22 @@ class InFlightRequest:
         self.cancelled_before = _cancelled(task)
         self.cut = False
 
+    def end(self) -> None:
+        """End the waiting for the reply, or for the connection."""
+        self.cut = True
+        if sys.version_info >= (3, 11):
+            self.task.cancel()
+        else:
+            self.interruption = Interruption(self.task)
+            self.interruption.cancel_wait()
+
     def was_only_cut(self) -> bool:
-        """Whether only `FailoverMonitor.cut` cancelled the task; takes that cancellation back."""
+        """Whether `end` alone cancelled the task, not its owner; takes that cancellation back."""
         if not self.cut:
             return False
-        return sys.version_info < (3, 11) or self.task.uncancel() <= self.cancelled_before
+        if sys.version_info >= (3, 11):
+            return self.task.uncancel() <= self.cancelled_before
+        return self.interruption.is_all()
 
 
 class FailoverMonitor:
@@ -106,8 +117,7 @@ class FailoverMonitor:
         """End the requests to a node that was taken over, also those whose connection is still being made."""
         for in_flight in self._in_flight:
             if in_flight.node is node and not in_flight.cut:
-                in_flight.cut = True
-                in_flight.task.cancel()
+                in_flight.end()
 
     def topology_changed(self) -> None:
         """Wake the operations that wait: the next attempt may succeed."""

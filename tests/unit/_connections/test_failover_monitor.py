@@ -194,14 +194,16 @@ async def test_requests_to_a_node_that_was_taken_over_are_cut_and_others_are_not
 
 
 @in_virtual_time
-async def test_a_callers_own_cancellation_stays_one_even_in_the_moment_of_a_cut(looks: Looks) -> None:
-    if not hasattr(asyncio.Task, "uncancel"):
-        pytest.skip("before Python 3.11 two cancellations of one moment cannot be told apart")
-    monitor, old = FailoverMonitor(looks), silent()
+@pytest.mark.parametrize("first", ["cut", "cancelled"])
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_callers_own_cancellation_stays_one_even_in_the_moment_of_a_cut(
+    looks: Looks, sent: bool, first: str
+) -> None:
+    monitor, old = FailoverMonitor(looks), silent(sent=sent)
     task = sending(monitor, old)
     await turns()
-    monitor.cut(old)
-    task.cancel()
+    for step in (lambda: monitor.cut(old), task.cancel)[:: 1 if first == "cut" else -1]:
+        step()
     await asyncio.wait([task])
     assert task.cancelled()
     await monitor.aclose()
