@@ -136,9 +136,20 @@ async def run_shielded(operation: Coroutine[Any, Any, object]) -> None:
     """Wait for an operation's end, however often the waiter is cancelled; its result and its error are dropped."""
     task = asyncio.ensure_future(operation)
     task.add_done_callback(retrieve_exception)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((task,))
+    with _anyio_shield():
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+
+
+def _anyio_shield() -> contextlib.AbstractContextManager[object]:
+    """Keep the cancellation of anyio's scopes away for a while (Starlette, MCP, FastAPI).
+
+    They cancel a task that goes on anew in each turn of the event loop: 4.3 s of processor time in an outage of 5.3 s.
+    Where anyio was never imported, there is no scope.
+    """
+    anyio = sys.modules.get("anyio")
+    return anyio.CancelScope(shield=True) if anyio else contextlib.nullcontext()
 
 
 class BackgroundTasks:

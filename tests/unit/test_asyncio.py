@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from typing import Any
 
+import anyio
 import pytest
 
 from agents_redis_ha._asyncio import BackgroundTasks, UnlessSilent, retrieve_exception, run_shielded, timeout_at
@@ -133,6 +135,38 @@ async def test_background_tasks_are_waited_for_whatever_becomes_of_them() -> Non
         tasks.start(work(seconds))
     await tasks.wait()
     assert ended == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_a_cancelled_anyio_scope_does_not_keep_the_processor_busy(
+    monkeypatch: pytest.MonkeyPatch, loaded: bool
+) -> None:
+    """Without the shield, anyio cancels the waiter in each turn of the loop."""
+    work, waits, wait = Work(), list[None](), asyncio.wait
+
+    async def counting(*what: Any) -> Any:
+        waits.append(None)
+        return await wait(*what)
+
+    monkeypatch.setattr(asyncio, "wait", counting)
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "anyio")
+    with anyio.CancelScope() as scope:
+        asyncio.get_running_loop().call_later(0, scope.cancel)
+
+        async def end() -> None:
+            for _ in range(300):
+                await asyncio.sleep(0)
+            work.gate.set()
+
+        ending = asyncio.ensure_future(end())
+        try:
+            await anyio.sleep(60)
+        except asyncio.CancelledError:  # as a session sees a cancelled change through
+            await run_shielded(work())
+            raise
+    assert (work.ended, scope.cancelled_caught, ending.done()) == (True, True, True)
+    assert (len(waits) < 5) == loaded
 
 
 async def waits(*seconds: float) -> str:
