@@ -20,7 +20,7 @@ from openai.types.responses import (
     ResponseOutputText,
 )
 
-from agents_redis_ha import ha_session, lab
+from agents_redis_ha import close_shared_connections, ha_session, lab
 
 QUIET = RunConfig(tracing_disabled=True)
 
@@ -238,3 +238,23 @@ async def test_turns_of_one_conversation_on_several_workers_see_each_other(serve
         assert len(model.inputs[0]) == 2 * n + 1
     await asyncio.sleep(0)
     assert len(await ha_session(config, session_id).get_items()) == 8
+
+
+@pytest.mark.filterwarnings("error")
+def test_run_sync_again_and_again_keeps_its_connections(proxied: lab.Lab, session_id: str) -> None:
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    session = ha_session(proxied.config(), session_id)
+    proxies = [node.proxy for node in proxied.nodes if node.proxy]
+    before = sum(proxy.connections_total for proxy in proxies)
+    made = []
+    for number in range(5):
+        agent = Agent(name="a", model=ScriptedModel([says(f"answer {number}")]))
+        Runner.run_sync(agent, f"question {number}", session=session, run_config=QUIET)
+        made.append(sum(proxy.connections_total for proxy in proxies) - before)
+    # The first call may be the last of its loop, and closes what it used; the others go on with what the second made.
+    assert made[0] < made[1] == made[4]
+    assert len(loop.run_until_complete(session.get_items())) == 10
+    loop.run_until_complete(close_shared_connections())
+    loop.close()
+    asyncio.set_event_loop(None)

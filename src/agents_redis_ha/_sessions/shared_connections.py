@@ -2,7 +2,8 @@
 
 Connections belong to the event loop that made them and do not survive a fork. So a shared set is found by the running
 loop, is closed when that loop shuts down (as `asyncio.run` does at its end), and is left behind untouched in a forked
-child. A session looks its set up anew whenever it finds itself in another loop.
+child. A loop that goes on after that (the SDK's `Runner.run_sync` shuts its generators down after each call) keeps the
+next set until `close_shared_connections`. A session looks its set up anew whenever it finds itself in another loop.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Hashable
 from typing import TypeAlias
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from .._config import HAConfig
 from .._connections import Client, adopt, create_locator
@@ -44,6 +45,8 @@ class _Registry:
         # Worker threads each run a loop of their own; a forked child takes a new one, since this may be held.
         self._lock = threading.Lock()
         self._loops: dict[asyncio.AbstractEventLoop, _LoopConnections] = {}
+        # Loops that went on being used after they had shut their generators down (the SDK's Runner.run_sync).
+        self._outliving: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         # What a forked child inherited: kept, since finalising it would disturb the parent's sockets and selectors.
         self._inherited: list[object] = []
 
@@ -56,8 +59,13 @@ class _Registry:
             # Loops closed without shutting their generators down: nothing can be awaited there any more.
             self._loops = {known: kept for known, kept in self._loops.items() if not known.is_closed()}
             self._loops[loop] = connections
-        connections.register()
+        # In such a loop a generator would bring a warning, and be of no use: it is shut down with each call.
+        if loop not in self._outliving and not getattr(loop, "_asyncgens_shutdown_called", False):
+            connections.register()
         return connections
+
+    def generators_end(self, connections: _LoopConnections) -> None:
+        self._outliving.update(loop for loop, known in self._loops.items() if known is connections)
 
     def forget(self, connections: _LoopConnections) -> None:
         with self._lock:
@@ -84,6 +92,7 @@ class _LoopConnections:
         try:
             yield
         finally:
+            self._registry.generators_end(self)
             await self.aclose()
 
     def register(self) -> None:
