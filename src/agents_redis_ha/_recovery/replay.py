@@ -89,16 +89,14 @@ def is_noop(id_: bytes) -> bool:
 def fragments_of(log: SessionLog, found: ServerState) -> list[HistoryFragment]:
     """Return what is known of the changes that follow what a server has, or of all where it lacks elements.
 
-    Snapshots only if the history up to the server's version is known to be theirs: otherwise another process may have
-    written it in the place of something that was read.
+    Later snapshots only if the history up to the server's version is known to be theirs: otherwise another process may
+    have written it in the place of something that was read.
     """
-    entries = [entry for _, entry in sorted(log.entries.items())]
-    if found.lacks_elements:
-        return [*log.snapshots, *entries]
-    later: list[HistoryFragment] = [entry for entry in entries if entry.version > found.version]
-    if found.version and log.digests.get(found.version) != found.digest:
-        return later
-    return [*(snapshot for snapshot in log.snapshots if snapshot.version > found.version), *later]
+    after = -1 if found.lacks_elements else found.version
+    entries = [entry for version, entry in sorted(log.entries.items()) if version > after]
+    is_theirs = not found.version or log.digests.get(found.version) == found.digest
+    read = [snapshot for snapshot in log.snapshots if snapshot.version > after]
+    return [*(snapshot for snapshot in read if is_theirs or snapshot.version <= found.version), *entries]
 
 
 def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: int) -> Plan:

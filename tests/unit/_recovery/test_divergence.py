@@ -9,10 +9,10 @@ import pytest
 
 from agents_redis_ha._commands import OpsRecord, ServerState, chain
 from agents_redis_ha._recovery.journal import SessionLog
-from agents_redis_ha._recovery.replay import first_divergence, fragments_of, was_rewritten
+from agents_redis_ha._recovery.replay import first_divergence, fragments_of, make_plan, was_rewritten
 from tests.support.fakes import SPEC, a_position, an_id
 from tests.support.model import SERVER, History, said
-from tests.support.recovery import entry
+from tests.support.recovery import entry, record
 
 
 def log(**fields: Any) -> SessionLog:
@@ -156,3 +156,11 @@ def test_where_elements_were_evicted_all_that_is_known_counts() -> None:
     evicted = FIVE.found_at(3, evicted=True)
     assert fragments_of(known, evicted) == [known.whole, known.tail, *FIVE.entries]
     assert fragments_of(known, FIVE.found_at(3)) == [known.tail, *FIVE.entries[3:]]
+
+
+def test_what_was_read_later_takes_no_place_of_another_history_whose_elements_were_evicted() -> None:
+    # After a failover another process made its own 3; then the server evicted the elements.
+    known, another = knows(FIVE, 5, whole=4), record(3, b"another-change-3")
+    found = replace(FIVE.found_at(3, evicted=True), digest=another.digest, records=(*FIVE.records(1, 2), another))
+    assert fragments_of(known, found) == [FIVE.entries[4]]
+    assert make_plan(fragments_of(known, found), found, 5).lacks_elements  # the other process may still know them
