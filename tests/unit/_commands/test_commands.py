@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +15,14 @@ from agents_redis_ha import session_keys
 from agents_redis_ha._commands import (
     NO_POSITION,
     REPLICATION_INFO,
+    ChangeCommand,
     Command,
     Confirmation,
+    Description,
+    EarlierAttempts,
     ListEdit,
     LogPosition,
+    OpsRecord,
     ReplicationHistory,
     Reply,
     SessionSpec,
@@ -34,12 +38,13 @@ from agents_redis_ha._commands import (
     replace,
     restore,
 )
-from agents_redis_ha._commands.commands import ChangeCommand
 
 SPEC = SessionSpec(session_keys("p", "u"), "u", ttl_ms=5000, confirmation=Confirmation(1, False, 9))
 UNCONFIRMED = dataclasses.replace(SPEC, confirmation=None)
 HISTORY = ReplicationHistory("h:1", "1f")
 ID, OTHER = b"sixteen-bytes-id", b"another-16-bytes"
+DIGEST, BEFORE = b"0123456789ab", b"ba9876543210"
+AT_7 = LogPosition(7, DIGEST)
 APPLIED, REPEAT, CONFLICT = Status.APPLIED, Status.REPEAT, Status.CONFLICT
 
 
@@ -47,22 +52,25 @@ def reply(value: Any, *trailing: Any, position: LogPosition = NO_POSITION) -> Re
     return Reply(value, list(trailing), HISTORY, position)
 
 
-def sha1(element: bytes) -> bytes:
-    return hashlib.sha1(element, usedforsecurity=False).hexdigest().encode()
+def seen(length: int) -> Description:
+    """Return a session with this many elements, as a read describes it."""
+    return Description(length, -1, 1, 1, 7, 0, DIGEST, None, False, (), HISTORY)
 
 
 CHANGES = [
-    (append(SPEC, [b"a", b"b"], operation_id=ID), "append", ("", b"a", b"b"), ListEdit(push=(b"a", b"b"))),
-    (append(SPEC, [b"a"], expected_version=0, operation_id=ID), "append", (0, b"a"), ListEdit(push=(b"a",))),
-    (pop(SPEC, operation_id=ID), "pop", ("", b""), ListEdit((0, -1))),
-    (pop(SPEC, (-1, b"x"), operation_id=ID), "pop", (-1, sha1(b"x")), ListEdit((0, -1))),
-    (pop(SPEC, (-3, b"x"), operation_id=ID), "pop", (-3, sha1(b"x")), None),
+    (append(SPEC, [b"a", b"b"], operation_id=ID), "append", ("", b"", b"a", b"b"), ListEdit(push=(b"a", b"b"))),
+    (append(SPEC, [b"a"], expected=NO_POSITION, operation_id=ID), "append", (0, b"", b"a"), ListEdit(push=(b"a",))),
+    (append(SPEC, [b"a"], expected=AT_7, operation_id=ID), "append", (7, DIGEST, b"a"), ListEdit(push=(b"a",))),
+    (pop(SPEC, operation_id=ID), "pop", ("", 0, b"", 0, ""), ListEdit((0, -1))),
+    (pop(SPEC, acknowledged=5, operation_id=ID), "pop", ("", 0, b"", 0, 5), ListEdit((0, -1))),
+    (pop(SPEC, (-1, seen(3)), operation_id=ID), "pop", (-1, 7, DIGEST, 3, ""), ListEdit((0, -1))),
+    (pop(SPEC, (-3, seen(4)), acknowledged=5, operation_id=ID), "pop", (-3, 7, DIGEST, 4, 5), None),
     (clear(SPEC, operation_id=ID), "clear", (), ListEdit((0, 0))),
-    (replace(SPEC, [b"a"], operation_id=ID), "replace", ("", 0, 0, b"a"), ListEdit((0, 0), (b"a",))),
+    (replace(SPEC, [b"a"], operation_id=ID), "replace", ("", b"", 0, 0, b"a"), ListEdit((0, 0), (b"a",))),
     (
-        replace(SPEC, [b"a"], expected_version=7, keep=(1, 4), operation_id=ID),
+        replace(SPEC, [b"a"], expected=AT_7, keep=(1, 4), operation_id=ID),
         "replace",
-        (7, 1, 4, b"a"),
+        (7, DIGEST, 1, 4, b"a"),
         ListEdit((1, 4), (b"a",)),
     ),
 ]
@@ -92,46 +100,71 @@ def test_a_change_draws_an_id_of_16_characters_that_no_other_has() -> None:
 
 @pytest.mark.parametrize("command", [append(SPEC, [b"a"]), pop(SPEC), clear(SPEC), replace(SPEC, [b"a"])])
 def test_a_change_sent_again_is_the_same_bytes(command: ChangeCommand) -> None:
-    position = LogPosition(3, OTHER)
-    assert command.on_wire(position, key_count=3) == command.on_wire(position, key_count=3)
-    assert command.on_wire(position, key_count=3)[0][6] == command.id
+    first, second = (command.on_wire(AT_7, EarlierAttempts(), key_count=3) for _ in range(2))
+    assert first == second
+    assert first[0][6] == command.id
 
 
-def test_a_change_tells_its_entry_with_the_id_before_it() -> None:
-    command = append(SPEC, [b"a"], operation_id=ID)
-    # The script names the change before it only where the caller did not know it.
-    known = command.decode(reply([APPLIED, 5, b""], position=LogPosition(4, OTHER)))
-    told = command.decode(reply([APPLIED, 5, OTHER], position=LogPosition(2, b"some-other-change")))
-    forgotten = command.decode(reply([APPLIED, 5, b""], position=LogPosition(2, b"some-other-change")))
-    again = command.decode(reply([REPEAT, 5, b""], position=LogPosition(4, b"some-other-change")))
-    before = [change.entry and change.entry.previous_id for change in (known, told, forgotten, again)]
-    assert before == [OTHER, OTHER, b"", b""]
-    assert known.entry is not None
-    assert (known.status, known.version, known.history) == (APPLIED, 5, HISTORY)
-    assert (known.entry.version, known.entry.id, known.entry.edit) == (5, ID, ListEdit(push=(b"a",)))
+def test_a_change_that_is_made_again_by_another_operation_says_that_it_repeats_earlier_attempts() -> None:
+    makers: list[Callable[..., ChangeCommand]] = [pop, clear, partial(append, items=[b"a"])]
+    assert [make(SPEC).repeats for make in makers] == [False] * 3
+    assert [make(SPEC, operation_id=ID).repeats for make in makers] == [True] * 3
+
+
+@pytest.mark.parametrize("status", [APPLIED, REPEAT])
+def test_a_change_tells_its_entry_with_the_digest_that_the_server_has_behind_it(status: Status) -> None:
+    change = append(SPEC, [b"a"], operation_id=ID).decode(reply([status, 5, DIGEST], position=LogPosition(4, BEFORE)))
+    assert (change.status, change.version, change.history) == (status, 5, HISTORY)
+    assert change.position == (5, DIGEST)
+    assert change.entry is not None
+    assert (change.entry.record, change.entry.edit) == (OpsRecord(5, ID, DIGEST), ListEdit(push=(b"a",)))
 
 
 def test_a_change_tells_its_result() -> None:
-    assert pop(SPEC).decode(reply([APPLIED, 5, b"", b"popped"])).result == b"popped"
-    assert pop(SPEC).decode(reply([REPEAT, 5, b"", b"popped"])).result == b"popped"
-    assert pop(SPEC).decode(reply([REPEAT, 5, b"", None])).result is None  # it is not remembered any more
+    assert pop(SPEC).decode(reply([APPLIED, 5, DIGEST, b"popped"])).result == b"popped"
+    assert pop(SPEC).decode(reply([REPEAT, 5, DIGEST, b"popped"])).result == b"popped"
+    assert clear(SPEC).decode(reply([APPLIED, 5, DIGEST, b"3"])).result == b"3"
+    assert pop(SPEC).decode(reply([REPEAT, 5, DIGEST])).result is None  # it is not remembered any more
 
 
-@pytest.mark.parametrize("status", [APPLIED, CONFLICT, Status.UNSURE, Status.LOG_MISMATCH])
-def test_where_nothing_was_changed_there_is_no_entry(status: Status) -> None:
-    change = pop(SPEC).decode(reply([status, 5]))  # APPLIED: the session is empty
+@pytest.mark.parametrize(
+    ("command", "answer", "lost"),
+    [
+        (pop(SPEC), [REPEAT, 5, DIGEST], True),
+        (pop(SPEC), [REPEAT, 5, DIGEST, None], True),
+        (clear(SPEC), [REPEAT, 5, DIGEST], True),
+        (pop(SPEC), [REPEAT, 5, DIGEST, b""], False),
+        (pop(SPEC, (-3, seen(4))), [REPEAT, 5, DIGEST], False),  # the caller has read it
+        (append(SPEC, [b"a"]), [REPEAT, 5, DIGEST], False),
+        (replace(SPEC, [b"a"]), [REPEAT, 5, DIGEST], False),
+        (pop(SPEC), [Status.UNCHANGED, 5], False),
+    ],
+)
+def test_a_result_is_lost_where_the_server_should_keep_one_and_does_not(
+    command: ChangeCommand, answer: list[Any], lost: bool
+) -> None:
+    assert command.decode(reply(answer)).result_lost is lost
+
+
+@pytest.mark.parametrize("status", sorted(set(Status) - {APPLIED, REPEAT}))
+def test_where_nothing_was_changed_there_is_no_entry_and_no_digest(status: Status) -> None:
+    change = pop(SPEC).decode(reply([status, 5]))
     assert (change.status, change.version, change.entry, change.result) == (status, 5, None, None)
+    assert change.digest == b""
 
 
-DESCRIBED = [3, 4000, b"1700000000000", b"1700000000001", b"7", b"2", b"", [ID + b"popped", b"7", ID, b"7"]]
-STATE = [7, 2, 3, b"9", 1500, [ID + b"popped", b"7", ID, b"7"], [b"hint:8:entry", b"packed"]]
+# As in ops, with the header in front of them where it was read along.
+NEWEST = [OTHER, BEFORE + b"2", ID, DIGEST + b"3"]
+DESCRIBED = [3, 4000, b"1700000000000", b"1700000000001", 7, 2, DIGEST, b"30000", 0, NEWEST]
+STATE = [7, 2, DIGEST, 3, 4, b"9", 1500, b"6", NEWEST, [b"hint:8:entry:0123", b"packed"]]
+RECORDS = (OpsRecord(6, OTHER, BEFORE), OpsRecord(7, ID, DIGEST))
 
 
 @pytest.mark.parametrize(
     ("make", "value", "trailing"),
     [
-        (lambda: append(SPEC, [b"a"]), [APPLIED, 5, OTHER], []),
-        (lambda: pop(SPEC), [APPLIED, 5, OTHER, b"popped"], []),
+        (lambda: append(SPEC, [b"a"]), [APPLIED, 5, DIGEST], []),
+        (lambda: pop(SPEC), [APPLIED, 5, DIGEST, b"popped"], []),
         (lambda: info(SPEC), DESCRIBED, []),
         (lambda: read(SPEC, 0), [DESCRIBED, 2, [b"{}", b"{}"]], []),
         (lambda: inspect(SPEC, {"8:entry": b"packed"}), STATE, [b"info"]),
@@ -154,39 +187,38 @@ def test_info_asks_for_the_newest_changes_and_can_do_without_their_key() -> None
 
 
 def test_a_description_is_what_the_script_tells() -> None:
-    there = info(SPEC).decode(reply(DESCRIBED, position=LogPosition(6, OTHER)))
-    assert (there.length, there.ttl_ms, there.version, there.generation, there.fence) == (3, 4000, 7, 2, 0)
-    assert (there.created_ms, there.updated_ms) == (1700000000000, 1700000000001)
-    assert there.members == ((7, ID + b"popped"), (7, ID))
-    assert (there.history, there.sent_position) == (HISTORY, LogPosition(6, OTHER))
-    absent = info(SPEC).decode(reply([0, -2, b"", b"", b"", b"", b"", []]))
+    there = info(SPEC).decode(reply(DESCRIBED, position=LogPosition(6, BEFORE)))
+    assert (there.length, there.ttl_ms, there.version, there.generation) == (3, 4000, 7, 2)
+    assert (there.created_ms, there.updated_ms, there.retention_ms) == (1700000000000, 1700000000001, 30_000)
+    assert (there.records, there.position, there.history) == (RECORDS, AT_7, HISTORY)
+    assert there.log_mismatch is False
+    absent = info(SPEC).decode(reply([0, -2, b"", b"", 0, 0, b"", b"", 0, []]))
     assert (absent.created_ms, absent.updated_ms, absent.version, absent.generation) == (None, None, 0, 0)
-
-
-def described(version: int, *members: Any, fence: bytes = b"") -> list[Any]:
-    return [3, -1, b"1", b"1", b"%d" % version, b"0", fence, list(members)]
+    assert (absent.retention_ms, absent.records, absent.position) == (None, (), NO_POSITION)
 
 
 @pytest.mark.parametrize(
-    ("value", "position", "mismatch"),
+    ("changes", "records"),
     [
-        (described(7), LogPosition(7, ID), False),
-        (described(7), NO_POSITION, False),
-        (described(8, OTHER, b"8", ID, b"7"), LogPosition(7, ID), False),
-        (described(6), LogPosition(7, ID), True),  # it misses the change
-        (described(8, OTHER, b"8", b"yet-another-16-b", b"7"), LogPosition(7, ID), True),  # another change made it
-        (described(8, OTHER, b"8"), LogPosition(7, ID), False),  # the id is not remembered there
-        (described(8, OTHER, b"8", ID + b"a result", b"7"), LogPosition(7, OTHER), False),  # a result is no id
-        (described(8, OTHER, b"8", ID, b"7"), LogPosition(7, b""), False),  # the id is not known here
-        (described(7, fence=b"9"), LogPosition(7, ID), True),
-        (described(7, fence=b"9"), NO_POSITION, True),  # another process misses something
+        ([b"5:" + BEFORE, *NEWEST], RECORDS),  # all that are remembered, from the header on
+        ([b"5:!", *NEWEST], RECORDS),
+        (NEWEST[2:], RECORDS[1:]),
+        ([b"7:" + DIGEST], ()),
+        ([], ()),
+        ([b"", b"", ID, DIGEST + b"3"], (OpsRecord(6, b"", b""), RECORDS[1])),  # of 6 nothing is known
+        ([OTHER, BEFORE, ID, DIGEST + b"1234567"], RECORDS),  # a length, if any, is not a part of the digest
     ],
 )
-def test_a_read_notices_a_log_that_does_not_hold_the_position(
-    value: list[Any], position: LogPosition, mismatch: bool
-) -> None:
-    assert info(SPEC).decode(reply(value, position=position)).log_mismatch is mismatch
-    reading = read(SPEC, 0).decode(reply([value, 1, [b"{}"]], position=position))
+def test_the_newest_changes_are_read_from_the_end_of_ops(changes: list[bytes], records: tuple[OpsRecord, ...]) -> None:
+    assert info(SPEC).decode(reply([*DESCRIBED[:-1], changes])).records == records
+    assert inspect(SPEC, {}).decode(reply([*STATE[:-2], changes, []])).records == records
+
+
+@pytest.mark.parametrize("mismatch", [False, True])
+def test_whether_a_log_holds_the_position_is_what_the_script_says(mismatch: bool) -> None:
+    value = [*DESCRIBED[:-2], int(mismatch), []]
+    assert info(SPEC).decode(reply(value)).log_mismatch is mismatch
+    reading = read(SPEC, 0).decode(reply([value, 1, [b"{}"]]))
     assert reading.log_mismatch is mismatch
     assert (reading.version, reading.length) == (reading.session.version, 3)
 
@@ -215,58 +247,96 @@ def test_with_hiredis_the_elements_are_read_behind_a_description(
     assert (command.allow_trailing_errors, command.key_count_on_tryagain) == (False, 2)
     found = command.decode(reply(DESCRIBED, [b"a", b"b"]))
     assert (found.count, found.joined.split(found.separator)) == (2, [b"a", b"b"])
-    empty = command.decode(reply(described(0), []))
+    empty = command.decode(reply([0, -2, b"", b"", 0, 0, b"", b"", 0, []], []))
     assert (empty.count, empty.joined) == (0, b"")
 
 
 def test_an_inspect_leaves_hints_and_asks_for_the_replication_id_behind_it() -> None:
-    command = inspect(SPEC, {"8:entry": b"packed", "9:snapshot": b"more"})
+    command = inspect(SPEC, {"8:entry:0123": b"packed", "9:whole:": b"more"})
     assert (command.name, command.script.name, command.head) == ("inspect", "inspect", ())
-    assert command.arguments == (120_000, 4096, "8:entry", b"packed", "9:snapshot", b"more")
+    assert command.arguments == (120_000, 1, "8:entry:0123", b"packed", "9:whole:", b"more")
     assert (command.trailing, command.allow_trailing_errors) == ((REPLICATION_INFO,), True)  # a user may not ask INFO
     assert (command.changes, command.confirmation) == (False, None)
 
 
+def test_an_inspect_asks_for_the_changes_that_can_be_compared_here_and_no_older_ones() -> None:
+    assert inspect(SPEC, {}, since=5).arguments == (120_000, 5)
+    assert inspect(SPEC, {}).arguments == (120_000, 1)
+
+
 def test_a_servers_state_is_what_it_has_and_what_others_left_there() -> None:
     state = inspect(SPEC, {}).decode(reply(STATE, b"info"))
-    assert (state.version, state.generation, state.length) == (7, 2, 3)
-    assert (state.fence, state.fence_age_seconds) == (9, 1.5)
-    assert state.members == ((7, ID + b"popped"), (7, ID))
-    assert (state.ids, state.position) == ({7: ID}, LogPosition(7, ID))
+    assert (state.version, state.generation, state.length, state.expected_length) == (7, 2, 3, 4)
+    assert (state.fence, state.fence_age_seconds, state.evicted_at) == (9, 1.5, 6)
+    assert (state.records, state.position) == (RECORDS, AT_7)
+    assert (state.ids, state.digests) == ({6: OTHER, 7: ID}, {6: BEFORE, 7: DIGEST})
     assert (state.hints, state.history) == ((b"packed",), HISTORY)
 
 
+def test_a_server_knows_the_digest_of_its_version_where_it_remembers_no_change() -> None:
+    assert inspect(SPEC, {}).decode(reply([*STATE[:-2], [], []])).digests == {7: DIGEST}
+    unnamed = [OTHER, b"", b"", DIGEST + b"3"]
+    state = inspect(SPEC, {}).decode(reply([*STATE[:-2], unnamed, []]))
+    assert (state.ids, state.digests) == ({6: OTHER}, {7: DIGEST})
+
+
+@pytest.mark.parametrize(("length", "lacks"), [(3, True), (0, True), (4, False), (5, False)])
+def test_a_server_lacks_elements_where_there_are_fewer_than_it_should_have(length: int, lacks: bool) -> None:
+    value = [*STATE[:3], length, *STATE[4:]]
+    assert inspect(SPEC, {}).decode(reply(value)).lacks_elements is lacks
+
+
 def test_a_state_without_a_fence_says_so() -> None:
-    state = inspect(SPEC, {}).decode(reply([0, 0, 0, b"", 0, [], []], b"info"))
+    state = inspect(SPEC, {}).decode(reply([0, 0, b"", 0, 0, b"", 0, b"", [], []], b"info"))
     assert (state.fence, state.ids, state.position, state.hints) == (0, {}, NO_POSITION, ())
+    assert (state.evicted_at, state.digests, state.lacks_elements) == (0, {}, False)
+
+
+FOUND = inspect(SPEC, {}).decode(reply(STATE, b"info"))
 
 
 def restored(spec: SessionSpec = SPEC, **changed: Any) -> Command[bool]:
     given: dict[str, Any] = {
-        "fence": 9,
-        "version": 8,
+        "position": LogPosition(9, b"digest of 9-"),
         "generation": 2,
         "keep": (0, 3),
         "push": [b"a", b"b"],
-        "members": [(8, ID), (8, ID + b"popped")],
+        "records": [OpsRecord(8, OTHER, b"digest of 8-"), OpsRecord(9, ID, b"digest of 9-")],
+        "results": {9: b"popped"},
         "abandons": False,
+        "evicted": False,
     }
-    return restore(spec, **{**given, **changed})
+    return restore(spec, FOUND, **{**given, **changed})
 
 
 def test_a_restoration_sends_what_to_keep_to_push_and_to_remember() -> None:
     command = restored()
     assert (command.name, command.script.name, command.changes) == ("restore", "restore", False)
     assert command.head == SPEC.head(b"")
-    assert command.arguments == (9, 8, 2, 0, 3, 0, 2, 8, ID, 8, ID + b"popped", b"a", b"b")
-    assert restored(abandons=True).arguments[5] == 1
+    # Length and fence that were found; position, generation and what to keep; nothing given up; and the lists, of
+    # changes (the last note has the length that the session will have), of results, and of elements.
+    assert command.arguments[:9] == (3, 9, 9, b"digest of 9-", 2, 0, 3, 0, 0)
+    assert command.arguments[9:14] == (2, OTHER, b"digest of 8-", ID, b"digest of 9-5")
+    assert command.arguments[14:] == (1, 9, b"popped", b"a", b"b")
+    assert restored(abandons=True).arguments[7:9] == (1, 0)
+    assert restored(evicted=True).arguments[7:9] == (0, 1)
+
+
+@pytest.mark.parametrize(("keep", "length"), [((0, 3), 5), ((1, 3), 4), ((2, 2), 2), ((3, 1), 2)])
+def test_the_last_note_of_a_restoration_tells_the_length_that_it_makes(keep: tuple[int, int], length: int) -> None:
+    assert restored(keep=keep).arguments[13] == b"digest of 9-%d" % length
+
+
+def test_a_restoration_of_nothing_lifts_the_fence() -> None:
+    nothing = restored(position=FOUND.position, records=[], push=[], results={})
+    assert nothing.arguments == (3, 9, 7, DIGEST, 2, 0, 3, 0, 0, 0, 0)
 
 
 def test_a_restoration_waits_for_replicas_once_and_only_where_it_puts_something_back() -> None:
     # Whatever they answer: a shortfall must not count as one of the user's operation.
     assert (restored().trailing, restored().confirmation) == ((("WAIT", 1, 9),), None)
     assert restored().allow_trailing_errors
-    assert restored(members=[], push=[]).trailing == ()
+    assert restored(records=[], push=[]).trailing == ()
     assert restored(UNCONFIRMED).trailing == ()
 
 
