@@ -155,6 +155,12 @@ def test_only_the_retry_loop_knows_tenacity() -> None:
     assert importers("tenacity", CORE) == {"_retry"}
 
 
+@pytest.mark.parametrize("name", CORE)
+def test_no_cancellation_is_swallowed_by_wait_for(name: str) -> None:
+    calls = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Attribute) and node.attr == "wait_for"]
+    assert calls == []  # before Python 3.12 it forgets one that meets the answer: _asyncio.timeout_at does not
+
+
 def test_only_the_codec_and_what_reads_settings_know_pydantic() -> None:
     assert importers("pydantic", CORE) | importers("pydantic_core", CORE) == {
         "_storage.codec",

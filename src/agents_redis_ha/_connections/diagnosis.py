@@ -11,6 +11,7 @@ import ssl
 
 from redis import exceptions as redis_errors
 
+from .._asyncio import timeout_at
 from .._config import Address, TLSConfig
 from ..errors import OperationError, TLSError
 from .failures import AttemptError
@@ -49,8 +50,8 @@ async def _speaks_tls(address: Address) -> bool:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        opening = asyncio.open_connection(address.host, address.port, ssl=context)
-        _, writer = await asyncio.wait_for(opening, _PROBE_SECONDS)
+        async with timeout_at(asyncio.get_running_loop().time() + _PROBE_SECONDS):
+            _, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     except ssl.SSLError as error:
         # An alert is TLS all the same, such as the demand for a client certificate; a wrong version number is not.
         return "WRONG_VERSION_NUMBER" not in str(error) and "RECORD_LAYER_FAILURE" not in str(error)
@@ -62,12 +63,14 @@ async def _speaks_tls(address: Address) -> bool:
 
 async def _speaks_plain_text(address: Address) -> bool:
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(*address), _PROBE_SECONDS)
+        async with timeout_at(asyncio.get_running_loop().time() + _PROBE_SECONDS):
+            reader, writer = await asyncio.open_connection(*address)
     except (OSError, asyncio.TimeoutError):
         return False
     try:
         writer.write(b"PING\r\n")
-        return (await asyncio.wait_for(reader.read(1), _PROBE_SECONDS)) in (b"+", b"-")
+        async with timeout_at(asyncio.get_running_loop().time() + _PROBE_SECONDS):
+            return (await reader.read(1)) in (b"+", b"-")
     except (OSError, asyncio.TimeoutError):
         return False
     finally:

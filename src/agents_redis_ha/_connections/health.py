@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from .._asyncio import timeout_at
 from .._config import Topology
 from .failures import AttemptError
 from .locator import Locator
@@ -81,7 +83,8 @@ async def check_health(locator: Locator, timeout_seconds: float) -> Health:
         timeout_seconds: After this, a node that has not answered counts as not answering.
     """
     try:
-        nodes = await asyncio.wait_for(locator.primaries(), timeout_seconds)
+        async with _within(timeout_seconds):
+            nodes = await locator.primaries()
     except asyncio.TimeoutError:
         return Health(False, locator.topology, (), (f"no primary found within {timeout_seconds:g} s",))
     except AttemptError as error:
@@ -105,7 +108,8 @@ class _Look:
 async def _look_at(node: Node, timeout_seconds: float) -> _Look:
     since = time.perf_counter()
     try:
-        (role,) = await asyncio.wait_for(node.call(("ROLE",)), timeout_seconds)
+        async with _within(timeout_seconds):
+            (role,) = await node.call(("ROLE",))
     except (AttemptError, asyncio.TimeoutError) as error:
         reason = str(error) or f"no answer within {timeout_seconds:g} s"
         return _Look(PrimaryHealth(node.name, "unknown", None), (f"{node.name} does not answer: {reason}",))
@@ -124,10 +128,15 @@ async def _look_at(node: Node, timeout_seconds: float) -> _Look:
 
 async def _replication(node: Node, timeout_seconds: float) -> dict[str, str]:
     try:
-        (info,) = await asyncio.wait_for(node.call(("INFO", "replication")), timeout_seconds)
+        async with _within(timeout_seconds):
+            (info,) = await node.call(("INFO", "replication"))
     except (AttemptError, asyncio.TimeoutError):
         return {}  # managed services may not permit it; the role is what counts
     return dict(line.split(":", 1) for line in bytes(info).decode().splitlines() if ":" in line)
+
+
+def _within(seconds: float) -> AbstractAsyncContextManager[object]:
+    return timeout_at(asyncio.get_running_loop().time() + seconds)
 
 
 def _replicas(lines: dict[str, str]) -> tuple[ReplicaHealth, ...]:

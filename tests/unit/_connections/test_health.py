@@ -13,6 +13,7 @@ from agents_redis_ha._connections.health import Health, PrimaryHealth, ReplicaHe
 from agents_redis_ha._connections.node import Node
 from tests.support.fake_nodes import LOST, FakePool, Written, fake_node
 from tests.support.fakes import FakeLocator, failed
+from tests.support.turns import assert_cancellable
 from tests.support.virtual_time import in_virtual_time
 
 GUARDED = ("min_slaves_good_slaves:1",)
@@ -69,6 +70,15 @@ async def test_a_primary_with_a_linked_replica_is_well() -> None:
     assert primary.round_trip_seconds is not None
     assert primary.round_trip_seconds > 0
     assert primary.replicas == (ReplicaHealth("r:7", True, 10, 1),)
+
+
+async def test_a_look_at_the_servers_can_be_cancelled_in_any_moment() -> None:
+    async def role(answer: asyncio.Future[None]) -> list[Any]:
+        await answer
+        return [b"master", 0, []]
+
+    await assert_cancellable(health)
+    await assert_cancellable(lambda answer: health(node(role(answer))))
 
 
 async def test_a_primary_without_replicas_is_well_and_not_warned_about() -> None:
