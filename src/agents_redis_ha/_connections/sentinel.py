@@ -24,7 +24,7 @@ from typing import Any
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
-from .._asyncio import timeout_at
+from .._asyncio import BackgroundTasks, timeout_at
 from .._commands import Reply
 from .._config import Address, HAConfig, Topology
 from ..errors import OperationError, PrimaryNotFoundError, WrongTopologyError
@@ -82,6 +82,7 @@ class SentinelLocator:
         self._stale = True
         self._refresh = SingleFlight(self._find_primary)
         self._listeners: list[asyncio.Task[None]] = []
+        self._closing = BackgroundTasks()
         self.monitor = FailoverMonitor(self._refresh.run)
         self.failovers: list[str | None] = []
 
@@ -229,7 +230,7 @@ class SentinelLocator:
         if (promoted := self._promoted_replica) is not None:
             if promoted.name == str(address):
                 return promoted
-            promoted.retire()
+            self._leave(promoted)
         return Node(str(address), partial(self._data_client, address), self._config.pool)
 
     def _switch_to(self, address: Address, *, respelled: bool = False) -> None:
@@ -239,9 +240,13 @@ class SentinelLocator:
             if not respelled:
                 self._node.note_takeover(old.replication_id)
                 self.failovers.append(self._node.name)
-            old.retire()
+            self._leave(old)
             self.monitor.cut(old)
         self.monitor.topology_changed()
+
+    def _leave(self, node: Node) -> None:
+        node.retire()
+        self._closing.start(node.aclose())
 
     async def _no_answer(self, errors: dict[Address, Exception]) -> AttemptError:
         """Return the error for a round in which no Sentinel named a primary: at once and clear where it will last."""
@@ -305,6 +310,7 @@ class SentinelLocator:
         await self._sentinels.aclose()
         for node in filter(None, (self._node, self._promoted_replica)):
             await node.aclose()
+        await self._closing.wait()
 
 
 def _is_unreachable(error: AttemptError) -> bool:

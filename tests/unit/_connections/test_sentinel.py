@@ -355,6 +355,27 @@ async def test_polling_goes_on_whatever_one_round_meets() -> None:
     assert len(rounds) == 3
 
 
+async def test_closing_waits_until_the_connections_to_a_deposed_primary_are_closed(world: World) -> None:
+    (old,) = world.locator.nodes()
+    gate, closed = asyncio.Event(), []
+
+    async def disconnect(inuse_connections: bool) -> None:
+        await gate.wait()
+        closed.append(inuse_connections)
+
+    old.client.connection_pool.disconnect = disconnect  # type: ignore[assignment]
+    world.other.announces(NEW, 8)
+    assert await world.primary() == "new:2"
+    closing = asyncio.ensure_future(world.locator.aclose())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    gate.set()
+    await closing
+    assert closed
+    assert all(closed)
+
+
 async def test_closing_closes_every_sentinel_and_node_although_none_can_be_closed(world: World) -> None:
     (node,) = world.locator.nodes()
     await world.locator.aclose()
