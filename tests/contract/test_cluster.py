@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from agents_redis_ha import HAConfig, RetryConfig, ha_session, lab, session_keys
+from agents_redis_ha import HAConfig, RetryConfig, SessionStore, ha_session, lab, session_keys
 
 ITEM: Any = {"role": "user", "content": "hello"}
 
@@ -35,3 +35,18 @@ async def test_sessions_of_all_slots_are_found_from_one_seed(labs: Any, new_id: 
     assert {owner(servers, i) for i in ids} == set(servers.primaries())
     for i in ids:
         assert await ha_session(config, i).get_items() == [ITEM]
+
+
+async def test_a_cluster_that_is_far_away_is_reached(labs: Any, session_id: str) -> None:
+    servers = labs.get("cluster", proxies=True)
+    proxies = [node.proxy for node in servers.nodes]
+    try:
+        for proxy in proxies:
+            proxy.delay(0.3)  # each reply: a connection takes more than the half second that a near cluster is given
+        async with SessionStore(servers.config(retry=RetryConfig(deadline_seconds=60))) as store:
+            session = store.session(session_id)
+            await session.add_items([{"role": "user", "content": "one"}])
+            assert len(await session.get_items()) == 1
+    finally:
+        for proxy in proxies:
+            proxy.heal()

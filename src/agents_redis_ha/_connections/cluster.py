@@ -25,7 +25,7 @@ from . import factory
 from .diagnosis import permanent_cause
 from .failover_monitor import FailoverMonitor
 from .failures import AttemptError, NoPrimaryError, TakenOverError, classify, tls_error
-from .locator import SingleFlight, ask_all, is_majority
+from .locator import Patience, SingleFlight, ask_all, is_majority
 from .node import Node
 from .request import Request
 
@@ -36,8 +36,6 @@ _SLOTS = 16384
 _MAX_REDIRECTS = 6
 # In a large cluster, so many members are asked for the slot map besides the seeds.
 _MOST_INFORMANTS = 12
-# How long the nodes may take to tell the slot map.
-_MAP_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,14 @@ class _Map:
         own_epoch: That of the node's own shard: in the moment of a failover only the new primary's is the highest.
         is_well: Whether the node serves requests: it finds a majority, and an owner for each slot.
         ranges: As CLUSTER SLOTS gives them.
+        took_seconds: How long it took to tell.
     """
 
     epoch: int
     own_epoch: int
     is_well: bool
     ranges: list[Any]
+    took_seconds: float = 0.0
 
     @property
     def authority(self) -> tuple[int, int, int]:
@@ -85,6 +85,7 @@ class ClusterLocator:
         self._known = False
         self._epoch = -1
         self._unwell: set[Address] = set()
+        self._patience = Patience(config.pool)
         self._refresh = SingleFlight(self._learn)
         self.monitor = FailoverMonitor(self._refresh.run)
         self.failovers: list[str | None] = []
@@ -181,9 +182,11 @@ class ClusterLocator:
         others = random.sample(self._members, min(len(self._members), _MOST_INFORMANTS))
         known = dict.fromkeys([*self._seeds, *others])
         questions = {address: self._ask(self._node(address)) for address in known}
-        maps, errors = await ask_all(questions, _MAP_SECONDS)
+        maps, errors = await ask_all(questions, self._patience.seconds, one_is_enough=True)
         if not maps:
+            self._patience.silent()
             raise await self._no_answer(errors)
+        self._patience.answered(min(each.took_seconds for each in maps.values()))
         told_by = max(maps, key=lambda address: maps[address].authority)
         best = maps[told_by]
         if best.epoch < self._epoch and not is_majority(maps, known):
@@ -202,13 +205,15 @@ class ClusterLocator:
 
     async def _ask(self, node: Node) -> _Map:
         """Return a node's slot map and the epoch that it knows."""
+        now = asyncio.get_running_loop().time
+        began = now()
         ranges, state = await node.call(("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"))
         for reply in (ranges, state):
             if isinstance(reply, redis_errors.ResponseError):
                 raise AttemptError(reply, node=node.name, sent=True)
         fields = dict(line.split(":", 1) for line in bytes(state).decode().split() if ":" in line)
         epoch, own_epoch = (int(fields.get(f"cluster_{name}_epoch", 0)) for name in ("current", "my"))
-        return _Map(epoch, own_epoch, fields.get("cluster_state", "ok") == "ok", ranges)
+        return _Map(epoch, own_epoch, fields.get("cluster_state", "ok") == "ok", ranges, now() - began)
 
     def _adopt(self, ranges: list[Any], told_by: Address) -> None:
         owners: list[Address | None] = [None] * _SLOTS

@@ -15,13 +15,11 @@ from .diagnosis import permanent_cause
 from .factory import dialled, node_client
 from .failover_monitor import FailoverMonitor
 from .failures import READ_ONLY, AttemptError, classify
+from .locator import Patience
 from .node import Node
 from .request import Request
 
 __all__ = ["StandaloneLocator"]
-
-# How long a server that failed may take to answer a look; the next one follows at once.
-_LOOK_SECONDS = 0.5
 
 
 class StandaloneLocator:
@@ -36,6 +34,7 @@ class StandaloneLocator:
         self._node = node or Node(
             str(address or config.unix_socket_path), partial(node_client, config, address), config.pool
         )
+        self._patience = Patience(config.pool)
         self._answered = False
         self._was_read_only = False
         self.monitor = FailoverMonitor(self._look)
@@ -75,9 +74,15 @@ class StandaloneLocator:
 
     async def _look(self) -> None:
         """Return if the server answers, be it with a refusal, unless it says that it is not ready yet."""
+        now = asyncio.get_running_loop().time
+        began = now()
         try:
-            async with timeout_at(asyncio.get_running_loop().time() + _LOOK_SECONDS):
+            async with timeout_at(began + self._patience.seconds):  # the next look follows at once
                 await self._node.call(("PING",))
+            self._patience.answered(now() - began)
+        except asyncio.TimeoutError:
+            self._patience.silent()
+            raise
         except AttemptError as error:
             if not isinstance(error.cause, ResponseError) or classify(error.cause, sent=error.sent).refresh_topology:
                 raise

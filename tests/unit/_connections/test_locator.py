@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import Address
+from agents_redis_ha import Address, PoolConfig
 from agents_redis_ha._connections.failures import AttemptError, classify
-from agents_redis_ha._connections.locator import SingleFlight, ask_all, is_majority
+from agents_redis_ha._connections.locator import Patience, SingleFlight, ask_all, is_majority
 from tests.support.fake_nodes import LOST
 from tests.support.virtual_time import in_virtual_time
 
@@ -27,10 +27,10 @@ def questions(*answers: tuple[float, Any]) -> dict[Address, Awaitable[Any]]:
     return {Address("h", port): after(*answer) for port, answer in enumerate(answers, 1)}
 
 
-async def asked(*answers: tuple[float, Any], timeout: float = 3.0) -> tuple[list[Any], set[int], float]:
+async def asked(*answers: tuple[float, Any], timeout: float = 3.0, **how: bool) -> tuple[list[Any], set[int], float]:
     """Return the answers, the ports of the nodes with errors, and the seconds that it took."""
     since = asyncio.get_running_loop().time()
-    found, errors = await ask_all(questions(*answers), timeout)
+    found, errors = await ask_all(questions(*answers), timeout, **how)
     took = asyncio.get_running_loop().time() - since
     return sorted(found.values()), {address.port for address in errors}, round(took, 3)
 
@@ -54,6 +54,27 @@ async def test_nothing_is_waited_for_when_all_have_answered() -> None:
 async def test_without_a_majority_all_are_waited_for_until_the_time_is_over() -> None:
     assert await asked((0.1, 1), (60, 2), (60, 3)) == ([1], {2, 3}, 3.0)
     assert await asked((0.1, 1), (2.9, 2), (60, 3)) == ([1, 2], {3}, 2.95)
+
+
+@in_virtual_time
+async def test_where_one_answer_is_enough_the_others_have_as_long_as_it_shows_them_to_be_far() -> None:
+    near = await asked((0.001, 1), (60, 2), (60, 3), one_is_enough=True)
+    assert near == ([1], {2, 3}, 0.5)
+    far = await asked((0.3, 1), (1.7, 2), (60, 3), (60, 4), one_is_enough=True)
+    assert far == ([1, 2], {3, 4}, 1.8)
+    assert await asked((2.9, 1), (60, 2), one_is_enough=True) == ([1], {2}, 3.0)
+    assert await asked((60, 1), (60, 2), one_is_enough=True) == ([], {1, 2}, 3.0)
+
+
+def test_servers_that_do_not_answer_are_waited_for_longer_each_time_until_one_shows_how_far_they_are() -> None:
+    patience, seconds = Patience(PoolConfig(connect_timeout_seconds=1, response_timeout_seconds=2)), []
+    for _ in range(4):
+        seconds.append(patience.seconds)
+        patience.silent()
+    assert seconds == [0.5, 1.0, 2.0, 3.0]
+    for took, next_time in ((0.3, 1.8), (0.001, 0.5), (9.0, 3.0)):
+        patience.answered(took)
+        assert patience.seconds == pytest.approx(next_time)
 
 
 @in_virtual_time

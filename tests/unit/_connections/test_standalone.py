@@ -195,3 +195,17 @@ def test_an_endpoint_is_named_by_its_address_or_its_path() -> None:
     assert [node.name for node in StandaloneLocator(HAConfig(nodes=["h:1"])).nodes()] == ["h:1"]
     by_path = StandaloneLocator(HAConfig(nodes=(), unix_socket_path="/run/redis.sock"))
     assert [node.name for node in by_path.nodes()] == ["/run/redis.sock"]
+
+
+@in_virtual_time
+async def test_a_server_that_may_be_far_is_looked_at_for_longer_each_time() -> None:
+    loop = asyncio.get_running_loop()
+    found = locator(*(FakePool(loop.create_future()) for _ in range(4)))
+    took = []
+    for _ in range(4):
+        began = loop.time()
+        with pytest.raises(asyncio.TimeoutError):
+            await found._look()
+        found._node.start_afresh()
+        took.append(round(loop.time() - began, 3))
+    assert took == [0.5, 1.0, 2.0, 4.0]
