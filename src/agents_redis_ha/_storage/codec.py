@@ -1,6 +1,7 @@
 """Item ↔ bytes: one JSON object an element, nothing wrapped around it. Pure.
 
-Writing uses the standard library: exact for big integers and NaN, refuses what is not JSON. Non-ASCII text is stored as
+Writing uses the standard library: exact for big integers, refuses what is not JSON, also NaN and infinities,
+which other readers refuse to read. Reading takes them: earlier versions wrote them. Non-ASCII text is stored as
 UTF-8 (half the bytes of escapes for Chinese or Japanese). An item with a lone surrogate is escaped: UTF-8 cannot hold
 one. Reading uses pydantic-core's parser, which the SDK brings. It is as exact and takes a third of the time. What it
 refuses (lone surrogates, nesting over 200) is given to the standard library.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any
 
 from agents.items import TResponseInputItem
@@ -23,12 +25,21 @@ __all__ = ["decode_item", "decode_joined", "encode_items"]
 
 def _dump_model(value: object) -> object:
     if isinstance(value, BaseModel):
+        # In its JSON mode pydantic makes a null of such a number in a field of type Any.
+        _check_numbers(value.model_dump(mode="python", exclude_unset=True, warnings=False))
         return value.model_dump(mode="json", exclude_unset=True, warnings=False)
     raise TypeError(f"a {type(value).__name__} is not JSON")
 
 
-_READABLE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_dump_model)
-_ESCAPED = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=_dump_model)
+def _check_numbers(value: Any) -> None:
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("a number is not finite, which JSON cannot say")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        _check_numbers(part)
+
+
+_READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_dump_model)
+_ESCAPED = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=_dump_model)
 
 
 def encode_items(items: Iterable[TResponseInputItem]) -> list[bytes]:

@@ -8,7 +8,7 @@ import random
 import struct
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -27,7 +27,7 @@ def halves_stand_alone(text: str) -> bool:
 
 
 texts = st.text().filter(halves_stand_alone)  # with lone surrogates
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8
 )
@@ -67,10 +67,31 @@ def test_two_halves_of_a_character_come_back_as_the_character() -> None:
     assert decode_item(encode_items([{"a": "\ud83d\ude00"}])[0]) == {"a": "😀"}  # the one limit that JSON sets
 
 
-def test_nan_comes_back_as_nan() -> None:
-    element = encode_items([{"x": float("nan")}])[0]
-    found: Any = decode_item(element)
-    assert math.isnan(found["x"])
+class Measured(BaseModel):
+    value: float
+    more: Any = None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda number: {"x": number},
+        lambda number: {"x": [{"y": number}], "lone": "\ud800"},
+        lambda number: Measured(value=number),
+        lambda number: Measured(value=1, more=[{"deep": number}]),
+        lambda number: {"x": Measured(value=number)},
+    ],
+)
+def test_what_is_no_json_number_is_refused(wrapped: Any, number: float) -> None:
+    with pytest.raises(InvalidItemError) as caught:
+        encode_items([{}, wrapped(number)])
+    assert caught.value.index == 1
+
+
+def test_what_an_earlier_version_wrote_as_nan_is_still_read() -> None:
+    element = b'{"x":NaN}'
+    assert math.isnan(cast("Any", decode_item(element))["x"])
     assert math.isnan(joined([element, b"{}"])[0]["x"])
 
 
