@@ -101,7 +101,7 @@ class Operation:
         self._executor = executor
         self._changes = changes
         self._may_have_applied = self._applied = False
-        self._earlier: dict[int, EarlierAttempts] = {}  # by command, all of which live as long as the operation
+        self._earlier: dict[bytes, EarlierAttempts] = {}  # by the change's id
         self._request: Request
         self._first: AttemptError | None = None
         self._telling: AttemptError | None = None
@@ -117,11 +117,7 @@ class Operation:
         Raises:
             OperationError: It failed for good; `outcome` says whether the change may be there.
         """
-        earlier = self._earlier.get(id(command))
-        if earlier is None or not earlier.may_be_applied:  # the last attempt was refused, and those before it
-            repeats = isinstance(command, ChangeCommand) and command.repeats
-            earlier = self._earlier[id(command)] = EarlierAttempts(0, True) if repeats else EarlierAttempts()
-        self._request = Request(command, known, self.span.request_sent, earlier)
+        self._request = Request(command, known, self.span.request_sent, self._attempts_before(command))
         self._first = self._telling = None
         try:
             try:
@@ -137,6 +133,14 @@ class Operation:
     def left(self) -> float:
         """Return the seconds until the deadline."""
         return self.deadline - asyncio.get_running_loop().time()
+
+    def _attempts_before(self, command: Command[Any]) -> EarlierAttempts:
+        if not isinstance(command, ChangeCommand):
+            return EarlierAttempts()
+        earlier = self._earlier.get(command.id)
+        if earlier is None or not earlier.may_be_applied:  # the last attempt was refused, and those before it
+            earlier = self._earlier[command.id] = EarlierAttempts(0, True) if command.repeats else EarlierAttempts()
+        return earlier
 
     async def _attempt(self) -> Reply:
         """Try once, cut off at the deadline whatever the attempt's own timeouts are.
