@@ -24,7 +24,8 @@ from tests.support.virtual_time import in_virtual_time
 ASKING = (b"ASKING",)
 TWO_REPLICAS = Confirmation(2, False, 500)
 WAIT = as_written("WAIT", 2, 500)
-POSITION = LogPosition(4, b"id")
+POSITION = LogPosition(4, b"digest")
+NONE_BEFORE = (4, 0)  # since the position, none may have been applied
 UNKNOWN_SCRIPT = redis_errors.NoScriptError("No matching script.")
 # What a primary tells those who wait there when it becomes a replica (Redis 6.2 to 8, Valkey).
 UNBLOCKED = redis_errors.ResponseError(
@@ -35,7 +36,7 @@ UNBLOCKED = redis_errors.ResponseError(
 def script(key_count: int = 3, *, with_source: bool = False) -> Written:
     keys = (SPEC.keys.items, SPEC.keys.meta, SPEC.keys.ops)[:key_count]
     verb = ("EVAL", SCRIPT.source) if with_source else ("EVALSHA", SCRIPT.sha)
-    return as_written(*verb, key_count, *keys, "head", *POSITION, b"item")
+    return as_written(*verb, key_count, *keys, "head", *POSITION, *NONE_BEFORE, b"item")
 
 
 async def failure(used: Node, asked: Command[Any] | None = None, **how: bool) -> AttemptError:
