@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha._commands import NO_POSITION, Description, Reading, ReplicationHistory
+from agents_redis_ha._commands import Description, LogPosition, Reading, ReplicationHistory
 from agents_redis_ha._sessions.compaction import CompactionSnapshot, make_snapshot
+
+AT_7 = LogPosition(7, b"0123456789ab")
+CHANGED = [LogPosition(8, b"ab0123456789"), LogPosition(7, b"begun-anew--")]
+HISTORY = ReplicationHistory("h:1", "1f")
 
 
 def item(number: int) -> Any:
@@ -19,21 +23,21 @@ class Session:
 
     def __init__(self, length: int, corrupt: int | None = None) -> None:
         self.items: list[Any] = [None if n == corrupt else item(n) for n in range(length)]
-        self.version = 7
+        self.position = AT_7
         self.windows: list[int] = []
-        self.replaced: list[tuple[Any, int, tuple[int, int]]] = []
+        self.replaced: list[tuple[Any, LogPosition, tuple[int, int]]] = []
 
     async def read(self, newest: int) -> tuple[Reading, list[Any]]:
         self.windows.append(newest)
         found = self.items[-newest:] if newest else self.items
         there = Description(
-            len(self.items), -1, 1, 1, self.version, 0, 0, (), ReplicationHistory("h:1", "1f"), NO_POSITION
+            len(self.items), -1, 1, 1, self.position.version, 0, self.position.digest, None, False, (), HISTORY
         )
         return Reading(there, len(found), b"", b",1,"), found
 
-    async def replace_range(self, items: Any, version: int, keep: tuple[int, int]) -> bool:
-        self.replaced.append((items, version, keep))
-        return version == self.version
+    async def replace_range(self, items: Any, expected: LogPosition, keep: tuple[int, int]) -> bool:
+        self.replaced.append((items, expected, keep))
+        return expected == self.position
 
     async def snapshot(self, limit: int, prune_prefix: Any = None) -> CompactionSnapshot | None:
         return await make_snapshot(self.read, self.replace_range, limit, prune_prefix)
@@ -62,7 +66,7 @@ async def test_a_suffix_is_replaced_at_the_version_that_was_read(start: int, kep
     session = Session(5)
     found = await session.must_snapshot(3)
     assert await found.replace_suffix(start, [item(9)]) is True
-    assert session.replaced == [([item(9)], 7, (0, kept))]
+    assert session.replaced == [([item(9)], AT_7, (0, kept))]
     assert session.windows == [3]
 
 
@@ -73,12 +77,13 @@ async def test_a_suffix_of_nothing_is_not_replaced() -> None:
     assert session.replaced == []
 
 
-async def test_a_session_that_changed_since_is_left_alone() -> None:
+@pytest.mark.parametrize("changed", CHANGED)
+async def test_a_session_that_changed_since_is_left_alone(changed: LogPosition) -> None:
     session = Session(5)
     found = await session.must_snapshot(3)
-    session.version = 8
+    session.position = changed
     assert await found.replace_suffix(0, []) is False
-    assert session.replaced == [([], 7, (0, 2))]  # the server compares the version
+    assert session.replaced == [([], AT_7, (0, 2))]  # the server compares the position
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ async def test_of_the_items_before_it_those_go_up_to_the_first_that_may_not(
     session = Session(7, corrupt)
     found = await session.must_snapshot(3, lambda each: each["n"] in prunable)
     assert await found.replace_suffix(1, [item(9)]) is True
-    assert session.replaced == [([item(9)], 7, (pruned, 5))]
+    assert session.replaced == [([item(9)], AT_7, (pruned, 5))]
     assert session.windows == [3, 0]
 
 
@@ -104,12 +109,13 @@ async def test_nothing_of_the_snapshot_itself_is_pruned() -> None:
     session = Session(4)
     found = await session.must_snapshot(3, lambda each: True)
     await found.replace_suffix(2, [])
-    assert session.replaced == [([], 7, (1, 3))]
+    assert session.replaced == [([], AT_7, (1, 3))]
 
 
-async def test_nothing_is_pruned_from_a_session_that_changed_since() -> None:
+@pytest.mark.parametrize("changed", CHANGED)
+async def test_nothing_is_pruned_from_a_session_that_changed_since(changed: LogPosition) -> None:
     session = Session(7)
     found = await session.must_snapshot(3, lambda each: True)
-    session.version = 8
+    session.position = changed
     assert await found.replace_suffix(1, [item(9)]) is False
     assert session.replaced == []

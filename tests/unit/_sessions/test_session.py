@@ -10,10 +10,12 @@ from redis import exceptions as redis_errors
 
 from agents_redis_ha import (
     ClosedError,
+    ConfigurationError,
     ConflictError,
     HAConfig,
     InvalidItemError,
     Outcome,
+    OutcomeLostError,
     PermissionDeniedError,
     RedisHASession,
     RetryConfig,
@@ -22,11 +24,12 @@ from agents_redis_ha import (
 from agents_redis_ha._commands import Confirmation, Status
 from agents_redis_ha._connections import ShortfallError
 from agents_redis_ha._telemetry import counters
-from tests.support.fakes import FakeServer, described, elements, failed, reply
+from tests.support.fakes import FakeServer, a_digest, a_position, applied, described, elements, failed, reply
 from tests.support.sessions import config, session
 from tests.support.virtual_time import in_virtual_time
 
 APPLIED, REPEAT, CONFLICT, UNSURE = Status.APPLIED, Status.REPEAT, Status.CONFLICT, Status.UNSURE
+UNCHANGED = Status.UNCHANGED
 NO_PERMISSION = failed(redis_errors.NoPermissionError("no"), sent=True)
 
 
@@ -97,10 +100,10 @@ async def test_looking_back_for_items_ends_with_the_history() -> None:
 
 
 async def test_items_are_added_by_one_command() -> None:
-    server = FakeServer(append=[[APPLIED, 1, b""]])
+    server = FakeServer(append=[applied(1)])
     await session(server, ttl=5, durability="replicas=1").add_items(items(1, 2))
     (append,) = server.sent("append")
-    assert append.arguments == ("", *stored(1, 2))
+    assert append.arguments == ("", b"", *stored(1, 2))
     assert (append.spec.ttl_ms, append.batch_size) == (5000, 2)
     assert append.confirmation == Confirmation(1, False, 1000)
 
@@ -119,18 +122,37 @@ async def test_an_item_that_is_no_json_is_refused_before_anything_is_sent() -> N
 
 
 async def test_items_for_an_expected_version_are_refused_where_it_is_another() -> None:
-    server = FakeServer(append=[[CONFLICT, 4], [APPLIED, 5, b""]])
+    server = FakeServer(append=[[CONFLICT, 4], applied(5)])
     found = session(server)
     with pytest.raises(ConflictError) as caught:
         await found.add_items(items(1), expected_version=3)
     assert (caught.value.expected, caught.value.version) == (3, 4)
     await found.add_items(items(1), expected_version=4)
-    assert [append.arguments[0] for append in server.sent("append")] == [3, 4]
+    assert [append.arguments[:2] for append in server.sent("append")] == [(3, b""), (4, b"")]
+
+
+async def test_an_expected_version_tells_its_history_too_also_as_a_token() -> None:
+    server = FakeServer(info=[described(3, 7)], append=[[CONFLICT, 7], applied(8)])
+    found = session(server)
+    version = (await found.info()).version
+    with pytest.raises(ConflictError) as caught:  # begun anew, it has another history of as many changes
+        await found.add_items(items(1), expected_version=version)
+    assert (caught.value.expected, caught.value.version) == (7, 7)
+    await found.add_items(items(1), expected_version=version.token)
+    assert [append.arguments[:2] for append in server.sent("append")] == [a_position(7)] * 2
+
+
+@pytest.mark.parametrize("given", [[], [{"n": 1}]])
+async def test_what_is_no_version_is_refused_before_anything_is_sent(given: Any) -> None:
+    server = FakeServer()
+    with pytest.raises(ConfigurationError):
+        await session(server).add_items(given, expected_version=True)
+    assert server.asked == []
 
 
 async def test_a_change_that_was_there_already_is_counted_as_a_repeat() -> None:
     before = counters()["repeats_suppressed"]
-    server = FakeServer(append=[failed(redis_errors.ConnectionError("reset"), sent=True), [REPEAT, 1, b""]])
+    server = FakeServer(append=[failed(redis_errors.ConnectionError("reset"), sent=True), [REPEAT, 1, a_digest(1)]])
     await session(server).add_items(items(1))
     first, second = server.sent("append")
     assert first is second
@@ -138,27 +160,47 @@ async def test_a_change_that_was_there_already_is_counted_as_a_repeat() -> None:
 
 
 async def test_the_newest_item_is_popped() -> None:
-    server = FakeServer(pop=[[APPLIED, 2, b"", b'{"n":3}'], [APPLIED, 2]])
+    server = FakeServer(pop=[applied(2, b'{"n":3}'), applied(3, b'{"n":2}'), [UNCHANGED, 3]])
     found = session(server)
-    assert await found.pop_item() == {"n": 3}
-    assert await found.pop_item() is None
-    assert [pop.arguments for pop in server.sent("pop")] == [("", b"")] * 2
+    assert [await found.pop_item() for _ in range(3)] == [{"n": 3}, {"n": 2}, None]
+    # Each says which pop's result has arrived, so that the server need not keep it any longer.
+    assert [pop.arguments for pop in server.sent("pop")] == [("", 0, b"", 0, before) for before in ("", 2, 3)]
+
+
+async def test_a_pop_whose_result_did_not_arrive_is_not_acknowledged() -> None:
+    server = FakeServer(pop=[applied(2, b'{"n":3}'), NO_PERMISSION, applied(5, b'{"n":1}'), [UNCHANGED, 5]])
+    found = session(server)
+    await found.pop_item()
+    with pytest.raises(PermissionDeniedError):
+        await found.pop_item()
+    assert [await found.pop_item() for _ in range(2)] == [{"n": 1}, None]
+    assert [pop.arguments[-1] for pop in server.sent("pop")] == ["", 2, 2, 5]
 
 
 async def test_where_the_newest_element_may_be_no_item_the_newest_item_is_found_and_popped_by_its_place() -> None:
     before = counters()["corrupt_items"]
-    server = FakeServer(
-        pop=[[UNSURE, 2], [APPLIED, 3, b"", b'{"n":2}']], read=[elements(*stored(1, 2), b"half", version=2)]
-    )
+    server = FakeServer(pop=[[UNSURE, 2], applied(3, b'{"n":2}')], read=[elements(*stored(1, 2), b"half", version=2)])
     assert await session(server).pop_item() == {"n": 2}
     assert server.asked == ["pop", "read", "pop"]
-    assert server.sent("pop")[1].arguments[0] == -2
+    assert server.sent("pop")[1].arguments == (-2, *a_position(2), 3, "")  # of the session as it was read
     assert counters()["corrupt_items"] == before + 1
+
+
+async def test_a_large_item_that_the_server_does_not_judge_is_read_alone_and_popped_at_its_place() -> None:
+    large = b'{"n":"%s"}' % (b"x" * 70_000)
+    reads = [elements(large, length=9, version=5)]
+    server = FakeServer(pop=[applied(4, b'{"n":9}'), [UNSURE, 5], applied(6), applied(7, b'{"n":7}')], read=reads)
+    found = session(server)
+    assert [await found.pop_item() for _ in range(3)] == [{"n": 9}, {"n": "x" * 70_000}, {"n": 7}]
+    assert [read.arguments[1] for read in server.sent("read")] == [1]
+    places = [pop.arguments for pop in server.sent("pop")]
+    assert places[2] == (-1, *a_position(5), 9, 4)  # it has no result of its own to acknowledge
+    assert places[3] == ("", 0, b"", 0, 4)
 
 
 async def test_an_item_that_another_worker_popped_meanwhile_is_looked_for_anew() -> None:
     server = FakeServer(
-        pop=[[UNSURE, 2], [CONFLICT, 3], [APPLIED, 4, b"", b'{"n":1}']],
+        pop=[[UNSURE, 2], [CONFLICT, 3], applied(4, b'{"n":1}')],
         read=[elements(*stored(1, 2), b"half", version=2)],
     )
     assert await session(server).pop_item() == {"n": 1}
@@ -166,11 +208,12 @@ async def test_an_item_that_another_worker_popped_meanwhile_is_looked_for_anew()
 
 
 async def test_the_newest_item_is_looked_for_further_and_further_back() -> None:
-    reads = [elements(*[b"half"] * 16, length=40), elements(*stored(7), *[b"half"] * 31, length=40)]
-    server = FakeServer(pop=[[UNSURE, 1], [APPLIED, 2, b"", b'{"n":7}']], read=reads)
+    reads = [elements(*[b"half"] * count, length=40) for count in (1, 4, 16)]
+    reads.append(elements(*[b"half"] * 8, *stored(7), *[b"half"] * 31, length=40))
+    server = FakeServer(pop=[[UNSURE, 1], applied(2, b'{"n":7}')], read=reads)
     assert await session(server).pop_item() == {"n": 7}
-    assert [read.arguments[1] for read in server.sent("read")] == [16, 32]
-    assert server.sent("pop")[1].arguments[0] == -32
+    assert [read.arguments[1] for read in server.sent("read")] == [1, 4, 16, 64]
+    assert server.sent("pop")[1].arguments == (-32, *a_position(1), 40, "")
 
 
 @pytest.mark.parametrize("left", [(b"half", b"half"), ()])
@@ -184,18 +227,26 @@ async def test_where_no_element_is_an_item_none_is_popped(left: tuple[bytes, ...
 
 async def test_a_popped_element_that_only_the_script_took_for_an_item_is_passed_over() -> None:
     before = counters()["corrupt_items"]
-    server = FakeServer(pop=[[APPLIED, 2, b"", b'{"n":0x10}'], [APPLIED, 3, b"", b'{"n":1}']])
+    server = FakeServer(pop=[applied(2, b'{"n":0x10}'), applied(3, b'{"n":1}')])
     assert await session(server).pop_item() == {"n": 1}
     assert counters()["corrupt_items"] == before + 1
 
 
-@pytest.mark.parametrize(("removed", "were_there"), [(b"3", True), (b"0", False), (None, False)])
-async def test_clearing_tells_whether_there_were_items(removed: bytes | None, were_there: bool) -> None:
-    assert await session(FakeServer(clear=[[APPLIED, 2, b"", removed]])).clear() is were_there
+@pytest.mark.parametrize(("removed", "were_there"), [(b"3", True), (b"0", False)])
+async def test_clearing_tells_whether_there_were_items(removed: bytes, were_there: bool) -> None:
+    assert await session(FakeServer(clear=[applied(2, removed)])).clear() is were_there
+
+
+@pytest.mark.parametrize("call", [lambda found: found.clear(), lambda found: found.pop_item()])
+async def test_what_a_change_returned_is_never_made_up_where_the_server_has_lost_it(call: Any) -> None:
+    lost = [failed(redis_errors.ConnectionError("reset"), sent=True), [REPEAT, 2, a_digest(2)]]
+    with pytest.raises(OutcomeLostError) as caught:
+        await call(session(FakeServer(clear=[*lost], pop=[*lost])))
+    assert caught.value.outcome is Outcome.APPLIED
 
 
 async def test_the_protocols_clear_is_the_same_command() -> None:
-    server = FakeServer(clear=[[APPLIED, 2, b"", b"3"]])
+    server = FakeServer(clear=[applied(2, b"3")])
     assert await session(server).clear_session() is None  # type: ignore[func-returns-value]  # the protocol's
     assert server.asked == ["clear"]
 
@@ -253,7 +304,7 @@ def test_a_session_shows_neither_its_id_nor_its_servers() -> None:
     assert repr(session(FakeServer(), password="s3cr3t")) == "<RedisHASession>"
 
 
-SHORTFALL = failed(ShortfallError("on 0 of 1 replicas", reply([APPLIED, 1, b""]), 0.05), sent=True, applied=True)
+SHORTFALL = failed(ShortfallError("on 0 of 1 replicas", reply(applied(1)), 0.05), sent=True, applied=True)
 
 
 @in_virtual_time
@@ -277,10 +328,10 @@ class Subclass(RedisHASession):
 
 
 async def test_the_sdks_compaction_replaces_the_history_in_one_step_unless_the_session_is_a_subclass() -> None:
-    server = FakeServer(replace=[[APPLIED, 2, b""]], read=[elements(*stored(1))])
+    server = FakeServer(replace=[applied(2)], read=[elements(*stored(1))])
     assert await session(server)._atomic_replace_items(items(7)) is True
     (replaced,) = server.sent("replace")
-    assert replaced.arguments == ("", 0, 0, *stored(7))
+    assert replaced.arguments == ("", b"", 0, 0, *stored(7))
     inherited = session(server, Subclass)
     assert await inherited._atomic_replace_items(items(7)) is False
     assert await inherited._get_compaction_snapshot(5) is None
@@ -289,14 +340,14 @@ async def test_the_sdks_compaction_replaces_the_history_in_one_step_unless_the_s
 
 @pytest.mark.parametrize(("status", "done"), [(APPLIED, True), (REPEAT, True), (CONFLICT, False)])
 async def test_the_compactions_snapshot_is_replaced_at_its_version(status: Status, done: bool) -> None:
-    answer = [status, 8, b""] if done else [status, 8]
+    answer = [status, 8, a_digest(8)] if done else [status, 8]
     server = FakeServer(read=[elements(*stored(1, 2, 3), version=7)], replace=[answer])
     found = await session(server)._get_compaction_snapshot(5)
     assert found is not None
     assert (found.items, found.complete) == (items(1, 2, 3), True)
     assert await found.replace_suffix(1, items(9)) is done
     (replaced,) = server.sent("replace")
-    assert replaced.arguments == (7, 0, 1, *stored(9))
+    assert replaced.arguments == (*a_position(7), 0, 1, *stored(9))
 
 
 async def test_a_history_with_a_corrupt_element_is_not_compacted() -> None:
