@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from redis.asyncio.connection import AbstractConnection
 
 from agents_redis_ha import (
     ClosedError,
@@ -26,6 +27,8 @@ from agents_redis_ha import (
     ha_session,
     lab,
 )
+from agents_redis_ha._sessions import shared_connections
+from tests.support.turns import eventually
 
 ITEM: Any = {"role": "user", "content": "hello"}
 
@@ -268,6 +271,33 @@ async def test_a_users_client_is_used_and_stays_open(topology: str, labs: Any, s
     if topology == "sentinel":
         for sentinel in client.connection_pool.sentinel_manager.sentinels:
             await sentinel.aclose()
+
+
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+def test_requests_with_a_client_of_their_own_leave_no_connections(
+    labs: Any, new_id: Callable[[], str], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_connections, "_LOOK_SECONDS", 0.1)
+    servers = labs.get(kind)
+
+    def open_now() -> int:
+        return sum(isinstance(found, AbstractConnection) and found.is_connected for found in gc.get_objects())
+
+    async def request() -> None:
+        client = users_client(kind, servers, False)
+        await ha_session(client=client, session_id=new_id(), ttl=600).add_items([ITEM])
+        await client.aclose()
+        if kind == "sentinel":
+            for sentinel in client.connection_pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+    async def job() -> None:
+        for _ in range(20):
+            await request()
+        assert open_now() > 0  # of those that were used last
+        await eventually(lambda: len(asyncio.all_tasks()) == 1 and not open_now(), "all connections are closed", 60)
+
+    asyncio.run(job())
 
 
 def users_client(topology: str, servers: lab.Lab, decode: bool) -> Any:

@@ -29,7 +29,7 @@ from .._commands import (
     inspect,
     restore,
 )
-from .._config import HAConfig, RepairConfig
+from .._config import HAConfig
 from .._retry import Executor, Operation
 from .._telemetry import OperationSpan
 from ..errors import DeadlineExceededError, HistoryLostError, OperationError, Outcome, OutcomeLostError, lost_in_words
@@ -78,9 +78,10 @@ class RecoveryCoordinator:
         self._live: set[ReplicationHistory] = set()  # which have replied since the last failover or restart
         self._sweep: asyncio.Task[None] | None = None
 
-    def keep_as_much_as(self, repair: RepairConfig) -> None:
-        """Let the journal's bounds be at least those that another client asks for."""
-        self._journal.widen(repair)
+    @property
+    def sweeps(self) -> bool:
+        """Whether sessions are looked at in the background."""
+        return self._sweep is not None and not self._sweep.done()
 
     async def aclose(self) -> None:
         """Close the connections; operations under way end with an error."""

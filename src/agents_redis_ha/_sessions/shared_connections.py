@@ -4,21 +4,29 @@ Connections belong to the event loop that made them and do not survive a fork. S
 loop, is closed when that loop shuts down (as `asyncio.run` does at its end), and is left behind untouched in a forked
 child. A loop that goes on after that (the SDK's `Runner.run_sync` shuts its generators down after each call) keeps the
 next set until `close_shared_connections`. A session looks its set up anew whenever it finds itself in another loop.
+
+A set is in use as long as a session object exists that has used it, which includes every operation under way. One that
+is not is kept for a while, since web workers make a session a request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Hashable
+from dataclasses import dataclass, field
 from typing import TypeAlias
 from weakref import WeakSet, WeakValueDictionary
 
+from redis.credentials import CredentialProvider
+
+from .._asyncio import retrieve_exception
 from .._config import HAConfig
-from .._connections import Client, adopt, create_locator
+from .._connections import Client, Locator, adopt, create_locator
 from .._recovery import Journal, RecoveryCoordinator
 from .._retry import Executor
 
@@ -29,8 +37,66 @@ CoordinatorSource: TypeAlias = Callable[[], RecoveryCoordinator]
 
 # A process that makes a configuration for each tenant does not keep the histories of all of them.
 _MOST_JOURNALS = 16
+# What two looks in a row find unused is closed: after 30 to 60 s.
+_LOOK_SECONDS = 30.0
+# A client or a credential provider that is made for each request is never met again: at 20 requests a second, 1,200
+# sets of connections, with 6 to the Sentinels each, would wait for that.
+_MOST_UNUSED = 8
+# From so many sets on that differ in nothing but such an object, this is said.
+_MANY_ALIKE = 4
 
-_Key: TypeAlias = "tuple[HAConfig, Client | None]"  # the configuration's connection part
+_MADE_ANEW = (
+    "%d sets of connections to the same servers differ in nothing but their %s. Sessions share connections only if "
+    "they are given the same object: make the %s once, for all sessions"
+)
+
+_log = logging.getLogger("agents_redis_ha")
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What sessions have to have in common to share connections.
+
+    Attributes:
+        config: Where and how to connect, but for the credential provider.
+        provider: The credential provider. Its type's ``__eq__`` decides; it need not be hashable.
+        client: The user's own client.
+    """
+
+    config: HAConfig
+    provider: CredentialProvider | None = field(hash=False)
+    client: Client | None
+
+    @classmethod
+    def of(cls, config: HAConfig, client: Client | None) -> _Key:
+        connecting = config.connection_part()
+        return cls(connecting.model_copy(update={"credential_provider": None}), connecting.credential_provider, client)
+
+    @property
+    def is_of_an_object(self) -> bool:
+        """Whether a session has to be given the same object, not only equal settings."""
+        return self.client is not None or self.provider is not None
+
+
+@dataclass
+class _Set:
+    """A set of connections.
+
+    Attributes:
+        coordinator: Uses them.
+        journal: What is known of the sessions of these servers.
+        users: The sources of the sessions that have used it, as long as these exist.
+        was_unused: Whether nothing has used it since the last look.
+    """
+
+    coordinator: RecoveryCoordinator
+    journal: Journal
+    users: WeakSet[_Source] = field(default_factory=WeakSet)
+    was_unused: bool = False
+
+    @property
+    def is_unused(self) -> bool:
+        return not self.users and not self.coordinator.sweeps
 
 
 class _Registry:
@@ -42,6 +108,7 @@ class _Registry:
 
     def __init__(self) -> None:
         self.generation = 0
+        self._warned = False
         # Worker threads each run a loop of their own; a forked child takes a new one, since this may be held.
         self._lock = threading.Lock()
         self._loops: dict[asyncio.AbstractEventLoop, _LoopConnections] = {}
@@ -72,6 +139,12 @@ class _Registry:
             self.generation += 1
             self._loops = {loop: known for loop, known in self._loops.items() if known is not connections}
 
+    def warn(self, what: str) -> None:
+        """Say once that an object which has to be the same one is made again and again."""
+        if not self._warned:
+            self._warned = True
+            _log.warning(_MADE_ANEW, _MANY_ALIKE, what, what)
+
     def leave_behind(self) -> None:
         self._lock = threading.Lock()
         self.generation += 1
@@ -80,12 +153,54 @@ class _Registry:
 
 
 class _LoopConnections:
-    """The connections of one event loop, by configuration and (adopted) client."""
+    """The connections of one event loop, those that were used last at the end."""
 
     def __init__(self, registry: _Registry) -> None:
-        self.coordinators: dict[_Key, RecoveryCoordinator] = {}
+        self.sets: dict[_Key, _Set] = {}
         self._registry = registry
         self._guard = self._until_the_loop_ends()
+        self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._close_unused)
+        self._closing: dict[asyncio.Task[None], RecoveryCoordinator] = {}
+
+    def of(self, config: HAConfig, user: _Source) -> RecoveryCoordinator:
+        """Return the coordinator for a configuration, which this source's sessions use from now on."""
+        key = _Key.of(config, user.client)
+        found = self.sets.pop(key, None) or self._make(key, config)
+        found.journal.widen(config.repair)
+        found.users.add(user)
+        found.was_unused = False
+        self.sets[key] = found
+        return found.coordinator
+
+    def _make(self, key: _Key, config: HAConfig) -> _Set:
+        adopted, locator = _locate(config, key.client)
+        journal = _journals.of(adopted)
+        if key.is_of_an_object:
+            kept = {known: each for known, each in self.sets.items() if known.is_of_an_object}
+            alike = sum(known.config == key.config and each.journal is journal for known, each in kept.items())
+            if alike + 1 == _MANY_ALIKE:
+                self._registry.warn("client" if key.client else "credential_provider")
+            for unused in [known for known, each in kept.items() if each.is_unused][: 1 - _MOST_UNUSED]:
+                self._close(unused)
+        return _Set(RecoveryCoordinator(adopted, Executor(adopted, locator), journal), journal)
+
+    def _close_unused(self) -> None:
+        self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._close_unused)
+        for key, each in list(self.sets.items()):
+            if each.is_unused and each.was_unused:
+                self._close(key)
+            each.was_unused = each.is_unused
+
+    def _close(self, key: _Key) -> None:
+        coordinator = self.sets.pop(key).coordinator
+        task = asyncio.ensure_future(coordinator.aclose())
+        self._closing[task] = coordinator
+        task.add_done_callback(self._closed)
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        retrieve_exception(task)
+        if not task.cancelled():  # as `asyncio.run` does with all tasks at its end
+            del self._closing[task]
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         """Close everything when the loop shuts its asynchronous generators down."""
@@ -102,8 +217,10 @@ class _LoopConnections:
 
     async def aclose(self) -> None:
         self._registry.forget(self)
-        coordinators, self.coordinators = self.coordinators, {}
-        await asyncio.gather(*(coordinator.aclose() for coordinator in coordinators.values()))
+        self._look.cancel()
+        sets, self.sets = self.sets, {}
+        left = [*self._closing.values(), *(each.coordinator for each in sets.values())]
+        await asyncio.gather(*(coordinator.aclose() for coordinator in left))
 
 
 class _Journals(threading.local):
@@ -135,31 +252,33 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_registry.leave_behind)
 
 
-def shared_coordinator(config: HAConfig, client: Client | None = None) -> CoordinatorSource:
-    """Return a source of the coordinator that sessions of this configuration (and client) share in the running loop."""
-    known: RecoveryCoordinator | None = None
-    known_loop: asyncio.AbstractEventLoop | None = None
-    generation = -1
+class _Source:
+    """Returns the coordinator that the sessions of one configuration (and client) share in the running loop."""
 
-    def source() -> RecoveryCoordinator:
-        nonlocal known, known_loop, generation
+    __slots__ = ("__weakref__", "_config", "_coordinator", "_generation", "_loop", "client")
+
+    def __init__(self, config: HAConfig, client: Client | None) -> None:
+        self.client = client
+        self._config = config
+        self._coordinator: RecoveryCoordinator | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._generation = -1
+
+    def __call__(self) -> RecoveryCoordinator:
         loop = asyncio.get_running_loop()
-        if known is None or known_loop is not loop or generation != _registry.generation:
-            known, known_loop, generation = _find(loop, config, client), loop, _registry.generation
-        return known
+        if self._coordinator is None or self._loop is not loop or self._generation != _registry.generation:
+            connections = _registry.of(loop) or _registry.open(loop)
+            self._coordinator, self._loop = connections.of(self._config, self), loop
+            self._generation = _registry.generation
+        return self._coordinator
 
-    return source
 
+def shared_coordinator(config: HAConfig, client: Client | None = None) -> CoordinatorSource:
+    """Return a source of the coordinator that sessions of this configuration (and client) share in the running loop.
 
-def _find(loop: asyncio.AbstractEventLoop, config: HAConfig, client: Client | None) -> RecoveryCoordinator:
-    connections = _registry.of(loop) or _registry.open(loop)
-    key = (config.connection_part(), client)
-    coordinator = connections.coordinators.get(key)
-    if coordinator is None:
-        coordinator = connections.coordinators[key] = _coordinator(config, client, _journals.of)
-    else:
-        coordinator.keep_as_much_as(config.repair)
-    return coordinator
+    The connections are in use as long as the source exists.
+    """
+    return _Source(config, client)
 
 
 def owned_coordinator(config: HAConfig, client: Client | None = None) -> RecoveryCoordinator:
@@ -172,14 +291,12 @@ def owned_coordinator(config: HAConfig, client: Client | None = None) -> Recover
     Raises:
         ConfigurationError: The client is none that can be used.
     """
-    return _coordinator(config, client)
+    adopted, locator = _locate(config, client)
+    return RecoveryCoordinator(adopted, Executor(adopted, locator))
 
 
-def _coordinator(
-    config: HAConfig, client: Client | None, journal_of: Callable[[HAConfig], Journal] | None = None
-) -> RecoveryCoordinator:
-    adopted, locator = (config, create_locator(config)) if client is None else adopt(client, config)
-    return RecoveryCoordinator(adopted, Executor(adopted, locator), journal_of(adopted) if journal_of else None)
+def _locate(config: HAConfig, client: Client | None) -> tuple[HAConfig, Locator]:
+    return (config, create_locator(config)) if client is None else adopt(client, config)
 
 
 async def close_shared_connections() -> None:

@@ -278,7 +278,7 @@ async def test_sessions_that_share_their_connections_have_each_a_deadline_of_its
 
     took = await asyncio.gather(*(time_of(seconds) for seconds in range(1, 11)))
     assert took == [pytest.approx(seconds, abs=0.6) for seconds in range(1, 11)]
-    assert len(shared_connections._registry.of(loop).coordinators) == 1  # type: ignore[union-attr]
+    assert len(shared_connections._registry.of(loop).sets) == 1  # type: ignore[union-attr]
     await close_shared_connections()
 
 
