@@ -57,7 +57,7 @@ class Address(NamedTuple):
         host, port = text.strip(), ""
         if host.startswith("["):
             host, bracket, rest = host[1:].partition("]")
-            if not bracket or (rest and not rest.startswith(":")):
+            if not bracket or ":" not in host or (rest and not rest.startswith(":")):
                 raise ValueError("an IPv6 address is written [address]:port")
             port = rest[1:]
         elif host.count(":") == 1:
