@@ -286,9 +286,17 @@ def test_a_script_opens_with_what_it_takes_and_returns(path: Path) -> None:
 def test_a_script_touches_only_the_keys_of_its_session(path: Path) -> None:
     code = re.sub(r"--.*", "", path.read_text(encoding="utf-8"))
     for command, key in re.findall(r"redis\.p?call\('([A-Z]+)'(?:, (\w+))?", code):
-        assert command == "TIME" or key in ("items", "meta", "ops", "key"), f"{command} {key}"
+        there = ("items", "meta", "ops", "key", *(("other", "target") if path.stem == "prelude" else ()))
+        assert command == "TIME" or key in there, f"{command} {key}"
     if path.stem != "prelude":
         assert "KEYS[" not in code
+    # What stands for a key is one of the three, or the key on which rights are tried in vain.
+    assert set(re.findall(r"base \.\. '(\w+)'", code)) <= {"meta", "ops", "probe"}
+    assert set(re.findall(r"(?:local other|local target| target) = (.*)", code)) <= {
+        "key == meta and items or meta",
+        "redis.call('EXISTS', other) == 1 and other or (base .. 'probe')",
+        "base .. 'probe'",
+    }
     assert not re.search(r"'(KEYS|SCAN|FLUSH\w*|SELECT|WAIT|PUBLISH)'", code)
 
 

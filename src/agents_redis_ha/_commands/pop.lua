@@ -1,8 +1,8 @@
 -- Removes the newest item and returns it.
 --
--- ARGV[9] '' for the newest element, else the index (from the end, -1 the newest) of the one to remove, which the caller
--- has looked at: ARGV[10] to ARGV[12] version, digest and number of elements that the session had then. ARGV[13] the
--- version of an earlier pop of the caller whose result has arrived, '' = none.
+-- ARGV[9] '' for the newest element, else the index (from the end, -1 the newest) of the one to remove, which the
+-- caller has looked at; ARGV[10], ARGV[11] and ARGV[12] version, digest and number of elements that the session had
+-- then; ARGV[13] the version of an earlier pop of the caller whose result has arrived, '' = none.
 -- Returns {APPLIED, …} with the element as result, or without one if the caller has it; {UNCHANGED, version} when there
 -- is none; {REPEAT, …} with the same element again; {LOG_MISMATCH, …}, {UNTOLD, …}: see the prelude. {UNSURE, version}
 -- when the newest element does not look like an item, or is too large to be judged here (the caller looks itself and

@@ -20,7 +20,8 @@
 --
 -- Rules that keep a script whole: read every key before the first write (a wrong type fails there), ask for every right
 -- before it (denied), let the first write be the one that may be refused, and never touch a key again that was just
--- emptied (in a slot that is being migrated, a missing key is an ASK error).
+-- emptied (in a slot that is being migrated, a missing key is an ASK error). Before 7.0, asking for a right may need
+-- one more key for a moment: probe, beside the others.
 local items = KEYS[1]
 local base = string.sub(items, 1, -6)
 local meta = KEYS[2] or (base .. 'meta')

@@ -1,12 +1,12 @@
 -- Puts lost changes back, if the session still is as it was inspected, and lifts the write fence.
 --
 -- ARGV[2] to ARGV[4] as in the prelude; ARGV[5] and ARGV[6] the log position that the session must have; ARGV[9] the
--- number of elements that it must have; ARGV[10] the fence that is answered: a higher one stays; ARGV[11] to ARGV[13]
--- version, digest and generation afterwards; ARGV[14] and ARGV[15] the elements to keep: from the first index (from 0)
--- to before the second; ARGV[16] 1 if changes are given up with it; ARGV[17] 1 if evicted elements are; ARGV[18] number
--- of changes that follow, each with its id and its note; then the number of results that follow, each with its version
--- before it; then the items to put behind what is kept. Returns {APPLIED, version}, or {CONFLICT, version} without a
--- change.
+-- number of elements that it must have; ARGV[10] the fence that is answered: a higher one stays; ARGV[11], ARGV[12] and
+-- ARGV[13] version, digest and generation afterwards; ARGV[14] and ARGV[15] the elements to keep: from the first index
+-- (from 0) to before the second; ARGV[16] 1 if changes are given up with it; ARGV[17] 1 if evicted elements are;
+-- ARGV[18] the number of changes that follow from ARGV[19…] on, each with its id and its note; then the number of
+-- results that follow, each with its version before it; then the items to put behind what is kept.
+-- Returns {APPLIED, version}, or {CONFLICT, version} without a change.
 local s = state()
 local function may_not()
   return denied('HSET', meta, 'f', '') or denied('RPUSH', items, '') or denied('RPUSH', ops, '')
