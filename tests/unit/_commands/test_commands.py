@@ -254,14 +254,9 @@ def test_with_hiredis_the_elements_are_read_behind_a_description(
 def test_an_inspect_leaves_hints_and_asks_for_the_replication_id_behind_it() -> None:
     command = inspect(SPEC, {"8:entry:0123": b"packed", "9:whole:": b"more"})
     assert (command.name, command.script.name, command.head) == ("inspect", "inspect", ())
-    assert command.arguments == (120_000, 1, "8:entry:0123", b"packed", "9:whole:", b"more")
+    assert command.arguments == (120_000, "8:entry:0123", b"packed", "9:whole:", b"more")
     assert (command.trailing, command.allow_trailing_errors) == ((REPLICATION_INFO,), True)  # a user may not ask INFO
     assert (command.changes, command.confirmation) == (False, None)
-
-
-def test_an_inspect_asks_for_the_changes_that_can_be_compared_here_and_no_older_ones() -> None:
-    assert inspect(SPEC, {}, since=5).arguments == (120_000, 5)
-    assert inspect(SPEC, {}).arguments == (120_000, 1)
 
 
 def test_a_servers_state_is_what_it_has_and_what_others_left_there() -> None:

@@ -75,7 +75,7 @@ async def test_what_another_process_may_know_is_waited_for_and_what_is_known_her
     await process.append(b"three", id_=an_id(3))
     server.becomes_another()
     await process.info()
-    assert [inspected.arguments[2:] for inspected in server.sent("inspect")] == [(), HINT, ()]
+    assert [inspected.arguments[1:] for inspected in server.sent("inspect")] == [(), HINT, ()]
     # The first look asks what is there, and fences nothing; the others say what is missed.
     assert server.positions[3:6] == [NO_POSITION, a_position(3), a_position(3)]
     (restored,) = server.sent("restore")
@@ -100,7 +100,7 @@ async def test_hints_that_a_server_lost_are_left_again() -> None:
     await process.append(b"three", id_=an_id(3))
     server.becomes_another()
     await process.info()
-    left = [inspected.arguments[2:] for inspected in server.sent("inspect")]
+    left = [inspected.arguments[1:] for inspected in server.sent("inspect")]
     assert left == [(), HINT, (), HINT, ()]
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from agents_redis_ha._commands import OpsRecord, ServerState, chain
+from agents_redis_ha._recovery import replay
 from agents_redis_ha._recovery.journal import SessionLog
-from agents_redis_ha._recovery.replay import first_divergence, fragments_of, make_plan, was_rewritten
+from agents_redis_ha._recovery.replay import first_divergence, fragments_of, make_plan
 from tests.support.fakes import SPEC, a_position, an_id
 from tests.support.model import SERVER, History, said
 from tests.support.recovery import entry, record
@@ -100,7 +101,7 @@ def test_a_history_that_diverges_was_rewritten_unless_changes_were_given_up_in_i
     found = server(len(ids), *of_ids(*ids))
     diverges_at = first_divergence(known, found)
     assert diverges_at is not None
-    assert was_rewritten(known, found, diverges_at) is rewritten
+    assert (replay.given_up(known, found, diverges_at) == []) is rewritten
 
 
 def test_what_was_given_up_before_the_last_version_in_common_has_nothing_to_do_with_it() -> None:
@@ -108,7 +109,7 @@ def test_what_was_given_up_before_the_last_version_in_common_has_nothing_to_do_w
     there = of_ids(*ids, b"another-change-4")
     known = log(others={record.version: record for record in of_ids(*ids, an_id(4))})
     assert first_divergence(known, server(4, *there)) == 4
-    assert was_rewritten(known, server(4, *there), 4)
+    assert replay.given_up(known, server(4, *there), 4) == []
 
 
 def test_what_was_given_up_between_two_known_versions_is_seen_at_the_later_one() -> None:
@@ -116,7 +117,7 @@ def test_what_was_given_up_between_two_known_versions_is_seen_at_the_later_one()
     known = log(position=a_position(3), entries={3: entry(3)}, others={1: THREE[0]})
     there = server(3, *of_ids(an_id(1), given_up(2), an_id(3)))
     assert first_divergence(known, there) == 3
-    assert not was_rewritten(known, there, 3)
+    assert replay.given_up(known, there, 3) == [2]
 
 
 def knows(made: History, *versions: int, whole: int | None = None, tail: int | None = None) -> SessionLog:
