@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
@@ -81,7 +82,7 @@ async def _listen(
         if message is None:
             if asked:
                 raise asyncio.TimeoutError("the Sentinel does not answer any more")
-            await subscription.ping()
+            await _probe(subscription)
         asked = message is None
         # redis-py may connect and subscribe again by itself: only the Sentinel's confirmations tell.
         if message is not None and message["type"] == "subscribe" and message["data"] == len(STEPS):
@@ -89,6 +90,19 @@ async def _listen(
             await on_subscribed()
         elif message is not None and message["type"] == "message" and service in _words(message["data"]):
             await on_step()
+
+
+async def _probe(subscription: PubSub) -> None:
+    """Send a PING without redis-py's timeout, which before Python 3.12 may lose the cancellation of the listener.
+
+    A few bytes never wait.
+    """
+    connection: Any = subscription.connection
+    timeout, connection.socket_timeout = connection.socket_timeout, None
+    try:
+        await subscription.ping()
+    finally:
+        connection.socket_timeout = timeout
 
 
 def _words(data: bytes | str) -> list[bytes]:

@@ -258,6 +258,8 @@ class RecoveryCoordinator:
         """
         if log.history != found.history or found.history.replication_id is None:
             return False
+        if found.digest and log.digests.get(found.version) == found.digest:
+            return False  # the end of the known history is cut off: a deletion would have left none of it
         diverges_at = first_divergence(log, found)
         return found.version < log.version if diverges_at is None else not given_up(log, found, diverges_at)
 
