@@ -100,6 +100,7 @@ async def test_a_shortfall_may_have_to_do_at_the_deadline() -> None:
     assert counters()["unconfirmed"] == before + 1
 
 
+@in_virtual_time
 async def test_only_a_shortfall_may_have_to_do() -> None:
     for last in (failed(LOST, sent=True), failed(NO_PERMISSION, sent=True)):
         operation = begin(FakeLocator(short(), last), QUICK, degrade=True)
