@@ -11,7 +11,7 @@ import tenacity
 from ._asyncio import timeout_at
 from ._commands import ChangeCommand, Command, EarlierAttempts, Positioned, Reply
 from ._config import ClientOptions, HAConfig, Topology
-from ._connections import AttemptError, Locator, Request, ShortfallError, classify
+from ._connections import AttemptError, Locator, Request, ShortfallError, chained, classify
 from ._telemetry import FailedAttempt, OperationSpan, PoolUse, note_failovers, watch_pools
 from .errors import ConnectionsClosedError, OperationError, Outcome
 
@@ -196,7 +196,7 @@ class Operation:
         permanent = error.permanent or (None if failure.retry else failure.error)
         if permanent is not None:
             self._show_failed()
-            raise self.error(permanent, _reason(error)) from _chained(error)
+            raise self.error(permanent, _reason(error)) from chained(error.cause)
         if failure.refresh_topology:
             self._executor.locator.suspect(error)
         return error
@@ -221,7 +221,7 @@ class Operation:
         kind = classify(error.cause, sent=error.sent).error
         if self._executor.closed:
             kind = ConnectionsClosedError
-        raise self.error(kind, _reason(error)) from _chained(error)
+        raise self.error(kind, _reason(error)) from chained(error.cause)
 
     def _show_failed(self, wait_seconds: float | None = None) -> None:
         error = self._latest
@@ -262,18 +262,8 @@ def _failure(state: tenacity.RetryCallState) -> AttemptError:
     return error
 
 
-# From here on the server repeats what it was sent, keys and items included ("unknown command 'X', with args …").
-_ECHO = ", with args beginning with"
-
-
 def _reason(error: AttemptError) -> str:
-    """Return the last failure in words: the server's or the system's, without what they repeat of the request."""
-    text = str(error.cause).partition("\n")[0].partition(_ECHO)[0].strip() or type(error.cause).__name__
+    """Return the last failure in words."""
     if isinstance(error.cause, (ShortfallError, _CutOffError)):
-        return text
-    return f"{type(error.cause).__name__}: {text[:500]}".rstrip(".")
-
-
-def _chained(error: AttemptError) -> BaseException | None:
-    """Return the cause to show below ours in a traceback, unless it repeats the request."""
-    return None if _ECHO in str(error.cause) else error.cause
+        return str(error)
+    return f"{type(error.cause).__name__}: {error}".rstrip(".")

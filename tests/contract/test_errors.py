@@ -6,6 +6,7 @@ import asyncio
 import logging
 import pickle
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from agents_redis_ha import (
     PrimaryNotFoundError,
     RetryConfig,
     SentinelConfig,
+    SessionStore,
     TLSConfig,
     TLSError,
     WrongKeyTypeError,
@@ -33,6 +35,8 @@ from agents_redis_ha import (
     lab,
     session_keys,
 )
+from tests.support.fake_nodes import listening
+from tests.support.recording import Telemetry
 
 SECRET = "s3cr3t-passw0rd"
 ITEM: Any = {"role": "user", "content": "s3cr3t-item"}
@@ -71,6 +75,41 @@ def assert_no_secret(error: BaseException | None) -> None:
 def protected(labs: Any) -> Iterator[lab.Lab]:
     with lab.start("standalone", password="right") as servers:
         yield servers
+
+
+def old_server(request: bytes) -> bytes:
+    """Answer each command as a server before 6.0 answers HELLO: with all that it was sent."""
+    parts = request.split(b"\r\n")[2::2]
+    echo = b" ".join(b"`%b`" % part for part in parts[1:])
+    return b"-ERR unknown command `%b`, with args beginning with: %b, \r\n" % (parts[0], echo)
+
+
+@pytest.mark.parametrize("which", ["standalone", "sentinel", "cluster"])
+async def test_what_an_old_server_repeats_is_shown_nowhere(
+    which: Any, telemetry: Telemetry, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    extra: dict[str, Any] = {}
+    if which == "sentinel":
+        extra = {"service_name": "m", "sentinel": SentinelConfig(username="u", password=SECRET)}
+    async with listening(old_server) as address:
+        retry = RetryConfig(deadline_seconds=1)
+        config = HAConfig(topology=which, nodes=[address], username="u", password=SECRET, retry=retry, **extra)
+        shown = [repr(config)]
+        async with SessionStore(config) as store:
+            session = store.session(PRIVATE_ID)
+            for call in (session.add_items([ITEM]), session.get_items()):
+                with pytest.raises(OperationError) as caught:
+                    await call
+                assert_no_secret(caught.value)
+                shown += [*traceback.format_exception(caught.value), repr(caught.value.__dict__), repr(session)]
+            health = await store.health()
+            assert not health.ok
+            shown += [repr(health), *health.problems, repr(store)]
+    shown += [caplog.text, *capsys.readouterr(), repr(telemetry.spans())]
+    shown += [f"{span.to_json()}" for span in telemetry.spans()]
+    assert "unknown command" in "".join(shown)
+    assert "s3cr3t" not in "".join(shown)
 
 
 async def test_a_wrong_password_is_an_authentication_error(protected: lab.Lab) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .._config import HAConfig
 from .cluster import ClusterLocator
 from .factory import Client, create_client
-from .failures import AttemptError, ShortfallError, classify
+from .failures import AttemptError, ShortfallError, chained, classify
 from .health import Health, PrimaryHealth, ReplicaHealth, check_health
 from .locator import Locator
 from .request import Request
@@ -23,6 +23,7 @@ __all__ = [
     "Request",
     "ShortfallError",
     "adopt",
+    "chained",
     "check_client",
     "check_health",
     "check_settings",

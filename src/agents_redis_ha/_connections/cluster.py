@@ -24,7 +24,7 @@ from ..errors import OperationError, WrongTopologyError
 from . import factory
 from .diagnosis import permanent_cause
 from .failover_monitor import FailoverMonitor
-from .failures import AttemptError, NoPrimaryError, TakenOverError, classify, tls_error
+from .failures import AttemptError, NoPrimaryError, TakenOverError, classify, in_words, tls_error
 from .locator import Patience, SingleFlight, ask_all, is_majority
 from .node import Node
 from .request import Request
@@ -245,7 +245,7 @@ class ClusterLocator:
         self.monitor.cut(node)
 
     async def _no_answer(self, errors: dict[Address, Exception]) -> AttemptError:
-        text = "; ".join(f"{address}: {error}" for address, error in errors.items())
+        text = "; ".join(f"{address}: {in_words(error)}" for address, error in errors.items())
         cause = NoPrimaryError(f"no node tells the slot map ({text})")
         permanent = None
         if not self._known:

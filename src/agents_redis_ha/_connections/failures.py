@@ -34,9 +34,41 @@ __all__ = [
     "NoPrimaryError",
     "ShortfallError",
     "TakenOverError",
+    "chained",
     "classify",
+    "in_words",
     "tls_error",
 ]
+
+# What errors repeat of a request, keys, items and passwords included ("unknown command `HELLO`, with args beginning
+# with: `3` `AUTH` …" says a server before 6.0), and what stands before the host of a URL.
+_REPEATED = re.compile(r", with args beginning with.*|(?<=://)[^/\s]*@", re.DOTALL | re.IGNORECASE)
+_LONGEST_TEXT = 500
+
+
+def in_words(error: BaseException) -> str:
+    """Return what an error from outside says, in a line, without what it repeats of a request or of a URL.
+
+    Every text of a server, of redis-py or of the system that is shown anywhere goes through here.
+    """
+    text = _REPEATED.sub("", str(error)).partition("\n")[0].strip()[:_LONGEST_TEXT]
+    return text or type(error).__name__
+
+
+def chained(error: BaseException) -> BaseException | None:
+    """Return an error to show below ours in a traceback.
+
+    Returns:
+        None if its text, or that of one that a traceback would show with it, is not fit to be shown.
+    """
+    seen = list[BaseException]()
+    shown: BaseException | None = error
+    while shown is not None and shown not in seen:
+        if _REPEATED.search(str(shown)):
+            return None
+        seen.append(shown)
+        shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
+    return error
 
 
 @dataclass(frozen=True)
@@ -83,6 +115,8 @@ class TakenOverError(redis_errors.ConnectionError):
 class AttemptError(Exception):
     """One attempt failed: the redis-py error, where, and whether the request had left. Internal.
 
+    Its text is fit to be shown; that of its cause is not.
+
     Attributes:
         cause: The error as redis-py raised it.
         node: ``host:port`` of the node, or None if none could be found.
@@ -100,7 +134,7 @@ class AttemptError(Exception):
         permanent: type[OperationError] | None = None,
         applied: bool = False,
     ) -> None:
-        super().__init__(str(cause))
+        super().__init__(in_words(cause))
         self.cause = cause
         self.node = node
         self.sent = sent

@@ -88,7 +88,7 @@ async def check_health(locator: Locator, timeout_seconds: float) -> Health:
     except asyncio.TimeoutError:
         return Health(False, locator.topology, (), (f"no primary found within {timeout_seconds:g} s",))
     except AttemptError as error:
-        return Health(False, locator.topology, (), (str(error.cause),))
+        return Health(False, locator.topology, (), (str(error),))
     found = await asyncio.gather(*(_look_at(node, timeout_seconds) for node in nodes))
     problems = [problem for look in found for problem in look.problems]
     problems += await locator.problems()

@@ -23,8 +23,8 @@ class Request:
         sent: Whether it may have reached a server since this was last set to False.
     """
 
-    command: Command[Any]
-    known: Positioned
+    command: Command[Any] = field(repr=False)  # it holds items
+    known: Positioned = field(repr=False)
     on_sent: Callable[[str], None]
     earlier: EarlierAttempts = field(default_factory=EarlierAttempts)
     sent: bool = False

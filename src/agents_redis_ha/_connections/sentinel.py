@@ -31,11 +31,11 @@ from ..errors import OperationError, PrimaryNotFoundError, WrongTopologyError
 from . import factory, sentinel_events
 from .diagnosis import permanent_cause
 from .failover_monitor import FailoverMonitor
-from .failures import AttemptError, NoPrimaryError, ShortfallError, TakenOverError, classify
+from .failures import AttemptError, NoPrimaryError, ShortfallError, TakenOverError, classify, in_words
 from .locator import SingleFlight
 from .node import Node
 from .request import Request
-from .sentinel_group import SentinelGroup, first_line, is_refusal
+from .sentinel_group import SentinelGroup, is_refusal
 from .sentinel_state import SentinelState
 
 __all__ = ["SentinelLocator"]
@@ -250,7 +250,7 @@ class SentinelLocator:
 
     async def _no_answer(self, errors: dict[Address, Exception]) -> AttemptError:
         """Return the error for a round in which no Sentinel named a primary: at once and clear where it will last."""
-        text = "; ".join(f"Sentinel {address}: {first_line(error)}" for address, error in errors.items())
+        text = "; ".join(f"Sentinel {address}: {in_words(error)}" for address, error in errors.items())
         kinds = [await self._permanent(address, error) for address, error in errors.items()]
         permanent = next((kind for kind in kinds if kind is not None), None)
         if permanent is not None and not all(is_refusal(error) for error in errors.values()):

@@ -10,10 +10,11 @@ from redis.asyncio import Redis
 
 from .._asyncio import BackgroundTasks
 from .._config import Address, HAConfig, SentinelConfig
+from .failures import in_words
 from .locator import ask_all
 from .sentinel_state import SentinelState, ask
 
-__all__ = ["SentinelGroup", "first_line", "is_refusal", "lease_seconds"]
+__all__ = ["SentinelGroup", "is_refusal", "lease_seconds"]
 
 # A lease is renewed at least as often as this while changes are confirmed, also where polling is slower.
 _LONGEST_PERIOD_SECONDS = 1.0
@@ -153,12 +154,7 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, (redis_errors.ResponseError, redis_errors.AuthenticationError))
 
 
-def first_line(error: Exception) -> str:
-    """Return an error's text as one line."""
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
 def _trouble(error: Exception) -> str:
     if is_refusal(error):
-        return f"refuses: {first_line(error)}"
-    return f"does not answer: {first_line(error)}"
+        return f"refuses: {in_words(error)}"
+    return f"does not answer: {in_words(error)}"

@@ -11,7 +11,16 @@ import pytest
 from redis import exceptions as redis_errors
 from redis._parsers.base import BaseParser
 
-from agents_redis_ha._connections.failures import BY_FIRST_WORD, BY_TYPE, DEMOTED, classify, tls_error
+from agents_redis_ha._connections.failures import (
+    BY_FIRST_WORD,
+    BY_TYPE,
+    DEMOTED,
+    AttemptError,
+    chained,
+    classify,
+    in_words,
+    tls_error,
+)
 from agents_redis_ha.errors import (
     AuthenticationFailedError,
     PermissionDeniedError,
@@ -255,3 +264,50 @@ def test_reasons_are_few_short_words() -> None:
     reasons = {each.reason for each in (*BY_FIRST_WORD.values(), *(each for _, each in BY_TYPE))}
     assert all(re.fullmatch(r"[a-z_]{2,20}", reason) for reason in reasons)
     assert len(reasons) <= 25
+
+
+ECHO = "unknown command `HELLO`, with args beginning with: `3` `AUTH` `u` `s3cr3t`, \nand more `s3cr3t`"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (ECHO, "unknown command `HELLO`"),
+        (
+            "Error 111 connecting to rediss://u:s3cr3t@host:1/0. Refused",
+            "Error 111 connecting to rediss://host:1/0. Refused",
+        ),
+        ("cannot dial redis://:s3cr3t@a, redis://b@c", "cannot dial redis://a, redis://c"),
+        ("WRONGTYPE Operation against a key\nsecond line", "WRONGTYPE Operation against a key"),
+        ("mail me@home: no URL", "mail me@home: no URL"),
+        ("", "ResponseError"),
+        ("x" * 600, "x" * 500),
+    ],
+)
+def test_a_text_from_outside_is_shown_without_what_it_repeats(text: str, words: str) -> None:
+    error = redis_errors.ResponseError(text)
+    assert in_words(error) == words
+    assert str(AttemptError(error, node="h:1", sent=True)) == words
+
+
+def raised(error: Exception, cause: Exception | None, *, context: Exception | None = None) -> Exception:
+    error.__context__ = context
+    if cause is not None or context is None:
+        error.__cause__ = cause
+    return error
+
+
+def test_an_error_is_chained_below_ours_unless_a_traceback_would_show_too_much() -> None:
+    lost, echo = redis_errors.ConnectionError("lost"), redis_errors.ResponseError(ECHO)
+    assert chained(lost) is lost
+    assert chained(echo) is None
+    assert chained(raised(redis_errors.ConnectionError("lost"), echo)) is None
+    assert chained(raised(redis_errors.ConnectionError("lost"), None, context=echo)) is None
+    hidden = raised(redis_errors.ConnectionError("lost"), lost, context=echo)  # a cause is shown in place of a context
+    assert chained(hidden) is hidden
+    suppressed = redis_errors.ConnectionError("lost")
+    suppressed.__context__, suppressed.__suppress_context__ = echo, True
+    assert chained(suppressed) is suppressed
+    circle = raised(redis_errors.ConnectionError("a"), lost)
+    lost.__cause__ = circle
+    assert chained(circle) is circle

@@ -44,3 +44,7 @@ async def test_each_attempt_tells_the_lowest_version_that_was_known_when_one_was
     told = [tuple(map(int, commands[0][9:11])) for commands in pool.written]
     assert told == [(5, 0), (5, 0), (3, 1), (3, 0)]
     assert asked.earlier.since == 3
+
+
+def test_a_request_shows_no_item() -> None:
+    assert "item" not in repr(Request(command(), LogPosition(4, b"id"), print))
