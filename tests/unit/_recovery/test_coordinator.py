@@ -359,3 +359,27 @@ async def test_a_change_that_was_not_made_prolongs_no_lifetime(monkeypatch: pyte
     for command in (append(expiring, [b"x"], expected=NO_POSITION), pop(expiring)):  # refused, and nothing to pop
         await process.coordinator.execute(process.begin(command.name, changes=True), command)
         assert process.log.expires_at == since + 9
+
+
+async def test_what_is_remembered_is_as_short_as_the_shortest_retention_that_the_session_has() -> None:
+    short = described(1, 1)
+    short[7] = b"30000"  # by a process that may have cleared it meanwhile
+    server = FakeServer(info=[short], append=[applied(2)])
+    process = Process(server)
+    await process.info()
+    assert process.log.horizon_seconds == 30
+    await process.append(b"x")  # from now on the server keeps at least what this process asks for
+    assert process.log.horizon_seconds == 120
+
+
+async def test_a_look_asks_for_the_changes_that_can_be_compared_and_no_older_ones() -> None:
+    server = FakeServer(
+        append=[[LOG_MISMATCH, 4], applied(5), applied(6), [LOG_MISMATCH, 6], applied(7)],
+        inspect=[found(4), found(6)],
+    )
+    process = Process(server)
+    await process.append(b"five", id_=an_id(5))  # nothing is known at first
+    await process.append(b"six", id_=an_id(6))
+    server.becomes_another()
+    await process.append(b"seven", id_=an_id(7))
+    assert [look.arguments[1] for look in server.sent("inspect")] == [1, 5]

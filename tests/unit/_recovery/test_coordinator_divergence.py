@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import pytest
 from redis import exceptions as redis_errors
 
-from agents_redis_ha._commands import Confirmation, Status, append, pop
+from agents_redis_ha._commands import Confirmation, Status, append, chain, pop
 from agents_redis_ha._telemetry import counters
 from agents_redis_ha.errors import HistoryLostError, PermissionDeniedError
-from tests.support.fakes import SPEC, FakeServer, an_id, applied, failed
+from tests.support.fakes import SPEC, FakeServer, an_id, applied, described, failed
 from tests.support.recovery import Process, entry, found, record, snapshot
 
 APPLIED, LOG_MISMATCH = Status.APPLIED, Status.LOG_MISMATCH
@@ -162,3 +163,85 @@ async def test_a_change_that_another_processs_snapshot_takes_the_place_of_is_los
     assert caught.value.versions == (2,)
     assert (await process.append(b"four", id_=an_id(4))).version == 4
     assert 2 not in process.log.entries
+
+
+GIVEN_UP = [b"!!%014d" % number for number in range(5)]
+
+
+def rewritten(*ids: bytes, version: int = 3) -> FakeServer:
+    """Return a server that confirmed versions 1 to 3 of this process, and has other changes by now."""
+    return FakeServer(
+        append=[applied(1), applied(2), applied(3), [LOG_MISMATCH, version], applied(version + 1)],
+        inspect=[found(version, *reversed(ids))],
+    )
+
+
+async def test_a_history_that_another_process_began_anew_on_the_server_that_had_this_one_is_no_loss() -> None:
+    server = rewritten(an_id(11), an_id(12), an_id(13))
+    process = Process(server)
+    for version in (1, 2, 3):
+        await process.append(b"%d" % version, id_=an_id(version))
+    before = counters()
+    assert (await process.append(b"4", id_=an_id(4))).version == 4
+    assert counters() == before
+    assert sorted(process.log.entries) == [4]
+
+
+async def test_changes_that_another_process_gave_up_on_the_server_that_had_them_are_a_loss() -> None:
+    server = rewritten(an_id(1), GIVEN_UP[2], GIVEN_UP[3])
+    process = Process(server)
+    for version in (1, 2, 3):
+        await process.append(b"%d" % version, id_=an_id(version))
+    with pytest.raises(HistoryLostError) as caught:
+        await process.append(b"4", id_=an_id(4))
+    assert caught.value.versions == (2, 3)
+
+
+async def test_a_change_that_was_put_back_behind_one_that_was_given_up_is_known_in_its_new_history() -> None:
+    there = (an_id(1), GIVEN_UP[2], an_id(3), GIVEN_UP[4])
+    server = rewritten(*there, version=4)
+    process = Process(server)
+    for version in (1, 2, 3):
+        await process.append(b"%d" % version, id_=an_id(version))
+    server.becomes_another()
+    with pytest.raises(HistoryLostError) as caught:
+        await process.append(b"5", id_=an_id(5))
+    assert caught.value.versions == (2,)
+    digests = [reduce(chain, there[:version], b"") for version in range(5)]
+    assert {version: entry.digest for version, entry in process.log.entries.items()} == {1: digests[1], 3: digests[3]}
+    assert process.log.position == (4, digests[4])
+    assert (await process.append(b"5", id_=an_id(5))).version == 5  # the next operation has nothing more to say
+
+
+async def test_a_change_of_which_only_the_digest_was_seen_is_lost_where_another_history_is() -> None:
+    server = FakeServer(
+        info=[described(1, 2)],
+        append=[[LOG_MISMATCH, 2], applied(3)],
+        inspect=[found(2, SECOND.id, an_id(1))],
+    )
+    process = Process(server)
+    await process.info()
+    server.becomes_another()
+    with pytest.raises(HistoryLostError) as caught:
+        await process.append(b"3", id_=an_id(3))
+    assert caught.value.versions == (2,)
+
+
+async def test_what_is_put_back_behind_a_change_that_is_given_up_is_known_as_it_is_there() -> None:
+    server = FakeServer(
+        append=[applied(1), applied(3), [LOG_MISMATCH, 1], applied(5)],
+        inspect=[found(1, an_id(1), fence=3, age_ms=9000)],
+        restore=[[APPLIED, 4]],
+    )
+    process = Process(server, patience_seconds=2, on_loss="warn")
+    await process.append(b"1", id_=an_id(1))
+    await process.append(b"3", id_=an_id(3))
+    server.becomes_another()
+    await process.append(b"5", id_=an_id(5))
+    (restored,) = server.sent("restore")
+    # In turn the id and the note of: a no-op entry, the change that came back, and one more no-op entry.
+    second, third, fourth = (bytes(field) for field in restored.arguments[11:16:2] if isinstance(field, bytes))
+    known = process.log.digests
+    assert [known[2], known[3]] == [second, third]
+    assert fourth.startswith(known[4])
+    assert third == chain(second, an_id(3))

@@ -176,14 +176,16 @@ async def test_elements_that_another_process_gave_up_are_told_once_to_each_that_
     assert server.asked.count("inspect") == 1
 
 
-async def test_elements_that_were_given_up_before_a_process_knew_the_session_are_not_its_loss() -> None:
+@pytest.mark.parametrize("knows_it", [False, True])
+async def test_elements_that_were_given_up_before_a_process_knew_the_session_are_not_its_loss(knows_it: bool) -> None:
     server = FakeServer(
         info=[described(1, 3)],
         append=[[LOG_MISMATCH, 3], applied(4)],
         inspect=[found(3, evicted_at=3)],
     )
     process = Process(server)
-    await process.info()
+    if knows_it:
+        await process.info()
     assert (await process.append(b"four", id_=an_id(4))).version == 4
 
 

@@ -210,8 +210,8 @@ FIRST_NOTED = FAR - 1024 + 1
 
 
 def test_a_plan_behind_more_missing_changes_than_are_noted_names_each_and_notes_the_newest() -> None:
-    plan = make_plan([], nothing_at(0), FAR)
-    assert plan.missing == tuple(range(1, FAR + 1))
+    plan = make_plan([], nothing_at(5), FAR)
+    assert plan.missing == tuple(range(6, FAR + 1))
     assert [record.version for record in plan.records] == [*range(FIRST_NOTED, FAR + 2)]
     assert all(is_noop(record.id) for record in plan.records)
     assert plan.position.version == FAR + 1
