@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from functools import reduce
+from typing import Any
 
 import pytest
 
 from agents_redis_ha import ConflictError, counters, ha_session, lab
+from agents_redis_ha._commands import chain
 from tests.support.history import PATIENT, message
 
 
@@ -31,6 +34,22 @@ async def test_nothing_is_added_to_another_version(servers: lab.Lab, session_id:
     assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)
     assert await session.get_items() == [message("one"), message("two")]
     await session.add_items([message("three")], expected_version=caught.value.version)
+
+
+async def test_a_version_names_its_history_by_the_digest_of_all_ids_up_to_it(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id)
+    await session.add_items([message("one"), message("two")])
+    await session.pop_item()
+    await session.add_items([message("three")], expected_version=(await session.info()).version.token)
+    await session.clear_session()
+    version, keys = (await session.info()).version, session._spec.keys
+    header, *changes = servers.client(servers.primary(keys.items)).lrange(keys.ops, 0, -1)
+    ids: list[Any] = changes[::2]
+    digests = [reduce(chain, ids[:number], b"") for number in range(5)]
+    lengths = [2, 1, 2, 0]
+    assert header == b"0:"
+    assert changes[1::2] == [b"%b%d" % pair for pair in zip(digests[1:], lengths, strict=True)]
+    assert version.token == f"4-{digests[4].decode()}"
 
 
 async def test_of_many_who_read_the_same_one_adds(servers: lab.Lab, session_id: str) -> None:
