@@ -136,6 +136,17 @@ def test_a_snapshot_of_the_tail_is_kept_beside_that_of_the_whole_until_all_is_re
     assert journal._bytes == kept_anew(journal)[1]
 
 
+def test_where_changes_were_given_up_the_newest_elements_that_were_read_before_tell_no_more() -> None:
+    journal = Journal(99, 999)
+    log = saw(journal, "u", 4)
+    journal.keep(log, whole := snapshot(2, b"x", b"y"))
+    journal.keep(log, snapshot(4, b"z", length=4))
+    noops = [LogEntry(version, b"!!%014d" % version, a_digest(version), ListEdit()) for version in (3, 5)]
+    journal.abandon(log, noops)
+    assert (log.whole, log.tail, [*log.entries.values()]) == (whole, None, noops)
+    assert (journal._changes, journal._bytes) == kept_anew(journal) == (2, whole.size)
+
+
 def test_an_older_snapshot_does_not_replace_a_newer_one() -> None:
     journal = Journal(99, 999)
     log = saw(journal, "u", 4)
