@@ -145,6 +145,8 @@ async def test_under_real_evictions_every_session_is_whole_or_deleted_or_said_to
                 await store.session(f"s{number}").add_items(said)
             used = node.ask("INFO", "memory")["used_memory"]
             node.ask("CONFIG", "SET", "maxmemory-policy", policy)
+            (warning,) = (await store.health()).warnings
+            assert f"maxmemory-policy is {policy}" in warning
             node.ask("CONFIG", "SET", "maxmemory", used - 20_000)
             lab.wait_until(lambda: node.ask("INFO", "stats")["evicted_keys"] > 20, "the server to evict")
             node.ask("CONFIG", "SET", "maxmemory", 0)

@@ -21,6 +21,8 @@ _UNGUARDED = (
     "min-replicas-to-write and min-replicas-max-lag are not both set"
 )
 
+_EVICTS = "would evict conversations, or what keeps them whole: maxmemory-policy is {}, not noeviction"
+
 
 @dataclass(frozen=True)
 class ReplicaHealth:
@@ -117,22 +119,26 @@ async def _look_at(node: Node, timeout_seconds: float) -> _Look:
     name = bytes(role[0]).decode()
     if name != "master":
         return _Look(PrimaryHealth(node.name, name, round_trip), (f"{node.name} is a replica, not a primary",))
-    replication = await _replication(node, timeout_seconds)
-    replicas = _replicas(replication)
+    info = await _info(node, timeout_seconds)
+    replicas = _replicas(info)
     problems = tuple(f"replica {r.address} of {node.name} is not linked" for r in replicas if not r.online)
     # The line is there only if both settings are (replication.c, INFO's section on replication).
-    unguarded = bool(replicas) and "min_slaves_good_slaves" not in replication
-    warnings = (f"{node.name} {_UNGUARDED}",) if unguarded else ()
+    unguarded = bool(replicas) and "min_slaves_good_slaves" not in info
+    policy = info.get("maxmemory_policy", "noeviction")
+    found = {_UNGUARDED: unguarded, _EVICTS.format(policy): policy != "noeviction"}
+    warnings = tuple(f"{node.name} {words}" for words, applies in found.items() if applies)
     return _Look(PrimaryHealth(node.name, name, round_trip, replicas), problems, warnings)
 
 
-async def _replication(node: Node, timeout_seconds: float) -> dict[str, str]:
+async def _info(node: Node, timeout_seconds: float) -> dict[str, str]:
     try:
         async with _within(timeout_seconds):
-            (info,) = await node.call(("INFO", "replication"))
+            sections = await node.call(("INFO", "replication"), ("INFO", "memory"))
     except (AttemptError, asyncio.TimeoutError):
-        return {}  # managed services may not permit it; the role is what counts
-    return dict(line.split(":", 1) for line in bytes(info).decode().splitlines() if ":" in line)
+        return {}
+    # Managed services may not permit it; the role is what counts.
+    lines = [line for section in sections if isinstance(section, bytes) for line in section.decode().splitlines()]
+    return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 def _within(seconds: float) -> AbstractAsyncContextManager[object]:

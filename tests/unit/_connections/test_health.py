@@ -119,6 +119,13 @@ async def test_a_primary_that_takes_writes_when_it_is_cut_off_from_its_replicas_
     assert warning.startswith("h:1 goes on taking writes when it is cut off from its replicas: min-replicas-to-write")
 
 
+@pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru", "volatile-ttl"])
+async def test_a_primary_that_would_evict_conversations_is_warned_about(policy: str) -> None:
+    found = await health(node(b"master", f"maxmemory_policy:{policy}"))
+    evicts = (f"h:1 would evict conversations, or what keeps them whole: maxmemory-policy is {policy}, not noeviction",)
+    assert (found.ok, found.warnings) == (True, () if policy == "noeviction" else evicts)
+
+
 @pytest.mark.parametrize(("info", "lost"), [(redis_errors.NoPermissionError("no INFO for you"), False), (LOST, True)])
 async def test_where_info_cannot_be_had_the_role_counts(info: Exception, lost: bool) -> None:
     found = await health(node(info=info))
