@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
+from .._asyncio import timeout_at
 from .._config import SentinelConfig
 
 __all__ = ["STEPS", "follow"]
@@ -47,8 +47,9 @@ async def follow(
     kwargs = sentinel.connection_pool.connection_kwargs
     # A user's client may have been told to decode, to probe in a way that notices nothing, or to wait for ever.
     kwargs.update(socket_keepalive=True, decode_responses=False, health_check_interval=0)
-    for bound in ("socket_timeout", "socket_connect_timeout"):
-        kwargs[bound] = kwargs.get(bound) or settings.timeout_seconds
+    kwargs["socket_connect_timeout"] = kwargs.get("socket_connect_timeout") or settings.timeout_seconds
+    # With one, redis-py sends by asyncio.wait_for, which before Python 3.12 may lose the cancellation that ends this.
+    kwargs["socket_timeout"] = None
     try:
         while True:
             try:
@@ -70,7 +71,8 @@ async def _listen(
     """Listen until the connection is lost, or silent: a NAT forgets an idle flow and tells neither end."""
     probe_seconds = min(settings.poll_interval_seconds, _LONGEST_SILENCE_SECONDS)
     subscribed, asked = False, True
-    await subscription.subscribe(*STEPS)
+    async with timeout_at(asyncio.get_running_loop().time() + 3 * settings.timeout_seconds):  # with the handshake
+        await subscription.subscribe(*STEPS)
     while True:
         try:
             message = await subscription.get_message(timeout=settings.timeout_seconds if asked else probe_seconds)
@@ -82,7 +84,7 @@ async def _listen(
         if message is None:
             if asked:
                 raise asyncio.TimeoutError("the Sentinel does not answer any more")
-            await _probe(subscription)
+            await subscription.ping()
         asked = message is None
         # redis-py may connect and subscribe again by itself: only the Sentinel's confirmations tell.
         if message is not None and message["type"] == "subscribe" and message["data"] == len(STEPS):
@@ -90,19 +92,6 @@ async def _listen(
             await on_subscribed()
         elif message is not None and message["type"] == "message" and service in _words(message["data"]):
             await on_step()
-
-
-async def _probe(subscription: PubSub) -> None:
-    """Send a PING without redis-py's timeout, which before Python 3.12 may lose the cancellation of the listener.
-
-    A few bytes never wait.
-    """
-    connection: Any = subscription.connection
-    timeout, connection.socket_timeout = connection.socket_timeout, None
-    try:
-        await subscription.ping()
-    finally:
-        connection.socket_timeout = timeout
 
 
 def _words(data: bytes | str) -> list[bytes]:

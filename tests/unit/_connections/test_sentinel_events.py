@@ -213,7 +213,8 @@ async def test_a_listener_waits_for_no_connection_for_ever(given: float | None, 
     kwargs = sentinel.connection_pool.connection_kwargs
     kwargs |= {"socket_timeout": given, "socket_connect_timeout": given, "health_check_interval": 3}
     await followed(sentinel)
-    assert (kwargs["socket_timeout"], kwargs["socket_connect_timeout"], kwargs["host"]) == (used, used, "s")
+    # A send with a timeout may lose the cancellation that ends the listener; the subscription is bounded as a whole.
+    assert (kwargs["socket_timeout"], kwargs["socket_connect_timeout"], kwargs["host"]) == (None, used, "s")
     assert kwargs["health_check_interval"] == 0  # redis-py notices no answer that does not come
 
 

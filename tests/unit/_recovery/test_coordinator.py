@@ -370,16 +370,3 @@ async def test_what_is_remembered_is_as_short_as_the_shortest_retention_that_the
     assert process.log.horizon_seconds == 30
     await process.append(b"x")  # from now on the server keeps at least what this process asks for
     assert process.log.horizon_seconds == 120
-
-
-async def test_a_look_asks_for_the_changes_that_can_be_compared_and_no_older_ones() -> None:
-    server = FakeServer(
-        append=[[LOG_MISMATCH, 4], applied(5), applied(6), [LOG_MISMATCH, 6], applied(7)],
-        inspect=[found(4), found(6)],
-    )
-    process = Process(server)
-    await process.append(b"five", id_=an_id(5))  # nothing is known at first
-    await process.append(b"six", id_=an_id(6))
-    server.becomes_another()
-    await process.append(b"seven", id_=an_id(7))
-    assert [look.arguments[1] for look in server.sent("inspect")] == [1, 5]
