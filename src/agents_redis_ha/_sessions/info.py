@@ -31,10 +31,6 @@ class SessionVersion(int):
         self.digest = digest
         return self
 
-    def __getnewargs__(self) -> tuple[int, str]:  # type: ignore[override]  # int has no digest
-        """Return what a copy is made of."""
-        return int(self), self.digest
-
     @property
     def token(self) -> str:
         """Number and digest as text, such as ``7-5f1d0c2b9a3e``: what ``expected_version`` takes too."""
