@@ -110,3 +110,15 @@ async def test_a_large_item_that_another_worker_popped_meanwhile_is_handed_out_o
     await sessions[0].add_items([message(f"{number}" * 70_000) for number in range(8)])
     popped = await asyncio.gather(*(session.pop_item() for session in sessions for _ in range(2)))
     assert sorted(item["content"][0] for item in popped if item) == list("01234567")  # type: ignore[typeddict-item,index]
+
+
+async def test_a_result_of_a_later_conversation_is_kept_for_its_own_pop(workers: Workers, history: History) -> None:
+    ours, other = await workers.make(), await workers.make()
+    await say(ours, "1")
+    assert await ours.pop_item() == message("1")
+    await history.delete()
+    await say(other, "2")
+    assert await other.pop_item() == message("2")  # version 2, too
+    await say(ours, "3")
+    assert await ours.pop_item() == message("3")
+    assert b"result:2" in await history.meta()

@@ -96,7 +96,7 @@ def pop(
     spec: SessionSpec,
     at: tuple[int, Description] | None = None,
     *,
-    acknowledged: int | None = None,
+    acknowledged: LogPosition | None = None,
     operation_id: bytes | None = None,
 ) -> ChangeCommand:
     """Remove the newest element; the result is that element.
@@ -105,14 +105,14 @@ def pop(
         spec: The session.
         at: None for the newest element. Else the index from the end (-1 is the newest) of an element that the caller
             has read, and the session then (CONFLICT if it was changed since); there is no result.
-        acknowledged: The version of an earlier pop whose result has arrived: no repeat will ask for it.
+        acknowledged: The position of an earlier pop whose result has arrived: no repeat will ask for it.
         operation_id: As in `append`.
     """
     where: tuple[Argument, ...] = ("", 0, b"", 0)
     if at is not None:
         where = (at[0], *at[1].position, at[1].length)
     edit = ListEdit(keep=(0, -1)) if at is None or at[0] == -1 else None
-    arguments = (*where, "" if acknowledged is None else acknowledged)
+    arguments = (*where, *_expected(acknowledged))
     return _change("pop", spec, arguments, edit, operation_id, has_result=at is None)
 
 

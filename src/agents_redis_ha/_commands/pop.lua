@@ -2,7 +2,7 @@
 --
 -- ARGV[9] '' for the newest element, else the index (from the end, -1 the newest) of the one to remove, which the
 -- caller has looked at; ARGV[10], ARGV[11] and ARGV[12] version, digest and number of elements that the session had
--- then; ARGV[13] the version of an earlier pop of the caller whose result has arrived, '' = none.
+-- then; ARGV[13] and ARGV[14] version and digest of an earlier pop of the caller whose result has arrived, '' = none.
 -- Returns {APPLIED, …} with the element as result, or without one if the caller has it; {UNCHANGED, version} when there
 -- is none; {REPEAT, …} with the same element again; {LOG_MISMATCH, …}, {UNTOLD, …}: see the prelude. {UNSURE, version}
 -- when the newest element does not look like an item, or is too large to be judged here (the caller looks itself and
@@ -61,6 +61,7 @@ reply = index and index ~= -1 and (denied('LSET', items, 0, '') or denied('LREM'
 if reply then
   return reply
 end
+local has_arrived = ARGV[13] ~= '' and digest_at(s, tonumber(ARGV[13])) == ARGV[14]
 if index and index ~= -1 then
   -- A list is cut by value only: the element becomes one that no other is, which is then removed.
   redis.call('LSET', items, index, ID)
@@ -73,7 +74,7 @@ s.length = s.length - 1
 if s.length > 0 then
   expire(TTL, items)
 end
-if ARGV[13] ~= '' then
+if has_arrived then
   redis.call('HDEL', meta, 'result:' .. ARGV[13])
 end
 return record(s, TTL, element)

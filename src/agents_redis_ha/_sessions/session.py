@@ -59,7 +59,7 @@ class RedisHASession:
         self._options = config.client_options()
         self._source = source
         self._closed = False
-        self._popped_version: int | None = None  # of the last pop whose result has arrived
+        self._popped: LogPosition | None = None  # of the last pop whose result has arrived
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the conversation, oldest item first.
@@ -118,7 +118,7 @@ class RedisHASession:
             OperationError: It failed; ``outcome`` says whether the item may have been removed all the same.
         """
         while True:
-            popped = await self._execute(commands.pop(self._spec, acknowledged=self._popped_version))
+            popped = await self._execute(commands.pop(self._spec, acknowledged=self._popped))
             if popped.status is Status.UNCHANGED:
                 return None
             if popped.status is Status.UNSURE:
@@ -126,7 +126,7 @@ class RedisHASession:
                 if item is not _CHANGED_MEANWHILE:
                     return item
                 continue
-            self._popped_version = popped.version
+            self._popped = popped.position
             item = decode_item(popped.result or b"")
             if item is not None:
                 return item
@@ -211,7 +211,7 @@ class RedisHASession:
             newest = next((i for i in range(1, len(items) + 1) if items[-i] is not None), None)
             if newest is not None:
                 note_corrupt(self._topology, newest - 1)
-                command = commands.pop(self._spec, (-newest, reading.session), acknowledged=self._popped_version)
+                command = commands.pop(self._spec, (-newest, reading.session), acknowledged=self._popped)
                 popped = await self._execute(command)
                 return _CHANGED_MEANWHILE if popped.status is Status.CONFLICT else items[-newest]
             if reading.count >= reading.length:
