@@ -85,7 +85,7 @@ async def test_items_that_no_process_knows_are_said_to_be_lost_once(
     newcomer, second = await workers.make(patience_seconds=0.1), await workers.make()
     await say(writer, "1", "2")
     await history.evict(*parts)
-    calls = {"read": newcomer.get_items, "info": newcomer.info, "pop": newcomer.pop_item}
+    calls: dict[str, Any] = {"read": newcomer.get_items, "info": newcomer.info, "pop": newcomer.pop_item}
     with pytest.raises(HistoryLostError) as caught:
         await (say(newcomer, "3") if operation == "append" else calls[operation]())
     assert caught.value.outcome is Outcome.NOT_APPLIED
@@ -100,7 +100,7 @@ async def test_a_process_that_knew_the_items_is_told_that_others_gave_them_up(
     writer, newcomer = await workers.make(), await workers.make(patience_seconds=0.1)
     await say(writer, "1", "2")
     await writer.info()
-    writer._source()._journal._logs.clear()  # type: ignore[attr-defined]
+    writer._source()._journal._logs.clear()
     await writer.info()  # all that it knows: there is a version 2
     await history.evict("items")
     with pytest.raises(HistoryLostError):
@@ -153,7 +153,7 @@ async def test_under_real_evictions_every_session_is_whole_or_deleted_or_said_to
         async with SessionStore(servers.config(repair={"patience_seconds": 0.05})) as store:
             for number in range(60):
                 keys = session_keys("agents:ha", f"s{number}")
-                there = node.ask("EXISTS", keys.items, keys.meta, keys.ops)
+                there = node.ask("EXISTS", *(key.decode() for key in (keys.items, keys.meta, keys.ops)))
                 try:
                     items = await store.session(f"s{number}").get_items()
                     outcome = "whole" if items == said else "deleted" if items == [] and not there else "silent"

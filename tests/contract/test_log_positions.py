@@ -120,7 +120,7 @@ async def test_many_lost_changes_of_which_nothing_is_known_are_given_up_at_once(
         for number in range(1_200):
             await say(other, str(number))
         await ours.info()
-        other._source()._journal._logs.clear()  # type: ignore[attr-defined]
+        other._source()._journal._logs.clear()
     with pytest.raises(HistoryLostError) as caught:
         await ours.info()
     assert caught.value.versions == tuple(range(2, 1_202))

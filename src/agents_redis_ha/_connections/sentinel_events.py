@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
@@ -45,54 +46,63 @@ async def follow(
             so long a silence it is probed.
     """
     kwargs = sentinel.connection_pool.connection_kwargs
-    # A user's client may have been told to decode, to probe in a way that notices nothing, or to wait for ever.
-    kwargs.update(socket_keepalive=True, decode_responses=False, health_check_interval=0)
-    kwargs["socket_connect_timeout"] = kwargs.get("socket_connect_timeout") or settings.timeout_seconds
-    # With one, redis-py sends by asyncio.wait_for, which before Python 3.12 may lose the cancellation that ends this.
-    kwargs["socket_timeout"] = None
+    bounds = (kwargs.get(name) or settings.timeout_seconds for name in ("socket_connect_timeout", "socket_timeout"))
+    connect_seconds = sum(bounds)
+    # A user's client may have been told to decode, or to probe in a way that notices nothing. The bounds are kept here:
+    # with a socket_timeout redis-py sends by asyncio.wait_for, which before Python 3.12 can swallow a cancellation.
+    kwargs.update(socket_timeout=None, socket_keepalive=True, decode_responses=False, health_check_interval=0)
     try:
         while True:
             try:
                 async with sentinel.pubsub() as subscription:
-                    await _listen(subscription, service.encode(), on_step, on_subscribed, settings)
+                    heard = _messages(subscription, connect_seconds, settings)
+                    async with contextlib.aclosing(heard):
+                        async for message in heard:
+                            if message is None:
+                                await on_subscribed()
+                            elif service.encode() in message.split():
+                                await on_step()
             except Exception:  # noqa: BLE001 (whatever it is: a Sentinel that is not heard any more is worse)
                 await asyncio.sleep(settings.poll_interval_seconds)
     finally:
         await sentinel.aclose()
 
 
-async def _listen(
-    subscription: PubSub,
-    service: bytes,
-    on_step: Callable[[], Awaitable[None]],
-    on_subscribed: Callable[[], Awaitable[None]],
-    settings: SentinelConfig,
-) -> None:
-    """Listen until the connection is lost, or silent: a NAT forgets an idle flow and tells neither end."""
+async def _messages(
+    subscription: PubSub, connect_seconds: float, settings: SentinelConfig
+) -> AsyncGenerator[bytes | None, None]:
+    """Yield what is announced, and None at each subscription, until the connection is lost or silent.
+
+    A NAT forgets an idle flow and tells neither end: so it is probed. redis-py may connect and subscribe again by
+    itself: only the Sentinel's confirmations tell.
+
+    Args:
+        subscription: A new one.
+        connect_seconds: How long a connection may take to be made.
+        settings: After which silence to probe, and how long to wait for the answer.
+    """
+    now = asyncio.get_running_loop().time
     probe_seconds = min(settings.poll_interval_seconds, _LONGEST_SILENCE_SECONDS)
-    subscribed, asked = False, True
-    async with timeout_at(asyncio.get_running_loop().time() + 3 * settings.timeout_seconds):  # with the handshake
+    async with timeout_at(now() + connect_seconds):
         await subscription.subscribe(*STEPS)
+    subscribed, asked = False, True
     while True:
+        silence = settings.timeout_seconds if asked else probe_seconds
         try:
-            message = await subscription.get_message(timeout=settings.timeout_seconds if asked else probe_seconds)
+            async with timeout_at(now() + silence + connect_seconds):
+                message = await subscription.get_message(timeout=silence)
+                if message is None and not asked:
+                    await subscription.ping()
         except redis_errors.ResponseError:
             if not subscribed:
                 raise
             asked = False  # its user may not PING: that is an answer, too
             continue
-        if message is None:
-            if asked:
-                raise asyncio.TimeoutError("the Sentinel does not answer any more")
-            await subscription.ping()
+        if message is None and asked:
+            raise asyncio.TimeoutError("the Sentinel does not answer any more")
         asked = message is None
-        # redis-py may connect and subscribe again by itself: only the Sentinel's confirmations tell.
         if message is not None and message["type"] == "subscribe" and message["data"] == len(STEPS):
             subscribed = True
-            await on_subscribed()
-        elif message is not None and message["type"] == "message" and service in _words(message["data"]):
-            await on_step()
-
-
-def _words(data: bytes | str) -> list[bytes]:
-    return (data if isinstance(data, bytes) else data.encode()).split()
+            yield None
+        elif message is not None and message["type"] == "message":
+            yield bytes(message["data"])

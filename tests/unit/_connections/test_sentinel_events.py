@@ -206,16 +206,36 @@ async def test_a_subscription_that_redis_py_renewed_by_itself_is_told_too() -> N
     assert sentinel.log == ["subscribed", "step", "subscribed", "step"]
 
 
-@pytest.mark.parametrize(("given", "used"), [(0.4, 0.4), (None, SETTINGS.timeout_seconds)])
+@pytest.mark.parametrize(("given", "seconds"), [(0.7, 1.4), (None, 2 * SETTINGS.timeout_seconds)])
 @in_virtual_time
-async def test_a_listener_waits_for_no_connection_for_ever(given: float | None, used: float) -> None:
+async def test_a_connection_that_is_never_made_is_given_up(given: float | None, seconds: float) -> None:
+    async def hang(self: Subscription, *channels: str) -> None:
+        sentinel.channels.append(channels)
+        await asyncio.get_running_loop().create_future()
+
     sentinel = Sentinel()
     kwargs = sentinel.connection_pool.connection_kwargs
     kwargs |= {"socket_timeout": given, "socket_connect_timeout": given, "health_check_interval": 3}
-    await followed(sentinel)
-    # A send with a timeout may lose the cancellation that ends the listener; the subscription is bounded as a whole.
-    assert (kwargs["socket_timeout"], kwargs["socket_connect_timeout"], kwargs["host"]) == (None, used, "s")
-    assert kwargs["health_check_interval"] == 0  # redis-py notices no answer that does not come
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Subscription, "subscribe", hang)
+        await followed(sentinel, seconds - 0.1)
+        assert sentinel.log == []
+        await asyncio.sleep(0.2)
+    assert sentinel.log == ["given back"]
+    # redis-py's own timeout swallows cancellations, and its own probe notices no answer that does not come.
+    assert (kwargs["socket_timeout"], kwargs["health_check_interval"], kwargs["host"]) == (None, 0, "s")
+
+
+@in_virtual_time
+async def test_a_connection_that_redis_py_cannot_renew_by_itself_is_given_up() -> None:
+    async def hang(self: Subscription, timeout: float) -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    sentinel = Sentinel()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Subscription, "get_message", hang)
+        await followed(sentinel, 3)
+    assert sentinel.log == ["given back"]
 
 
 @in_virtual_time
