@@ -107,8 +107,8 @@ class SessionSpec:
         confirmation: When a change is confirmed; None means when the primary has made it.
     """
 
-    keys: SessionKeys
-    session_id: str
+    keys: SessionKeys = field(repr=False)
+    session_id: str = field(repr=False)
     show_id: Literal["hashed", "plain", "off"] = "hashed"
     ttl_ms: int = 0
     retention_ms: int = 120_000
@@ -156,8 +156,8 @@ class Reply:
         position: The log position that was sent along.
     """
 
-    value: Any
-    trailing: list[Any]
+    value: Any = field(repr=False)
+    trailing: list[Any] = field(repr=False)
     history: ReplicationHistory
     position: LogPosition
 
@@ -185,13 +185,13 @@ class Command(Generic[_Result_co]):
     """Whether it changes the session: a failed read has no outcome to worry about."""
 
     name: str
-    script: Script
+    script: Script = field(repr=False)
     spec: SessionSpec
     arguments: tuple[Argument, ...] = field(repr=False)
     head: tuple[Argument, ...] = field(default=(), repr=False)
     key_count: int = 3
     key_count_on_tryagain: int | None = None
-    trailing: tuple[tuple[Argument, ...], ...] = ()
+    trailing: tuple[tuple[Argument, ...], ...] = field(default=(), repr=False)
     allow_trailing_errors: bool = False
     confirmation: Confirmation | None = None
     batch_size: int | None = None

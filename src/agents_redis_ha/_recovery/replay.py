@@ -47,9 +47,9 @@ class Plan:
     position: LogPosition
     generation: int
     keep: tuple[int, int]
-    push: tuple[bytes, ...]
+    push: tuple[bytes, ...] = field(repr=False)
     records: tuple[OpsRecord, ...] = ()
-    results: dict[int, bytes] = field(default_factory=dict)
+    results: dict[int, bytes] = field(default_factory=dict, repr=False)
     missing: tuple[int, ...] = ()
     lacks_elements: bool = False
 
