@@ -8,11 +8,11 @@ reply = reply or denied('DEL', items) or denied('HDEL', meta, 'f')
 if reply then
   return reply
 end
+local generation_then = generation(s) + 1
 if s.length > 0 then
   redis.call('DEL', items)
 end
-s.generation = s.generation + 1
 s.length = 0
-reply = record(s, s.retention, tostring(s.length_before))
+reply = record(s, s.retention, tostring(s.length_before), generation_then)
 redis.call('HDEL', meta, 'session_id', 'created_at', 'ttl')
 return reply

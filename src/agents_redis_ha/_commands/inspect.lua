@@ -24,11 +24,11 @@ if known > s.version or s.length < s.expected then
   end
 end
 local changes = redis.call('LRANGE', ops, 0, -1)
-local m = redis.call('HMGET', meta, 'fence', 'fenced_at')
+local m = redis.call('HMGET', meta, 'fence', 'fenced_at', 'evicted_at')
 local age = m[2] and s.now - m[2] or 0
 if age < 0 then  -- by the clock of a server that went before
   redis.call('HSET', meta, 'fenced_at', s.now)
   age = 0
 end
-return {s.version, s.generation, s.digest, s.length, s.expected, m[1] or '', age, s.evicted_at or '', changes,
+return {s.version, generation(s), s.digest, s.length, s.expected, m[1] or '', age, m[3] or '', changes,
   m[1] and fields_like('hint:') or {}}

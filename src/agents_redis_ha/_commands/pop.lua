@@ -61,6 +61,7 @@ reply = index and index ~= -1 and (denied('LSET', items, 0, '') or denied('LREM'
 if reply then
   return reply
 end
+local generation_then = generation(s) + 1
 local has_arrived = ARGV[13] ~= '' and digest_at(s, tonumber(ARGV[13])) == ARGV[14]
 if index and index ~= -1 then
   -- A list is cut by value only: the element becomes one that no other is, which is then removed.
@@ -69,7 +70,6 @@ if index and index ~= -1 then
 else
   redis.call('LTRIM', items, 0, -2)
 end
-s.generation = s.generation + 1
 s.length = s.length - 1
 if s.length > 0 then
   expire(TTL, items)
@@ -77,4 +77,4 @@ end
 if has_arrived then
   redis.call('HDEL', meta, 'result:' .. ARGV[13])
 end
-return record(s, TTL, element)
+return record(s, TTL, element, generation_then)

@@ -76,36 +76,47 @@ local function digest_of(note)
   return note and (string.match(note, '^%d+:(%x*)') or string.sub(note, 1, 12)) or ''
 end
 
--- Returns the session's state. What was evicted with meta is told by ops, which counts on where meta is gone.
+-- Returns the session's state: what every change needs, since each field more costs it. What was evicted with meta is
+-- told by ops, which counts on where meta is gone.
 local function state()
-  local m = redis.call('HMGET', meta, 'format', 'version', 'digest', 'last_id', 'generation', 'length', 'retention',
-    'ttl', 'low_watermarks', 'created_at', 'updated_at', 'fence', 'abandoned_at', 'evicted_at')
+  local m = redis.call('HMGET', meta, 'format', 'version', 'digest', 'length', 'retention', 'ttl', 'low_watermarks',
+    'created_at', 'fence', 'abandoned_at')
+  if (m[2] or m[9]) and m[1] ~= FORMAT then
+    local reason = 'the session has format ' .. (m[1] or 'none') .. ', not ' .. FORMAT
+    return {refusal = redis.error_reply('UNSUPPORTEDFORMAT ' .. reason)}
+  end
+  local kept, t = tonumber(m[5]), redis.call('TIME')
   local s = {
-    version = tonumber(m[2]), digest = m[3] or '', last_id = m[4], generation = tonumber(m[5]) or 0,
-    expected = tonumber(m[6]) or 0, retention = math.max(RETENTION or 0, tonumber(m[7]) or 0),
-    kept_retention = tonumber(m[7]), ttl = tonumber(m[8]), low_watermarks = m[9], created = m[10],
-    updated_at = tonumber(m[11]), fence = tonumber(m[12]), abandoned_at = tonumber(m[13]), evicted_at = m[14],
+    version = tonumber(m[2]), digest = m[3] or '', expected = tonumber(m[4]) or 0, has_version = m[2],
+    kept_retention = kept, retention = kept and RETENTION and math.max(RETENTION, kept) or kept or RETENTION or 0,
+    ttl = tonumber(m[6]), low_watermarks = m[7], created = m[8], fence = tonumber(m[9]), abandoned_at = tonumber(m[10]),
+    length = redis.call('LLEN', items), now = t[1] * 1000 + math.floor(t[2] / 1000),
+    noted = #KEYS ~= 2 and math.floor(redis.call('LLEN', ops) / 2) or 0,
   }
-  if (m[2] or m[12]) and m[1] ~= FORMAT then
-    s.refusal = redis.error_reply('UNSUPPORTEDFORMAT the session has format ' .. (m[1] or 'none') .. ', not ' .. FORMAT)
-    return s
+  if not s.version then
+    s.version = 0
+    if s.noted > 0 then
+      local note = redis.call('LINDEX', ops, -1)
+      s.version = tonumber(string.match(redis.call('LINDEX', ops, 0), '^%d+')) + s.noted
+      s.digest, s.expected = digest_of(note), tonumber(string.sub(note, 13)) or 0
+    end
   end
-  s.length = redis.call('LLEN', items)
-  s.noted = #KEYS ~= 2 and math.floor(redis.call('LLEN', ops) / 2) or 0
-  s.has_version = s.version ~= nil
-  if not s.has_version and s.noted > 0 then
-    local note = redis.call('LINDEX', ops, -1)
-    s.version = tonumber(string.match(redis.call('LINDEX', ops, 0), '^%d+')) + s.noted
-    s.digest, s.expected, s.generation = digest_of(note), tonumber(string.sub(note, 13)) or 0, s.version
-  end
-  s.version = s.version or 0
-  local t = redis.call('TIME')
-  s.now = t[1] * 1000 + math.floor(t[2] / 1000)
-  s.generation_before, s.length_before = s.generation, s.length
-  local newest = s.low_watermarks and tonumber(string.match(s.low_watermarks, '(%d+)$'))
-  s.watermark_age = newest and s.now - newest
-  s.drops_old = not newest or s.watermark_age < 0 or s.watermark_age >= s.retention / 4
+  s.length_before = s.length
+  -- How long ago the newest low watermark was set; its time has 13 digits until the year 2286.
+  s.watermark_age = m[7] and s.now - string.sub(m[7], -13)
+  s.drops_old = not m[7] or s.watermark_age < 0 or s.watermark_age >= s.retention / 4
   return s
+end
+
+-- Returns how many changes were no appends. Where meta was evicted, that may be all of them.
+local function generation(s)
+  return s.has_version and tonumber(redis.call('HGET', meta, 'generation')) or s.version
+end
+
+-- Whether the newest change is too young for its id to have expired.
+local function is_recent(s)
+  local updated_at = tonumber(redis.call('HGET', meta, 'updated_at'))
+  return not updated_at or s.now - updated_at < s.retention
 end
 
 -- Returns the error reply if the user may not do what record() does.
@@ -117,7 +128,7 @@ local function denied_to_record(s)
   if not refusal and TTL == 0 and s.ttl then
     refusal = denied('PTTL', meta)
   end
-  if not refusal and s.drops_old and s.low_watermarks then
+  if not refusal and s.low_watermarks and s.drops_old then
     refusal = denied('LTRIM', ops, 0, 0) or denied('LSET', ops, 0, '') or denied('LINDEX', ops, 0)
       or denied('HGETALL', meta) or denied('HDEL', meta, 'f')
   end
@@ -161,8 +172,9 @@ local function description(known, known_digest, limit)
   local mismatch = is_mismatch(s, known, known_digest)
   local count = math.min(math.max(s.version - known, 0), limit)
   local changes = s.noted > 0 and count > 0 and redis.call('LRANGE', ops, -2 * count, -1) or {}
-  return {s.length, redis.call('PTTL', meta), s.created or '', s.updated_at or '', s.version, s.generation, s.digest,
-    s.kept_retention or '', mismatch and 1 or 0, changes}
+  local m = redis.call('HMGET', meta, 'updated_at', 'generation')
+  return {s.length, redis.call('PTTL', meta), s.created or '', m[1] or '', s.version, tonumber(m[2]) or s.version,
+    s.digest, s.kept_retention or '', mismatch and 1 or 0, changes}
 end
 
 local function expire(ttl, key)
@@ -211,19 +223,18 @@ local function lacks_ids(s)
   if s.noted > 0 then
     return string.sub(redis.call('LINDEX', ops, 0), -1) == '!'
   end
-  return not s.updated_at or s.now - s.updated_at < s.retention
+  return is_recent(s)
 end
 
 -- Returns the version that this very change made before, or nil.
 local function made_before(s)
-  if ID == s.last_id then
-    return s.version
-  end
-  local new = SINCE < s.version and s.version - SINCE or s.version
-  if s.noted == 0 or s.version == SINCE then
+  if s.version <= SINCE then
     return nil
   end
-  local index = redis.call('LPOS', ops, ID, 'RANK', -1, 'MAXLEN', 2 * new)
+  if ID == redis.call('HGET', meta, 'last_id') then
+    return s.version
+  end
+  local index = s.noted > 0 and redis.call('LPOS', ops, ID, 'RANK', -1, 'MAXLEN', 2 * (s.version - SINCE))
   return index and s.version - s.noted + (index + 1) / 2
 end
 
@@ -272,7 +283,7 @@ local function note(s, ...)
     redis.call('RPUSH', ops, ...)
     return
   end
-  local evicted = s.version > 0 and (not s.updated_at or s.now - s.updated_at < s.retention)
+  local evicted = s.version > 0 and is_recent(s)
   redis.call('RPUSH', ops, s.version .. ':' .. s.digest .. (evicted and '!' or ''), ...)
 end
 
@@ -286,13 +297,10 @@ end
 
 -- Drops the ids and the results that are older than the retention. Low watermarks, as many as five, remember a version
 -- and when it was reached, so that no id needs a time of its own; one a quarter of the retention is enough. Returns the
--- watermarks to keep from now on, or nil if they stay as they are.
+-- watermarks to keep from now on.
 local function drop_old(s)
-  if not s.drops_old then
-    return nil
-  end
   local kept, old = '', nil
-  if s.watermark_age and s.watermark_age >= 0 then  -- not where the clock was put back
+  if s.low_watermarks and s.watermark_age >= 0 then  -- not where the clock was put back
     for version, at in string.gmatch(s.low_watermarks, '(%d+):(%d+)') do
       if s.now - at >= s.retention then
         old = tonumber(version)
@@ -318,44 +326,41 @@ local function drop_old(s)
 end
 
 -- Notes a change: the next version, its id and its digest, and the times. Returns what the script returns.
-local function record(s, ttl, result)
+local function record(s, ttl, result, generation_then)
   local digest = string.sub(redis.sha1hex(s.digest .. ID), 1, 12)
-  note(s, ID, digest .. s.length)
-  s.version, s.noted, s.digest = s.version + 1, s.noted + 1, digest
-  local fields = {'version', s.version, 'digest', digest, 'last_id', ID, 'length', s.length, 'updated_at', s.now}
-  local function set(name, value)
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
+  if s.noted > 0 then
+    redis.call('RPUSH', ops, ID, digest .. s.length)
+  else
+    note(s, ID, digest .. s.length)
   end
-  if s.generation ~= s.generation_before or not s.has_version then
-    set('generation', s.generation)
-    set('format', FORMAT)
+  local version = s.version + 1
+  redis.call('HSET', meta, 'version', version, 'digest', digest, 'last_id', ID, 'length', s.length, 'updated_at', s.now)
+  if generation_then or not s.has_version then
+    redis.call('HSET', meta, 'generation', generation_then or s.version, 'format', FORMAT)
   end
   if not s.created then
-    set('session_id', SESSION_ID)
-    set('created_at', s.now)
+    redis.call('HSET', meta, 'session_id', SESSION_ID, 'created_at', s.now)
   end
   if s.retention ~= s.kept_retention then
-    set('retention', s.retention)
+    redis.call('HSET', meta, 'retention', s.retention)
   end
   if TTL > 0 and TTL ~= s.ttl then
-    set('ttl', TTL)
+    redis.call('HSET', meta, 'ttl', TTL)
   end
-  local low_watermarks = drop_old(s)
-  if low_watermarks then
-    set('low_watermarks', low_watermarks)
+  s.version, s.noted, s.digest = version, s.noted + 1, digest
+  if s.drops_old then
+    redis.call('HSET', meta, 'low_watermarks', drop_old(s))
   end
   if result then
-    set('result:' .. s.version, result)
+    redis.call('HSET', meta, 'result:' .. version, result)
   end
-  redis.call('HSET', meta, unpack(fields))
   if ttl > 0 then
     redis.call('PEXPIRE', meta, ttl)
   elseif s.length_before == 0 then
     redis.call('PERSIST', meta)  -- it may be what a cleared session left behind
   end
   expire_ops(s, ttl)
-  return {APPLIED, s.version, digest, result}
+  return {APPLIED, version, digest, result}
 end
 
 -- RPUSH of ARGV[first] to the end, in steps that Lua's stack holds. Returns the length of the list then.

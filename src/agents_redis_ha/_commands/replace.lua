@@ -9,6 +9,6 @@ reply = reply or denied('RPUSH', items, '') or denied('LTRIM', items, 0, 0) or d
 if reply then
   return reply
 end
+local generation_then = generation(s) + 1
 s.length = rewrite(s.length, tonumber(ARGV[11]), tonumber(ARGV[12]), 13)
-s.generation = s.generation + 1
-return record(s, TTL)
+return record(s, TTL, nil, generation_then)

@@ -182,8 +182,9 @@ class Node:
                 if REPLICATION_INFO in commands:
                     self._learn(connection, commands, replies)
                 told = self._ids.get(connection)
-                if any(isinstance(each, ResponseError) and _is_read_only(each) for each in replies):
-                    await connection.disconnect(nowait=True)  # a name may lead elsewhere by now
+                for each in replies:
+                    if isinstance(each, ResponseError) and _is_read_only(each):
+                        await connection.disconnect(nowait=True)  # a name may lead elsewhere by now
                 return replies[is_new:], None if told == self._id_before else told
             except Exception as error:
                 await connection.disconnect(nowait=True)
