@@ -180,6 +180,22 @@ async def test_a_sweep_that_is_asked_for_while_one_runs_is_not_lost() -> None:
     assert sorted(looked_at(server)) == sorted(2 * [str(number) for number in range(_SWEEPERS)])
 
 
+async def test_a_restart_that_a_look_meets_itself_makes_those_before_it_be_looked_at_again() -> None:
+    async def look(request: Request) -> Any:
+        if server.asked.count("inspect") == 20:
+            server.becomes_another()
+        return found(1, an_id(1))
+
+    server = FakeServer(info=[described(1, 1)], inspect=[look])
+    process = Process(server)
+    known = [str(number) for number in range(40)]
+    knows(process, known)
+    await process.info()
+    await swept(process)
+    assert {log.history for log in process.coordinator._journal} == {SECOND}
+    assert set(looked_at(server)) == {*known, "u"}
+
+
 async def test_a_sweep_that_is_asked_for_in_the_moment_when_one_ends_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
