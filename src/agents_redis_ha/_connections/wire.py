@@ -23,7 +23,7 @@ _NEVER_WAITS_BYTES = 32 * 1024
 # A larger request is written in pieces; each may wait for as long as the connection's timeout.
 _PIECE_BYTES = 64 * 1024
 # What was written may still be in buffers on its way, megabytes of it, while the server seems to be silent.
-_SLOWEST_BYTES_PER_SECOND = 1024 * 1024
+_SLOWEST_BYTES_PER_SECOND = 128 * 1024
 
 
 async def send(connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> int:
