@@ -199,6 +199,26 @@ def test_a_blackhole_accepts_and_reads_but_nothing_arrives(proxy: lab.Proxy, dir
         assert fresh.ping()
 
 
+def test_a_forgotten_connection_loses_what_it_sends_and_a_new_one_passes(
+    proxy: lab.Proxy, direct: redis.Redis
+) -> None:
+    with dial_impatiently(proxy) as client:
+        proxy.forget()
+        with pytest.raises(redis.TimeoutError):
+            client.incr("count")
+        assert client.incr("count") == 1
+    assert direct.get("count") == b"1"
+
+
+def test_healing_resets_what_was_forgotten(proxy: lab.Proxy, client: redis.Redis) -> None:
+    client.ping()
+    proxy.forget()
+    assert proxy.connections == 1
+    proxy.heal()
+    lab.wait_until(lambda: proxy.connections == 0, "the forgotten connection to be reset")
+    assert client.ping()
+
+
 def test_round_trips_count_the_alternations_of_request_and_reply(proxy: lab.Proxy, client: redis.Redis) -> None:
     client.ping()
     proxy.reset_counters()

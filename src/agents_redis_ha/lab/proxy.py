@@ -175,6 +175,13 @@ class Proxy:
         """
         self._faults.flow = Flow.BLACKHOLE
 
+    def forget(self) -> None:
+        """Lose what comes from now on on each connection that is open, until its end; new ones pass.
+
+        A NAT does so with flows that were idle. `heal` resets what was forgotten.
+        """
+        self._loop.run(self._forget())
+
     def heal(self) -> None:
         """Switch off every fault; held traffic is let through at once."""
         self._faults.clear()
@@ -213,6 +220,9 @@ class Proxy:
             self._listener.close()
             self._listener = None
         self._relays.abort()
+
+    async def _forget(self) -> None:
+        self._relays.tear()
 
     async def _recover(self) -> None:
         self._healed.set()

@@ -54,6 +54,10 @@ class Relay(ABC):
         self._task.add_done_callback(lambda _: self._connection.close())  # if it was cancelled before its first step
         return self._task
 
+    def tear(self) -> None:
+        """Lose what comes from now on."""
+        self._torn = True
+
     def abort(self) -> None:
         """Reset both connections (RST); one that is still being made is given up."""
         self._reset()

@@ -83,6 +83,11 @@ class Relays:
         for relay in self._running:
             relay.abort()
 
+    def tear(self) -> None:
+        """Have all connections lose what comes from now on."""
+        for relay in self._running:
+            relay.tear()
+
     def abort_mended(self) -> None:
         """Reset the connections that have lost something and would lose nothing more."""
         for relay in self._running:
