@@ -13,7 +13,7 @@ from tests.failover.campaign.caller import outcome_of
 from tests.failover.campaign.findings import Kind, Report, Violation, distinct
 from tests.failover.campaign.history import Status
 from tests.failover.campaign.runner import Options, Result, chosen
-from tests.failover.campaign.scenarios import BY_NAME, SCENARIOS, Durability
+from tests.failover.campaign.scenarios import ALL, BY_NAME, SCENARIOS, Durability
 from tests.failover.campaign.table import line, to_json, to_markdown
 
 
@@ -28,7 +28,7 @@ def allowed(fault: str, durability: Durability, kind: Kind, *, said: bool) -> bo
 
 def test_every_fault_strikes_on_some_topology_and_has_a_name_of_its_own() -> None:
     assert len(BY_NAME) == len(SCENARIOS)
-    everywhere = chosen(SCENARIOS, ("sentinel", "cluster"))
+    everywhere = chosen(SCENARIOS, ALL)
     assert {scenario.name for scenario, _ in everywhere} == set(BY_NAME)
     assert ("slot-migration", "sentinel") not in [(scenario.name, topology) for scenario, topology in everywhere]
 

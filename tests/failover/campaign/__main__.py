@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.failover.campaign.runner import Options, Result, chosen, run
-from tests.failover.campaign.scenarios import BOTH, BY_NAME, SCENARIOS
+from tests.failover.campaign.scenarios import ALL, BY_NAME, SCENARIOS
 from tests.failover.campaign.table import line, to_json, to_markdown
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         conversations=chosen_by_user.conversations,
     )
     scenarios = [BY_NAME[name] for name in chosen_by_user.fault] if chosen_by_user.fault else SCENARIOS
-    topologies = BOTH if chosen_by_user.topology == "both" else (chosen_by_user.topology,)
+    topologies = ALL if chosen_by_user.topology == "all" else (chosen_by_user.topology,)
     results: list[Result] = []
     for scenario, topology in chosen(scenarios, topologies):
         results.append(run(scenario, topology, options))
@@ -43,7 +43,7 @@ def _write(path: Path, results: Sequence[Result], options: Options) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.failover.campaign", description=main.__doc__)
-    parser.add_argument("--topology", choices=[*BOTH, "both"], default="both")
+    parser.add_argument("--topology", choices=[*ALL, "all"], default="all")
     parser.add_argument("--fault", nargs="+", choices=sorted(BY_NAME), metavar="NAME", help=", ".join(BY_NAME))
     parser.add_argument("--durability", choices=["primary", "replicas"], default="primary")
     parser.add_argument("--seconds", type=float, default=4.0, help="load before each fault")

@@ -104,7 +104,7 @@ def _lost(history: SessionHistory, losses: list[Absence]) -> Iterator[Violation]
         told = history.said(after=call.begin) and (unnamed or number < accounted)
         kind = Kind.LOST if absence.whole else Kind.TORN
         what = f"{_words(absence)}, {call.status.value} to {call.worker} at {call.end:.3f}, is not stored"
-        yield Violation(kind=kind, session=history.name, what=what, said=told)
+        yield Violation(kind=kind, session=history.name, what=what, said=told, begin=call.begin)
 
 
 def _reads(history: SessionHistory, gone: set[BatchId]) -> Iterator[Violation]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from redis.crc import key_slot
 
 from agents_redis_ha.lab import hold_loading
@@ -12,7 +14,7 @@ def kill(strike: Strike) -> None:
     """SIGKILL of the primary; it comes back as a replica."""
     victim = strike.victim
     strike.servers.kill(victim)
-    strike.servers.wait_for_new_primary(victim)
+    strike.lead_name(strike.servers.wait_for_new_primary(victim))
     strike.servers.restart(victim)
 
 
@@ -55,6 +57,31 @@ def partition(strike: Strike) -> None:
     strike.servers.links.partition(victim)
     strike.servers.wait_for_new_primary(victim)
     strike.pause(1.5)
+    strike.servers.links.heal()
+
+
+def minority(strike: Strike) -> None:
+    """The primary, a replica and one of three Sentinels are cut off from the rest, which elects another primary."""
+    victim = strike.victim
+    strike.servers.links.partition(victim, strike.replica(), strike.servers.sentinels[0])
+    strike.servers.wait_for_new_primary(victim)
+    strike.kept_from = time.monotonic()
+    strike.pause(2.5)
+    strike.servers.links.heal()
+
+
+def stable_name(strike: Strike) -> None:
+    """Another server takes over behind the name: new connections lead to it, old ones still to the one of before.
+
+    That one is not fenced and has a replica beside it: it takes writes and confirms them. Now and then it closes one of
+    its connections.
+    """
+    victim = strike.victim
+    strike.servers.links.partition(victim, strike.replica())
+    strike.lead_name(strike.servers.wait_for_new_primary(victim))
+    for _ in range(6):
+        strike.pause(0.4)
+        strike.drop_connections(victim, most=1)
     strike.servers.links.heal()
 
 

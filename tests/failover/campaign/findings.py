@@ -47,6 +47,7 @@ class Violation:
         what: The item, batch or call.
         where: In what it was seen, for the first time.
         said: Whether the caller had been told that history is gone (`HistoryLostError`).
+        begin: When the call began whose change is lost; else 0.
     """
 
     kind: Kind
@@ -54,6 +55,7 @@ class Violation:
     what: str
     where: str = ""
     said: bool = False
+    begin: float = 0.0
 
     def __str__(self) -> str:
         seen = f", in {self.where}" if self.where else ""

@@ -5,30 +5,29 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from agents_redis_ha import DurabilityConfig, HAConfig, lab, session_keys
-from agents_redis_ha.lab import Lab
+from agents_redis_ha import DurabilityConfig, lab, session_keys
+from agents_redis_ha.lab import Lab, Proxy
 from agents_redis_ha.lab.workers import WorkerProcesses
 from tests.failover.campaign.checker import check
-from tests.failover.campaign.credentials import SecretFile
-from tests.failover.campaign.faults_clients import allow_worker
 from tests.failover.campaign.findings import Report, Violation
+from tests.failover.campaign.fleets import PREFIX, Member, Site
 from tests.failover.campaign.history import Call
 from tests.failover.campaign.record import load
 from tests.failover.campaign.scenarios import Durability, Scenario
 from tests.failover.campaign.stored import read_stored
-from tests.failover.campaign.strike import CLIENT_NAME, Strike
+from tests.failover.campaign.strike import CLIENT_NAME, Strike, dialled
 from tests.failover.campaign.worker import PutBack, WorkerSetup, work
 
 SHARED = ("shared-0", "shared-1")
 _PASSWORD = "secret-0"
-_PREFIX = "agents:ha"  # the library's default
 _FEWEST = 100  # confirmed changes
 _START_SECONDS = 120.0
 _SETTLE_SECONDS = 60.0
@@ -102,46 +101,54 @@ def _run_in(directory: Path, scenario: Scenario, options: Options, result: Resul
     records = _records(options, scenario, result.topology) or directory
     secret = directory / "secret"
     secret.write_text(_PASSWORD)
-    with lab.start(result.topology, **scenario.lab) as servers:  # type: ignore[arg-type]  # from the command line
-        configs = make_configs(servers, scenario, options, secret)
-        setups = {setup.name: setup for setup in make_setups(configs, options, records)}
+    kind = "sentinel" if result.topology == "standalone" else result.topology
+    with (
+        lab.start(kind, **scenario.lab) as servers,  # type: ignore[arg-type]  # from the command line
+        _site(servers, result.topology, options, secret) as site,
+    ):
+        setups = {setup.name: setup for setup in make_setups(scenario.fleet(site, options.workers), options, records)}
         with WorkerProcesses(work, setups) as workers:
-            strike = Strike(servers, workers, random.Random(options.seed), _PREFIX, SHARED[0], secret, result.notes)
+            strike = Strike(
+                servers=servers,
+                workers=workers,
+                random=random.Random(options.seed),
+                prefix=PREFIX,
+                session=SHARED[0],
+                secret=secret,
+                name=site.name,
+                notes=result.notes,
+            )
             _load_and_strike(scenario, strike, options, result)
         calls = [call for setup in setups.values() for call in load(setup.record)]
-        _judge(scenario, strike, calls, options, result)
+        _judge(scenario, strike, [*calls, *strike.removals], options, result)
 
 
-def make_configs(servers: Lab, scenario: Scenario, options: Options, secret: Path) -> list[HAConfig]:
-    """Return each worker's configuration."""
+@contextmanager
+def _site(servers: Lab, topology: str, options: Options, secret: Path) -> Iterator[Site]:
+    """Provide where the workers are to be; on "standalone" with a name for the primary of the servers."""
     fields: dict[str, Any] = {"client_name": CLIENT_NAME}
     if options.durability == "replicas":
         fields["durability"] = DurabilityConfig(replicas=1, timeout_seconds=0.5)
-    if scenario.login:
-        fields.update(password=None, credential_provider=SecretFile(secret))
-        for node in servers.nodes:
-            allow_worker(node, _PREFIX, _PASSWORD)
-    if not scenario.beside_victim:
-        return [servers.config(**fields)] * options.workers
-    victim = servers.primary(session_keys(_PREFIX, SHARED[0]).items)
-    outside = options.workers - scenario.beside_victim
-    inside = [servers.links.config_inside(victim, **fields)] * scenario.beside_victim
-    return inside + [servers.links.config_outside(**fields)] * outside
+    victim = servers.primary(session_keys(PREFIX, SHARED[0]).items)
+    with ExitStack() as undo:
+        name = undo.enter_context(Proxy(*dialled(victim))) if topology == "standalone" else None
+        yield Site(servers=servers, victim=victim, name=name, secret=secret, password=_PASSWORD, fields=fields)
 
 
-def make_setups(configs: list[HAConfig], options: Options, records: Path) -> list[WorkerSetup]:
+def make_setups(members: Sequence[Member], options: Options, records: Path) -> list[WorkerSetup]:
     """Return what each worker is told."""
     return [
         WorkerSetup(
             name=f"w{number}",
-            config=config,
+            config=member.config,
+            hiredis=member.hiredis,
             record=records / f"w{number}.jsonl",
             seed=options.seed,
             shared=SHARED,
             pops_shared=options.durability == "replicas",
             conversations=options.conversations,
         )
-        for number, config in enumerate(configs, start=1)
+        for number, member in enumerate(members, start=1)
     ]
 
 
@@ -175,7 +182,7 @@ def _judge(scenario: Scenario, strike: Strike, calls: list[Call], options: Optio
     result.report = check(calls, stored)
     if result.report.counts["confirmed"] < _FEWEST:
         result.problems.append("hardly anything was confirmed: this run proves nothing")
-    result.unexpected = scenario.unexpected(result.report, options.durability)
+    result.unexpected = scenario.unexpected(result.report, options.durability, strike.kept_from)
 
 
 def _records(options: Options, scenario: Scenario, topology: str) -> Path | None:

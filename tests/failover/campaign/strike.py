@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -13,8 +14,9 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from agents_redis_ha import session_keys
-from agents_redis_ha.lab import Lab, LabError, Node
+from agents_redis_ha.lab import Lab, LabError, Node, Proxy
 from agents_redis_ha.lab.workers import WorkerProcesses
+from tests.failover.campaign.history import Call
 from tests.failover.campaign.worker import WorkerSetup
 
 CLIENT_NAME = "campaign"
@@ -31,7 +33,10 @@ class Strike:
         prefix: The sessions' key prefix.
         session: The name of a session that all workers call: its primary is the one to strike.
         secret: The file that the workers read their password from.
+        name: The only address that the workers know, and what it leads to; None where they know the servers.
         notes: What the fault has to say, for the report.
+        kept_from: Nothing may be lost, said or not, that began later and that a replica has confirmed.
+        removals: What the servers removed by themselves, as calls that did.
     """
 
     servers: Lab
@@ -40,7 +45,10 @@ class Strike:
     prefix: str
     session: str
     secret: Path
+    name: Proxy | None = None
     notes: list[str] = field(default_factory=list)
+    kept_from: float = math.inf
+    removals: list[Call] = field(default_factory=list)
 
     @property
     def key(self) -> bytes:
@@ -63,6 +71,11 @@ class Strike:
             raise LabError(f"{self.victim} has no replica")
         return replicas[0]
 
+    def lead_name(self, node: Node) -> None:
+        """Lead new connections to the name to another server; those that are open stay. Nothing if there is no name."""
+        if self.name is not None:
+            self.name.forward_to(*dialled(node))
+
     def pause(self, seconds: float) -> None:
         """Let the workers go on for a while under the fault."""
         time.sleep(seconds)
@@ -73,9 +86,11 @@ class Strike:
         clients = [dict(part.partition("=")[::2] for part in line.split()) for line in lines]
         return [fields["id"] for fields in clients if fields.get("name") == CLIENT_NAME]
 
-    def drop_connections(self, node: Node) -> int:
-        """Close all connections of the workers to a node; return how many there were."""
-        return sum(int(node.ask("CLIENT", "KILL", "ID", each)) for each in self.connections(node))
+    def drop_connections(self, node: Node, most: int | None = None) -> int:
+        """Close all connections of the workers to a node, or so many at random; return how many it were."""
+        found = self.connections(node)
+        self.random.shuffle(found)
+        return sum(int(node.ask("CLIENT", "KILL", "ID", each)) for each in found[:most])
 
     @contextmanager
     def throughout(self, action: Callable[[], object], every_seconds: float) -> Iterator[None]:
@@ -96,3 +111,9 @@ class Strike:
         finally:
             stop.set()
             thread.join()
+
+
+def dialled(node: Node) -> tuple[str, int]:
+    """Return host and port where clients reach a node."""
+    host, _, port = node.dial_address.rpartition(":")
+    return host, int(port)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agents_redis_ha import HAConfig, close_shared_connections, counters, ha_session
+from agents_redis_ha._commands import commands
 from agents_redis_ha.lab.conversations import load_conversations
 from agents_redis_ha.lab.workers import Parent
 from tests.failover.campaign.caller import Caller
@@ -37,6 +38,7 @@ class WorkerSetup:
         pops_shared: Whether it may pop from those.
         pause_seconds: Mean time between two calls of one session.
         conversations: A file of conversations to colour the items with; None means the packaged ones.
+        hiredis: Whether it reads as with hiredis; only where that is installed.
     """
 
     name: str
@@ -48,6 +50,7 @@ class WorkerSetup:
     pops_shared: bool = False
     pause_seconds: float = 0.03
     conversations: Path | None = None
+    hiredis: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class PutBack:
 async def work(setup: WorkerSetup, parent: Parent) -> None:
     """Work until the parent says that it is enough, or has died; then send how many lost changes were put back."""
     logging.getLogger("agents_redis_ha").setLevel(logging.CRITICAL)
+    if not setup.hiredis:
+        vars(commands)["HIREDIS_AVAILABLE"] = False
     stop = asyncio.Event()
     listening = asyncio.ensure_future(_stop_when_told(parent, stop))
     desk = Desk(setup, stop, parent)
