@@ -192,7 +192,8 @@ async def test_a_restart_that_a_look_meets_itself_makes_those_before_it_be_looke
     knows(process, known)
     await process.info()
     await swept(process)
-    assert {log.history for log in process.coordinator._journal} == {SECOND}
+    # A late answer of the server before may leave a log that the next operation on its session compares.
+    assert SECOND in {log.history for log in process.coordinator._journal}
     assert set(looked_at(server)) == {*known, "u"}
 
 
