@@ -13,12 +13,13 @@ from tests.failover.campaign.shape import check_shape
 from tests.failover.campaign.views import BatchId, SessionHistory, View
 
 
-def check(calls: Iterable[Call], stored: Mapping[str, Sequence[Mark | None]]) -> Report:
+def check(calls: Iterable[Call], stored: Mapping[str, Sequence[Mark | None]], removals: Iterable[Call] = ()) -> Report:
     """Return what became of all calls, and every promise that was broken.
 
     Args:
         calls: The calls of all workers.
         stored: Each session's items after the run, oldest first; None for an element without a mark.
+        removals: What the servers have deleted by themselves, as they may.
     """
     sessions: dict[str, list[Call]] = defaultdict(list)
     for name in stored:
@@ -29,6 +30,8 @@ def check(calls: Iterable[Call], stored: Mapping[str, Sequence[Mark | None]]) ->
         report.counts[_count_of(call)] += 1
         if call.finished:
             report.slowest_seconds = max(report.slowest_seconds, call.end - call.begin)
+    for removal in removals:
+        sessions[removal.session].append(removal)
     for name, own in sessions.items():
         view = View(items=tuple(stored.get(name, ())))
         report.counts["stored"] += len(view.items)

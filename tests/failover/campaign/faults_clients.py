@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 
 from agents_redis_ha import acl_rule
-from agents_redis_ha.lab import Node, fail_saves, fill_memory, limit_clients
+from agents_redis_ha.lab import Node, Proxy, fail_saves, fill_memory, limit_clients, wait_until
+from tests.failover.campaign.faults_servers import kill
 from tests.failover.campaign.strike import Strike
 
 USER = "campaign"
@@ -81,10 +82,53 @@ def script_flush(strike: Strike) -> None:
 
 def replies_cut(strike: Strike) -> None:
     """The proxies execute one request of eight and lose its reply."""
-    proxies = [node.proxy for node in strike.servers.nodes if node.proxy]
-    for proxy in proxies:
-        proxy.cut_replies(lambda _: strike.random.random() < 1 / 8)
-    strike.pause(5.0)
-    strike.notes.append(f"{sum(proxy.replies_cut for proxy in proxies)} replies cut")
-    for proxy in proxies:
+    with strike.replies_cut(strike.one_of_eight):
+        strike.pause(5.0)
+
+
+def slow_link(strike: Strike) -> None:
+    """Each link is slow in its own way, three times some requests are late by more than a timeout; a kill meanwhile.
+
+    What was late arrives although the process that sent it has given it up and sent it again.
+    """
+    for _ in range(3):
+        for proxy in strike.proxies:
+            proxy.delay(0.0)
+            proxy.delay(1.2, requests=True)
+        strike.pause(1.0)
+        for proxy in strike.proxies:
+            proxy.delay(strike.random.choice((0.01, 0.04, 0.1)))
+            proxy.delay(strike.random.choice((0.0, 0.05)), requests=True)
+        strike.pause(1.0)
+    kill(strike)
+    strike.pause(1.0)
+    for proxy in strike.proxies:
         proxy.heal()
+
+
+def mixed_memory(strike: Strike) -> None:
+    """The first worker gets no reply to what it adds to shared sessions for 8 s; then the primary is killed.
+
+    It sends the same again and again. Another worker, which goes on in the same sessions, keeps ids for 6 s.
+    """
+    first = strike.workers.names[0]
+    with strike.replies_cut(lambda request: f"{first}.shared-".encode() in request):
+        strike.pause(8.0)
+    kill(strike)
+
+
+def deaf_listener(strike: Strike) -> None:
+    """A NAT forgets all connections to the Sentinels; a failover by hand then, and one when they are heard again."""
+    proxies = [sentinel.proxy for sentinel in strike.servers.sentinels if sentinel.proxy]
+    for proxy in proxies:
+        proxy.reset_counters()
+        proxy.forget()
+    strike.servers.promote(strike.replica())
+    count = len(strike.workers.names)
+    heard = "all workers to listen to all Sentinels again"
+    wait_until(lambda: all(_subscriptions(proxy) >= count for proxy in proxies), heard, 30.0)
+    strike.servers.promote(strike.replica())
+
+
+def _subscriptions(proxy: Proxy) -> int:
+    return sum(b"SUBSCRIBE" in chunk for chunk in proxy.commands)

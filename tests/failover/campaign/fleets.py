@@ -84,3 +84,25 @@ def one_in_minority(site: Site, count: int) -> list[Member]:
     """Likewise, and the first one is told of the first Sentinel alone."""
     inside, *others = one_beside_victim(site, count)
     return [Member(config=inside.config.replace(nodes=inside.config.nodes[:1])), *others]
+
+
+def mixed(site: Site, count: int) -> list[Member]:
+    """In the midst of a change of the configuration: no two keep ids or sessions for as long, or read the same way."""
+    kinds = (
+        Member(config=site.config()),
+        Member(config=site.config(ttl=3600, op_retention_seconds=6, retry={"deadline_seconds": 3}), hiredis=False),
+        Member(config=site.config(ttl=600, op_retention_seconds=40)),
+    )
+    return [kinds[number % len(kinds)] for number in range(count)]
+
+
+def behind_nat(site: Site, count: int) -> list[Member]:
+    """All reach the Sentinels through proxies."""
+    for sentinel in site.servers.sentinels:
+        sentinel.put_proxy(None, None)
+    return alike(site, count)
+
+
+def impatient(site: Site, count: int) -> list[Member]:
+    """All give a reply up after 0.8 s."""
+    return [Member(config=site.config(pool={"response_timeout_seconds": 0.8}))] * count

@@ -120,7 +120,7 @@ def _run_in(directory: Path, scenario: Scenario, options: Options, result: Resul
             )
             _load_and_strike(scenario, strike, options, result)
         calls = [call for setup in setups.values() for call in load(setup.record)]
-        _judge(scenario, strike, [*calls, *strike.removals], options, result)
+        _judge(scenario, strike, calls, options, result)
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def _judge(scenario: Scenario, strike: Strike, calls: list[Call], options: Optio
     except (lab.LabError, OSError, RedisError) as error:
         result.problems.append(f"what is stored cannot be read: {error}")
         return
-    result.report = check(calls, stored)
+    result.report = check(calls, stored, strike.removals)
     if result.report.counts["confirmed"] < _FEWEST:
         result.problems.append("hardly anything was confirmed: this run proves nothing")
     result.unexpected = scenario.unexpected(result.report, options.durability, strike.kept_from)

@@ -7,10 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tests.failover.campaign import evictions
 from tests.failover.campaign import faults_clients as clients
 from tests.failover.campaign import faults_servers as servers
 from tests.failover.campaign.findings import Kind, Report, Violation
-from tests.failover.campaign.fleets import Fleet, alike, one_beside_victim, one_in_minority, with_login
+from tests.failover.campaign.fleets import (
+    Fleet,
+    alike,
+    behind_nat,
+    impatient,
+    mixed,
+    one_beside_victim,
+    one_in_minority,
+    with_login,
+)
 from tests.failover.campaign.strike import Strike
 
 Durability = Literal["primary", "replicas"]
@@ -142,6 +152,45 @@ SCENARIOS: tuple[Scenario, ...] = (
         may_be_stale="primary",
     ),
     Scenario(name="replies-cut", strike=clients.replies_cut, lab={"proxies": True}),
+    Scenario(
+        name="slow-link",
+        strike=clients.slow_link,
+        topologies=ALL,
+        may_lose="primary",
+        may_be_stale="primary",
+        lab={"proxies": True},
+        fleet=impatient,
+    ),
+    Scenario(
+        name="deaf-listener",
+        strike=clients.deaf_listener,
+        topologies=("sentinel",),
+        may_lose="primary",
+        may_be_stale="primary",
+        fleet=behind_nat,
+    ),
+    Scenario(
+        name="mixed-fleet",
+        strike=clients.mixed_memory,
+        topologies=ALL,
+        lab={"proxies": True},
+        may_lose="primary",
+        may_be_stale="primary",
+        fleet=mixed,
+    ),
+    Scenario(
+        name="eviction-any",
+        strike=evictions.evict_any,
+        topologies=ALL,
+        may_lose="always",
+        lab={"proxies": True},
+    ),
+    Scenario(
+        name="eviction-volatile",
+        strike=evictions.evict_volatile,
+        topologies=ALL,
+        lab={"proxies": True},
+    ),
     Scenario(name="worker-killed", strike=servers.worker_killed),
 )
 

@@ -60,6 +60,11 @@ class Strike:
         """The primary that holds the session now."""
         return self.servers.primary(self.key)
 
+    @property
+    def proxies(self) -> list[Proxy]:
+        """What the workers reach the servers through: the name, or the lab's proxies."""
+        return [self.name] if self.name else [node.proxy for node in self.servers.nodes if node.proxy]
+
     def replica(self) -> Node:
         """Return a replica of the victim.
 
@@ -91,6 +96,23 @@ class Strike:
         found = self.connections(node)
         self.random.shuffle(found)
         return sum(int(node.ask("CLIENT", "KILL", "ID", each)) for each in found[:most])
+
+    @contextmanager
+    def replies_cut(self, matches: Callable[[bytes], bool]) -> Iterator[None]:
+        """Lose the replies to some requests, which are executed."""
+        before = sum(proxy.replies_cut for proxy in self.proxies)
+        for proxy in self.proxies:
+            proxy.cut_replies(matches)
+        try:
+            yield
+        finally:
+            for proxy in self.proxies:
+                proxy.heal()
+        self.notes.append(f"{sum(proxy.replies_cut for proxy in self.proxies) - before} replies cut")
+
+    def one_of_eight(self, _: bytes) -> bool:
+        """Return whether to lose this one."""
+        return self.random.random() < 1 / 8
 
     @contextmanager
     def throughout(self, action: Callable[[], object], every_seconds: float) -> Iterator[None]:
