@@ -103,7 +103,7 @@ local function state()
   end
   s.length_before = s.length
   -- How long ago the newest low watermark was set; its time has 13 digits until the year 2286.
-  s.watermark_age = m[7] and s.now - string.sub(m[7], -13)
+  s.watermark_age = m[7] and s.now - (tonumber(string.sub(m[7], -13)) or 0)
   s.drops_old = not m[7] or s.watermark_age < 0 or s.watermark_age >= s.retention / 4
   return s
 end
