@@ -199,9 +199,7 @@ def test_a_blackhole_accepts_and_reads_but_nothing_arrives(proxy: lab.Proxy, dir
         assert fresh.ping()
 
 
-def test_a_forgotten_connection_loses_what_it_sends_and_a_new_one_passes(
-    proxy: lab.Proxy, direct: redis.Redis
-) -> None:
+def test_a_forgotten_connection_loses_what_it_sends_and_a_new_one_passes(proxy: lab.Proxy, direct: redis.Redis) -> None:
     with dial_impatiently(proxy) as client:
         proxy.forget()
         with pytest.raises(redis.TimeoutError):
