@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from .._asyncio import retrieve_exception, timeout_at
+from .._asyncio import timeout_at
 from .._commands import (
     NO_POSITION,
     Change,
@@ -45,6 +45,7 @@ from .replay import (
     pack,
     unpack,
 )
+from .sweep import Sweep
 
 __all__ = ["RecoveryCoordinator"]
 
@@ -52,8 +53,6 @@ _Result = TypeVar("_Result", Change, Reading, Description)
 
 # Between two looks whether other processes have put back what is missing here.
 _SHORTEST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.1
-# After a failover, so many sessions are looked at at the same time.
-_SWEEPERS = 4
 
 
 class RecoveryCoordinator:
@@ -74,21 +73,19 @@ class RecoveryCoordinator:
         self.executor = executor
         self._journal = Journal(config.repair.max_changes, config.repair.max_bytes) if journal is None else journal
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()  # as long as a task waits
-        self._failovers = 0
-        self._live: set[ReplicationHistory] = set()  # which have replied since the last failover or restart
-        self._sweep: asyncio.Task[None] | None = None
+        self._sweep = Sweep(self._journal, self._check)
 
     @property
     def sweeps(self) -> bool:
         """Whether sessions are looked at in the background."""
-        return self._sweep is not None and not self._sweep.done()
+        return self._sweep.is_under_way
 
     async def aclose(self) -> None:
         """Close the connections; operations under way end with an error."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            await asyncio.wait((self._sweep,))
-        await self.executor.aclose()
+        try:
+            await self._sweep.aclose()
+        finally:
+            await self.executor.aclose()
 
     async def execute(self, operation: Operation, command: Command[_Result], *, report_loss: bool = True) -> _Result:
         """Execute a command on the history that this process knows, never on less of it.
@@ -107,7 +104,9 @@ class RecoveryCoordinator:
             log = self._log(operation, command.spec)
             if report_loss:
                 self._report_loss(operation, log)
-            result = command.decode(await operation.run(command, log))
+            reply = await operation.run(command, log)
+            self._meet(operation, reply.history)
+            result = command.decode(reply)
             if not result.log_mismatch:
                 self._note(operation, log, result)
                 if isinstance(result, Change):
@@ -140,8 +139,7 @@ class RecoveryCoordinator:
             self._note_description(operation, log, result)
 
     def _note_change(self, operation: Operation, log: SessionLog, change: Change) -> None:
-        before, entry = log.history, change.entry
-        expires_at = log.expires_at
+        entry, expires_at = change.entry, log.expires_at
         if log.spec.ttl_ms and (entry is not None or expires_at is None):  # what changes nothing prolongs nothing
             expires_at = time.monotonic() + log.spec.ttl_ms / 1000
         if change.digest:
@@ -149,7 +147,6 @@ class RecoveryCoordinator:
             log.retention_ms = None  # the server keeps at least what this process asked for
         if entry is not None and operation.options.repair.max_changes:
             self._journal.keep(log, entry)
-        self._start_sweep(operation, before, change.history)
 
     def _keep_snapshot(self, log: SessionLog, reading: Reading) -> None:
         session = reading.session
@@ -171,11 +168,9 @@ class RecoveryCoordinator:
             self._journal.keep(log, snapshot)
 
     def _note_description(self, operation: Operation, log: SessionLog, session: Description) -> None:
-        before = log.history
         expires_at = time.monotonic() + session.ttl_ms / 1000 if session.ttl_ms > 0 else None
         log.see(session.position, session.history, expires_at)
         log.retention_ms = session.retention_ms
-        self._start_sweep(operation, before, session.history)
 
     async def _reconcile(self, operation: Operation, spec: SessionSpec) -> None:
         """Bring the server and what is known together; one task a session does it, the others wait."""
@@ -192,6 +187,7 @@ class RecoveryCoordinator:
         while True:
             command = inspect(spec, hints)
             found = command.decode(await operation.run(command, missed))
+            self._meet(operation, found.history)
             log = self._log(operation, spec)
             if await self._reconcile_without_replay(operation, log, found):
                 return
@@ -239,7 +235,6 @@ class RecoveryCoordinator:
             return False
         else:
             log.see(found.position, found.history, log.expires_at)
-            self._live.add(found.history)
             if 0 < known < found.evicted_at:
                 self._lose(operation, log, (known,))
         try:
@@ -326,30 +321,13 @@ class RecoveryCoordinator:
                 log.lost = tuple(sorted({*log.lost, *versions}))
             operation.span.lost(versions)
 
-    def _start_sweep(self, operation: Operation, before: ReplicationHistory | None, now: ReplicationHistory) -> None:
-        """After a failover or a restart, look at the other sessions too: they may not be used again for long."""
-        happened = len(self.executor.locator.failovers)
-        if happened == self._failovers and (before is None or before == now):
-            self._live.add(now)
-            return
-        self._failovers = happened
-        self._live = {now}
-        if self._sweep is None or self._sweep.done():
-            self._sweep = asyncio.ensure_future(self._sweep_all(operation.span))
-            self._sweep.add_done_callback(retrieve_exception)
-
-    async def _sweep_all(self, cause: OperationSpan) -> None:
-        sweepers = asyncio.Semaphore(_SWEEPERS)
-
-        async def look_at(log: SessionLog) -> None:
-            async with sweepers:
-                if log.version and log.history not in self._live:
-                    await self._check(log, cause)
-
-        await asyncio.gather(*(look_at(log) for log in reversed(list(self._journal))))
+    def _meet(self, operation: Operation, history: ReplicationHistory) -> None:
+        self._sweep.note(history, len(self.executor.locator.failovers), operation.span)
 
     async def _check(self, log: SessionLog, cause: OperationSpan) -> None:
         spec, topology = log.spec, self.executor.locator.topology
+        if spec.keys.items in self._locks:  # an operation on it is doing that
+            return
         span = OperationSpan("check", topology, spec.session_id, spec.show_id, cause=cause)
         operation = self.executor.begin(span, changes=False, options=log.options)
         try:

@@ -6,6 +6,7 @@ is bounded in number, bytes and age; see `RepairConfig` for what the bounds mean
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,8 @@ __all__ = ["MOST_IDS", "Journal", "SessionLog", "Snapshot"]
 
 MOST_IDS = 1024
 """So many versions back, the ids of a session's changes are known."""
+# A cluster has a thousand primaries at most; behind a stable name or in a long life, histories go by one after another.
+_MOST_HISTORIES = 4096
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,12 @@ class SessionLog:
 
 
 class Journal:
-    """The session logs of this process, the latest used last, within bounds."""
+    """The session logs of this process, the latest used last, within bounds.
+
+    Attributes:
+        live: Whose data replies came from since the last failover or restart.
+        waiting: The logs that are still to be compared with what a server has since then, the latest used last.
+    """
 
     def __init__(self, max_changes: int, max_bytes: int) -> None:
         """Make an empty journal.
@@ -163,6 +171,10 @@ class Journal:
         self._max_changes, self._max_bytes = max_changes, max_bytes
         self._logs: OrderedDict[bytes, SessionLog] = OrderedDict()
         self._changes = self._bytes = 0
+        self.live: set[ReplicationHistory] = set()
+        self.waiting: OrderedDict[bytes, SessionLog] = OrderedDict()
+        self._met: OrderedDict[ReplicationHistory, None] = OrderedDict()
+        self._newest: dict[str, ReplicationHistory] = {}  # by node
 
     def widen(self, repair: RepairConfig) -> None:
         """Keep as much as another client asks for, if that is more: of several clients the largest bounds count."""
@@ -170,10 +182,61 @@ class Journal:
         self._max_bytes = max(self._max_bytes, repair.max_bytes)
 
     def __len__(self) -> int:
-        return len(self._logs)
+        return len(self._logs) + len(self.waiting)
 
     def __iter__(self) -> Iterator[SessionLog]:
-        return iter(list(self._logs.values()))
+        return iter([*self.waiting.values(), *self._logs.values()])
+
+    def meet(self, history: ReplicationHistory, *, anew: bool = False) -> None:
+        """Note whose data a reply came from.
+
+        From data that was not known, all logs wait to be looked at: the server was started or has become a primary. Two
+        servers behind one name do not let them wait again and again, and neither do the primaries of a cluster.
+
+        Args:
+            history: Whose data it is.
+            anew: Whether there was a failover, which the history need not show.
+        """
+        if history not in self._met:
+            anew = bool(self._met)  # from the first one on, nothing can be known of older data
+            self._met[history] = None
+            self._newest[history.node] = history
+            if len(self._met) > _MOST_HISTORIES:
+                oldest, _ = self._met.popitem(last=False)
+                if self._newest[oldest.node] == oldest:
+                    del self._newest[oldest.node]
+        if not anew:
+            if self._newest[history.node] == history:  # no late reply of a server that was replaced
+                self.live.add(history)
+            return
+        self.live = {history}
+        self.waiting.update(self._logs)
+        self._logs.clear()
+
+    def next_waiting(self) -> SessionLog | None:
+        """Return the log that was used last among those that wait, which waits no more; None if there is none."""
+        if not self.waiting:
+            return None
+        key, log = self.waiting.popitem()
+        self._logs[key] = log
+        self._logs.move_to_end(key, last=False)  # the order among all of them stays
+        return log
+
+    def let_wait(self, log: SessionLog) -> None:
+        """Let a log wait again that was not looked at to the end."""
+        key = log.spec.keys.items
+        if self._logs.get(key) is log:
+            self.waiting[key] = self._logs.pop(key)
+
+    def is_settled(self, log: SessionLog) -> bool:
+        """Whether there is no need to compare a log with what a server has: nothing is known of it, or it was used.
+
+        Without a replication id, data cannot be told from other data.
+        """
+        if self._is_past(log):
+            self.forget(log)
+        tells = log.history is not None and log.history.replication_id is not None
+        return not log.version or (tells and log.history in self.live)
 
     def log(self, spec: SessionSpec) -> SessionLog:
         """Return what is known of a session.
@@ -181,19 +244,29 @@ class Journal:
         What was seen longer ago than a change's id is remembered, or may have expired meanwhile, is not known any more:
         the session may have been cleared since, of which the server would have no trace.
         """
-        key = spec.keys.items
-        log = self._logs.get(key)
+        log = self._use(spec.keys.items)
         if log is None:
-            log = self._logs[key] = SessionLog(spec)
+            log = self._logs[spec.keys.items] = SessionLog(spec)
             self._keep_within_bounds(log)
             return log
-        self._logs.move_to_end(key)
         log.spec = spec
-        now = time.monotonic()
-        expired = log.expires_at is not None and now >= log.expires_at
-        if log.version and (expired or now - log.seen_at > log.horizon_seconds):
+        if self._is_past(log):
             self.forget(log)
         return log
+
+    def _use(self, key: bytes) -> SessionLog | None:
+        """Return a log as the one that was used last."""
+        logs = self._logs if key in self._logs else self.waiting
+        log = logs.get(key)
+        if log is not None:
+            logs.move_to_end(key)
+        return log
+
+    @staticmethod
+    def _is_past(log: SessionLog) -> bool:
+        now = time.monotonic()
+        expired = log.expires_at is not None and now >= log.expires_at
+        return log.version > 0 and (expired or now - log.seen_at > log.horizon_seconds)
 
     def forget(self, log: SessionLog) -> None:
         """Know nothing of a session any more, but what the user still has to be told."""
@@ -204,9 +277,11 @@ class Journal:
 
     def keep(self, log: SessionLog, kept: LogEntry | Snapshot) -> None:
         """Keep a change or a snapshot to put it back if need be, and drop the oldest until the bounds hold."""
-        if self._logs.setdefault(log.spec.keys.items, log) is not log:
-            return  # it was dropped while the operation was under way, and begun anew
-        self._logs.move_to_end(log.spec.keys.items)
+        known = self._use(log.spec.keys.items)
+        if known is None:  # it was dropped while the operation was under way
+            self._logs[log.spec.keys.items] = log
+        elif known is not log:
+            return  # and begun anew
         if isinstance(kept, LogEntry):
             self._drop(log, (kept.version,))  # of a history that is gone, if there was one
             log.entries[kept.version] = kept
@@ -253,12 +328,21 @@ class Journal:
         if len(latest.others) > 2 * MOST_IDS:
             for version in sorted(latest.others)[:-MOST_IDS]:
                 del latest.others[version]
-        while self._bytes > self._max_bytes or max(self._changes, len(self._logs)) > self._max_changes:
-            key, oldest = next(iter(self._logs.items()))
+        while self._bytes > self._max_bytes or max(self._changes, len(self)) > self._max_changes:
+            logs, key, oldest = self._oldest_but(latest)
             if oldest is not latest:
                 self.forget(oldest)
-                del self._logs[key]
+                del logs[key]
             elif oldest.snapshots and self._bytes > self._max_bytes:
                 self._replace(oldest, None, None)
             else:
                 self._drop(oldest, [next(iter(oldest.entries))])
+
+    def _oldest_but(self, latest: SessionLog) -> tuple[OrderedDict[bytes, SessionLog], bytes, SessionLog]:
+        """Return the log to drop next and where it is: none that waits, and the latest, if another one is there."""
+        for logs in (self._logs, self.waiting):
+            for key, log in itertools.islice(logs.items(), 2):
+                if log is not latest:
+                    return logs, key, log
+        key = latest.spec.keys.items
+        return (self._logs if key in self._logs else self.waiting), key, latest

@@ -141,7 +141,7 @@ async def test_connections_stay_where_each_request_has_a_session_of_its_own(loca
 async def test_connections_stay_while_sessions_are_looked_at_in_the_background(locators: list[FakeLocator]) -> None:
     session = ha_session(CONFIG, "u")
     coordinator = session._source()
-    coordinator._sweep = asyncio.ensure_future(asyncio.sleep(LONG))
+    coordinator._sweep._task = asyncio.gather(asyncio.sleep(LONG))
     del session
     await asyncio.sleep(0.9 * LONG)
     assert still_open(locators) == 1
