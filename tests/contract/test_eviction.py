@@ -10,7 +10,7 @@ import pytest
 
 from agents_redis_ha import HistoryLostError, Outcome, OutcomeLostError, SessionStore, lab, session_keys
 from agents_redis_ha._commands import append, pop
-from tests.support.history import History, Workers, message, say, texts
+from tests.support.history import History, Workers, forget_all, message, say, texts
 
 KEYS = ("items", "meta", "ops")
 PARTS = [parts for count in (1, 2) for parts in combinations(KEYS, count)]
@@ -100,7 +100,7 @@ async def test_a_process_that_knew_the_items_is_told_that_others_gave_them_up(
     writer, newcomer = await workers.make(), await workers.make(patience_seconds=0.1)
     await say(writer, "1", "2")
     await writer.info()
-    writer._source()._journal._logs.clear()
+    forget_all(writer)
     await writer.info()  # all that it knows: there is a version 2
     await history.evict("items")
     with pytest.raises(HistoryLostError):

@@ -9,7 +9,7 @@ import pytest
 
 from agents_redis_ha import ConfigurationError, ConflictError, HistoryLostError, lab, session_keys
 from agents_redis_ha._commands import append, chain
-from tests.support.history import History, Workers, message, say, texts, told_of_lost
+from tests.support.history import History, Workers, forget_all, message, say, texts, told_of_lost
 
 
 async def test_a_loss_is_told_although_the_latest_change_was_repeated_behind_another(
@@ -120,7 +120,7 @@ async def test_many_lost_changes_of_which_nothing_is_known_are_given_up_at_once(
         for number in range(1_200):
             await say(other, str(number))
         await ours.info()
-        other._source()._journal._logs.clear()
+        forget_all(other)
     with pytest.raises(HistoryLostError) as caught:
         await ours.info()
     assert caught.value.versions == tuple(range(2, 1_202))

@@ -38,6 +38,13 @@ async def texts(session: RedisHASession) -> list[Any]:
     return [item["content"] for item in items]
 
 
+def forget_all(session: RedisHASession) -> None:
+    """Let the session's process know nothing of any session any more."""
+    journal = session._source()._journal
+    for log in journal:
+        journal.forget(log)
+
+
 @contextmanager
 def told_of_lost(*versions: int) -> Iterator[pytest.ExceptionInfo[HistoryLostError]]:
     """The block is told that these versions of the session are gone."""

@@ -17,8 +17,8 @@ from agents_redis_ha._commands import (
     ServerState,
     chain,
 )
-from agents_redis_ha._recovery.journal import Snapshot
 from agents_redis_ha._recovery.replay import Plan
+from agents_redis_ha._recovery.session_log import Snapshot
 from tests.support.fakes import an_id
 
 SERVER = ReplicationHistory("h:1", "1f")

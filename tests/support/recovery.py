@@ -19,8 +19,9 @@ from agents_redis_ha._commands import (
     read,
 )
 from agents_redis_ha._recovery import RecoveryCoordinator
-from agents_redis_ha._recovery.journal import Journal, SessionLog, Snapshot
+from agents_redis_ha._recovery.journal import Journal
 from agents_redis_ha._recovery.replay import HistoryFragment, hint_name, pack
+from agents_redis_ha._recovery.session_log import SessionLog, Snapshot, entry_cost
 from agents_redis_ha._retry import Executor, Operation
 from agents_redis_ha._telemetry import OperationSpan
 from tests.support.fakes import SPEC, FakeServer, a_digest, an_id, noted
@@ -81,13 +82,9 @@ def found(
 
 
 def kept_anew(journal: Journal) -> tuple[int, int]:
-    """Return the changes and the bytes that are kept, counted anew."""
+    """Return the own changes that are kept and what all of it costs, counted anew."""
     entries = [entry for log in journal for entry in log.entries.values()]
-    snapshots = [snapshot for log in journal for snapshot in (log.whole, log.tail) if snapshot is not None]
-    kept = [len(snapshot.joined) for snapshot in snapshots]
-    kept += [len(item) for entry in entries if entry.edit for item in entry.edit.push]
-    kept += [len(entry.result) for entry in entries if entry.result is not None]
-    return len(entries), sum(kept)
+    return len(entries), sum(log.own_cost + log.read_cost for log in journal) + sum(map(entry_cost, entries))
 
 
 class Clock:

@@ -21,8 +21,8 @@ from agents_redis_ha._commands import (
     read,
     replace,
 )
-from agents_redis_ha._recovery.journal import SessionLog, Snapshot
 from agents_redis_ha._recovery.replay import Plan
+from agents_redis_ha._recovery.session_log import SessionLog, Snapshot
 from agents_redis_ha._storage import session_keys
 
 SECRET = "s3cr3t"

@@ -234,7 +234,8 @@ class RepairConfig(Frozen):
     Attributes:
         max_changes: Most own changes that are kept, of all sessions together, and most sessions. With 0 none are kept,
             and no loss is noticed.
-        max_bytes: Most bytes of items that are kept, written and read together.
+        max_bytes: Most bytes of memory that all of it takes: items, ids, and about 1 kB for each session. Items that
+            were read are dropped first, then own changes, and last of all what it takes to notice a loss.
         patience_seconds: Longest time for which a session takes no changes because another process may still put back
             what this one cannot.
         on_loss: What happens when a change cannot be put back. ``raise``: `HistoryLostError`, once. ``warn``: a line of

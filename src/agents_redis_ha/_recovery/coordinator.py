@@ -33,7 +33,7 @@ from .._config import HAConfig
 from .._retry import Executor, Operation
 from .._telemetry import OperationSpan
 from ..errors import DeadlineExceededError, HistoryLostError, OperationError, Outcome, OutcomeLostError, lost_in_words
-from .journal import Journal, SessionLog, Snapshot
+from .journal import Journal
 from .replay import (
     Plan,
     first_divergence,
@@ -45,6 +45,7 @@ from .replay import (
     pack,
     unpack,
 )
+from .session_log import SessionLog, Snapshot
 from .sweep import Sweep
 
 __all__ = ["RecoveryCoordinator"]
@@ -163,7 +164,7 @@ class RecoveryCoordinator:
                 reading.count,
                 reading.joined,
                 reading.separator,
-                log.records_until(session.version, session.records),
+                session.records,
             )
             self._journal.keep(log, snapshot)
 
@@ -326,8 +327,11 @@ class RecoveryCoordinator:
 
     async def _check(self, log: SessionLog, cause: OperationSpan) -> None:
         spec, topology = log.spec, self.executor.locator.topology
-        if spec.keys.items in self._locks:  # an operation on it is doing that
-            return
+        if (lock := self._locks.get(spec.keys.items)) is not None:  # an operation on it, or a look, is doing that
+            async with lock:
+                pass
+            if self._journal.is_settled(log):
+                return
         span = OperationSpan("check", topology, spec.session_id, spec.show_id, cause=cause)
         operation = self.executor.begin(span, changes=False, options=log.options)
         try:

@@ -10,147 +10,40 @@ import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import replace
 
-from .._commands import NO_POSITION, LogEntry, LogPosition, OpsRecord, ReplicationHistory, SessionSpec
-from .._config import ClientOptions, RepairConfig
+from .._commands import NO_POSITION, LogEntry, OpsRecord, ReplicationHistory, SessionSpec
+from .._config import RepairConfig
+from .session_log import MOST_IDS, RECORD_BYTES, SessionLog, Snapshot, entry_cost
 
-__all__ = ["MOST_IDS", "Journal", "SessionLog", "Snapshot"]
+__all__ = ["Journal"]
 
-MOST_IDS = 1024
-"""So many versions back, the ids of a session's changes are known."""
 # A cluster has a thousand primaries at most; behind a stable name or in a long life, histories go by one after another.
 _MOST_HISTORIES = 4096
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The newest elements of a session, as they were read.
+class _Pool:
+    """Logs in the order of their last use, and of which of them something else can be dropped, the oldest first."""
 
-    Attributes:
-        version: The session's version then.
-        digest: Its digest.
-        generation: Its generation: changes that are no appends.
-        length: How many elements it had.
-        count: How many of them were read.
-        joined: These, with the separator between two of them.
-        separator: What stands between.
-        records: The newest changes up to the version, as in ``ops``.
-    """
+    def __init__(self) -> None:
+        self.logs: OrderedDict[bytes, SessionLog] = OrderedDict()
+        self.read: OrderedDict[bytes, SessionLog] = OrderedDict()
+        self.changed: OrderedDict[bytes, SessionLog] = OrderedDict()
 
-    version: int
-    digest: bytes
-    generation: int
-    length: int
-    count: int
-    joined: bytes = field(repr=False)
-    separator: bytes
-    records: tuple[OpsRecord, ...] = field(default=(), repr=False)
+    def move(self, key: bytes, to: _Pool, *, last: bool) -> SessionLog:
+        """Put a log into another pool, as the newest or the oldest there; return it."""
+        log = self.logs[key]
+        for mine, its in ((self.logs, to.logs), (self.read, to.read), (self.changed, to.changed)):
+            if mine.pop(key, None) is not None:
+                its[key] = log
+                its.move_to_end(key, last=last)
+        return log
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it holds all elements, not only the newest."""
-        return self.count >= self.length
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes of elements that it keeps."""
-        return len(self.joined)
-
-    def newest(self, count: int) -> list[bytes]:
-        """Return the newest so many of the elements that were read."""
-        return self.joined.split(self.separator)[self.count - count :] if count else []
-
-
-@dataclass
-class SessionLog:
-    """What is known of one session.
-
-    Attributes:
-        spec: The session.
-        options: Those of the client that used it last.
-        position: The latest log position that was seen.
-        history: Which server's data had it.
-        seen_at: When, by `time.monotonic` (seconds).
-        expires_at: When the session expires, if it is not changed, by `time.monotonic`; None means never or not known.
-        whole: The newest snapshot of all elements, as far as it is still kept.
-        tail: A newer one of the newest elements.
-        entries: Own changes by version, the oldest first.
-        retention_ms: Milliseconds for which the session remembers ids, as far as the server told.
-        others: What ``ops`` holds of other processes' changes by version, as far as that is known.
-        is_told: Whether a client that used it wants an error for what is lost.
-        lost: Versions that are gone for good, of which such a client has not been told yet.
-    """
-
-    spec: SessionSpec
-    options: ClientOptions | None = None
-    position: LogPosition = NO_POSITION
-    history: ReplicationHistory | None = None
-    seen_at: float = 0.0
-    expires_at: float | None = None
-    whole: Snapshot | None = None
-    tail: Snapshot | None = None
-    entries: dict[int, LogEntry] = field(default_factory=dict)
-    retention_ms: int | None = None
-    others: dict[int, OpsRecord] = field(default_factory=dict)
-    is_told: bool = False
-    lost: tuple[int, ...] = ()
-
-    @property
-    def version(self) -> int:
-        """The latest version that was seen; 0 is none."""
-        return self.position.version
-
-    @property
-    def horizon_seconds(self) -> float:
-        """What was seen longer ago does not count.
-
-        A process that remembers for a shorter time may have cleared the session meanwhile: what it left is gone.
-        """
-        return min(self.spec.retention_ms, self.retention_ms or self.spec.retention_ms) / 1000
-
-    @property
-    def snapshots(self) -> list[Snapshot]:
-        """The snapshots that are kept."""
-        return [snapshot for snapshot in (self.whole, self.tail) if snapshot]
-
-    @property
-    def ids(self) -> dict[int, bytes]:
-        """All ids of changes that are known, by version."""
-        others = {version: record.id for version, record in self.others.items() if record.id}
-        return {**others, **{version: entry.id for version, entry in self.entries.items()}}
-
-    @property
-    def digests(self) -> dict[int, bytes]:
-        """All digests that are known, by version."""
-        known = {version: record.digest for version, record in self.others.items() if record.digest}
-        known.update((snapshot.version, snapshot.digest) for snapshot in self.snapshots)
-        known.update((version, entry.digest) for version, entry in self.entries.items())
-        return {**known, self.version: self.position.digest} if self.position.digest else known
-
-    def records_until(self, version: int, newest: Iterable[OpsRecord]) -> tuple[OpsRecord, ...]:
-        """Return what stands in ``ops`` for the latest changes up to a version, as far as it is known.
-
-        Args:
-            version: The last one.
-            newest: What was just read there.
-        """
-        known: dict[int, OpsRecord] = {}
-        for snapshot in self.snapshots:
-            known.update((record.version, record) for record in snapshot.records)
-        known.update((at, entry.record) for at, entry in self.entries.items())
-        known.update((record.version, record) for record in newest)
-        return tuple(record for at, record in sorted(known.items()) if version - MOST_IDS < at <= version)
-
-    def see(self, position: LogPosition, history: ReplicationHistory, expires_at: float | None) -> None:
-        """Note that a server has this position."""
-        self.seen_at = time.monotonic()
-        self.expires_at = expires_at
-        if position.version >= self.version:
-            self.position = position
-        if position.version == self.version:
-            self.history = history
+    def move_all(self, to: _Pool) -> None:
+        """Put all logs into another pool, as the newest there."""
+        for mine, its in ((self.logs, to.logs), (self.read, to.read), (self.changed, to.changed)):
+            its.update(mine)
+            mine.clear()
 
 
 class Journal:
@@ -158,7 +51,6 @@ class Journal:
 
     Attributes:
         live: Whose data replies came from since the last failover or restart.
-        waiting: The logs that are still to be compared with what a server has since then, the latest used last.
     """
 
     def __init__(self, max_changes: int, max_bytes: int) -> None:
@@ -166,13 +58,12 @@ class Journal:
 
         Args:
             max_changes: Most own changes, and most sessions; 1 or more.
-            max_bytes: Most bytes of elements, own, popped and read.
+            max_bytes: Most bytes that all of it takes.
         """
         self._max_changes, self._max_bytes = max_changes, max_bytes
-        self._logs: OrderedDict[bytes, SessionLog] = OrderedDict()
-        self._changes = self._bytes = 0
+        self._settled, self._waiting = _Pool(), _Pool()
+        self._changes = self._bytes = self._bytes_of_logs = 0
         self.live: set[ReplicationHistory] = set()
-        self.waiting: OrderedDict[bytes, SessionLog] = OrderedDict()
         self._met: OrderedDict[ReplicationHistory, None] = OrderedDict()
         self._newest: dict[str, ReplicationHistory] = {}  # by node
 
@@ -182,10 +73,15 @@ class Journal:
         self._max_bytes = max(self._max_bytes, repair.max_bytes)
 
     def __len__(self) -> int:
-        return len(self._logs) + len(self.waiting)
+        return len(self._settled.logs) + len(self._waiting.logs)
 
     def __iter__(self) -> Iterator[SessionLog]:
-        return iter([*self.waiting.values(), *self._logs.values()])
+        return iter([*self._waiting.logs.values(), *self._settled.logs.values()])
+
+    @property
+    def waits(self) -> int:
+        """How many logs are still to be compared with what a server has since the last failover or restart."""
+        return len(self._waiting.logs)
 
     def meet(self, history: ReplicationHistory, *, anew: bool = False) -> None:
         """Note whose data a reply came from.
@@ -210,23 +106,19 @@ class Journal:
                 self.live.add(history)
             return
         self.live = {history}
-        self.waiting.update(self._logs)
-        self._logs.clear()
+        self._settled.move_all(self._waiting)
 
     def next_waiting(self) -> SessionLog | None:
         """Return the log that was used last among those that wait, which waits no more; None if there is none."""
-        if not self.waiting:
+        if not self._waiting.logs:
             return None
-        key, log = self.waiting.popitem()
-        self._logs[key] = log
-        self._logs.move_to_end(key, last=False)  # the order among all of them stays
-        return log
+        return self._waiting.move(next(reversed(self._waiting.logs)), self._settled, last=False)  # the order stays
 
     def let_wait(self, log: SessionLog) -> None:
         """Let a log wait again that was not looked at to the end."""
         key = log.spec.keys.items
-        if self._logs.get(key) is log:
-            self.waiting[key] = self._logs.pop(key)
+        if self._settled.logs.get(key) is log:
+            self._settled.move(key, self._waiting, last=True)
 
     def is_settled(self, log: SessionLog) -> bool:
         """Whether there is no need to compare a log with what a server has: nothing is known of it, or it was used.
@@ -234,7 +126,7 @@ class Journal:
         Without a replication id, data cannot be told from other data.
         """
         if self._is_past(log):
-            self.forget(log)
+            self._forget_past(log)
         tells = log.history is not None and log.history.replication_id is not None
         return not log.version or (tells and log.history in self.live)
 
@@ -246,7 +138,9 @@ class Journal:
         """
         log = self._use(spec.keys.items)
         if log is None:
-            log = self._logs[spec.keys.items] = SessionLog(spec)
+            self.drop_past(2)  # one more than the new one: what is not used any more comes to an end
+            log = SessionLog(spec, seen_at=time.monotonic())
+            self._begin(log)
             self._keep_within_bounds(log)
             return log
         log.spec = spec
@@ -256,37 +150,62 @@ class Journal:
 
     def _use(self, key: bytes) -> SessionLog | None:
         """Return a log as the one that was used last."""
-        logs = self._logs if key in self._logs else self.waiting
+        logs = self._pool(key).logs
         log = logs.get(key)
         if log is not None:
             logs.move_to_end(key)
         return log
 
+    def _pool(self, key: bytes) -> _Pool:
+        return self._waiting if key in self._waiting.logs else self._settled
+
+    def _begin(self, log: SessionLog) -> None:
+        self._settled.logs[log.spec.keys.items] = log
+        self._bytes_of_logs += log.own_cost
+        self._bytes += log.own_cost
+
     @staticmethod
     def _is_past(log: SessionLog) -> bool:
         now = time.monotonic()
         expired = log.expires_at is not None and now >= log.expires_at
-        return log.version > 0 and (expired or now - log.seen_at > log.horizon_seconds)
+        return expired or now - log.seen_at > log.horizon_seconds
+
+    def drop_past(self, most: int) -> None:
+        """Free the logs that do not count any more, at most so many of those that were used longest ago."""
+        for log in list(itertools.islice(self._settled.logs.values(), most)):
+            if not self._is_past(log):
+                break
+            self._forget_past(log)
+
+    def _forget_past(self, log: SessionLog) -> None:
+        if log.lost:  # of which the user is still to be told
+            self.forget(log)
+            self._use(log.spec.keys.items)
+        else:
+            self._drop_log(log)
+
+    def _drop_log(self, log: SessionLog) -> None:
+        self.forget(log)
+        del self._pool(log.spec.keys.items).logs[log.spec.keys.items]
+        self._bytes_of_logs -= log.own_cost
+        self._bytes -= log.own_cost
 
     def forget(self, log: SessionLog) -> None:
         """Know nothing of a session any more, but what the user still has to be told."""
         log.position, log.history, log.expires_at = NO_POSITION, None, None
-        log.others.clear()
-        self._replace(log, None, None)
+        self._drop_readings(log)
         self._drop(log, list(log.entries))
 
     def keep(self, log: SessionLog, kept: LogEntry | Snapshot) -> None:
         """Keep a change or a snapshot to put it back if need be, and drop the oldest until the bounds hold."""
-        known = self._use(log.spec.keys.items)
+        key = log.spec.keys.items
+        known = self._use(key)
         if known is None:  # it was dropped while the operation was under way
-            self._logs[log.spec.keys.items] = log
+            self._begin(log)
         elif known is not log:
             return  # and begun anew
         if isinstance(kept, LogEntry):
-            self._drop(log, (kept.version,))  # of a history that is gone, if there was one
-            log.entries[kept.version] = kept
-            self._changes += 1
-            self._bytes += kept.size
+            self._keep_entry(log, kept)
         else:
             self._keep_snapshot(log, kept)
         self._keep_within_bounds(log)
@@ -297,52 +216,112 @@ class Journal:
         for noop in noops:
             self.keep(log, noop)
 
+    def _fits(self, cost: int) -> bool:
+        """Whether something can be kept at all: the positions of all sessions come first."""
+        return cost + self._bytes_of_logs <= self._max_bytes
+
+    def _keep_entry(self, log: SessionLog, entry: LogEntry) -> None:
+        self._drop(log, (entry.version,))  # of a history that is gone, if there was one
+        if log.others.pop(entry.version, None) is not None:
+            self._bytes -= RECORD_BYTES
+        if self._fits(entry_cost(entry)):
+            log.entries[entry.version] = entry
+            self._changes += 1
+            self._bytes += entry_cost(entry)
+            self._file_last(log, self._pool(log.spec.keys.items).changed)
+
     def _keep_snapshot(self, log: SessionLog, snapshot: Snapshot) -> None:
         if snapshot.version < max((kept.version for kept in log.snapshots), default=0):
             return
-        log.others.update((record.version, record) for record in snapshot.records)
-        if snapshot.size > self._max_bytes:
-            return  # its own changes would be dropped for nothing
+        self._learn(log, snapshot.records)
+        if not self._fits(snapshot.cost):
+            return  # own changes would be dropped for nothing
+        snapshot = replace(snapshot, records=()) if snapshot.records else snapshot
         if snapshot.is_whole:
             self._replace(log, snapshot, None)
-            self._drop(log, [version for version in log.entries if version <= snapshot.version])
+            shown = [version for version in log.entries if version <= snapshot.version]
+            self._learn(log, [log.entries[version].record for version in shown])
+            self._drop(log, shown)
         else:
             self._replace(log, log.whole, snapshot)
+        self._file_last(log, self._pool(log.spec.keys.items).read)
+
+    def _learn(self, log: SessionLog, records: Iterable[OpsRecord]) -> None:
+        before = len(log.others)
+        log.others.update((record.version, record) for record in records)
+        if len(log.others) > 2 * MOST_IDS:
+            log.others = {version: log.others[version] for version in sorted(log.others)[-MOST_IDS:]}
+        self._bytes += (len(log.others) - before) * RECORD_BYTES
+        if log.others:
+            self._pool(log.spec.keys.items).read.setdefault(log.spec.keys.items, log)
+
+    @staticmethod
+    def _file_last(log: SessionLog, logs: OrderedDict[bytes, SessionLog]) -> None:
+        logs[log.spec.keys.items] = log
+        logs.move_to_end(log.spec.keys.items)
 
     def _replace(self, log: SessionLog, whole: Snapshot | None, tail: Snapshot | None) -> None:
-        before = sum(snapshot.size for snapshot in log.snapshots)
+        before = log.read_cost
         log.whole, log.tail = whole, tail
-        self._bytes += sum(snapshot.size for snapshot in log.snapshots) - before
+        self._bytes += log.read_cost - before
+
+    def _drop_readings(self, log: SessionLog) -> None:
+        self._bytes -= log.read_cost
+        log.whole = log.tail = None
+        log.others.clear()
+        self._unfile(log)
 
     def _drop(self, log: SessionLog, versions: Iterable[int]) -> None:
         for version in versions:
             entry = log.entries.pop(version, None)
             if entry is not None:
                 self._changes -= 1
-                self._bytes -= entry.size
+                self._bytes -= entry_cost(entry)
+        self._unfile(log)
+
+    def _unfile(self, log: SessionLog) -> None:
+        """Note what is not kept of a log any more, unless it was dropped and begun anew."""
+        key = log.spec.keys.items
+        pool = self._pool(key)
+        if not log.entries and pool.changed.get(key) is log:
+            del pool.changed[key]
+        if not log.snapshots and not log.others and pool.read.get(key) is log:
+            del pool.read[key]
 
     def _keep_within_bounds(self, latest: SessionLog) -> None:
         old = time.monotonic() - latest.horizon_seconds
         while latest.entries and next(iter(latest.entries.values())).made_at < old:
             self._drop(latest, (next(iter(latest.entries)),))
-        if len(latest.others) > 2 * MOST_IDS:
-            for version in sorted(latest.others)[:-MOST_IDS]:
-                del latest.others[version]
-        while self._bytes > self._max_bytes or max(self._changes, len(self)) > self._max_changes:
-            logs, key, oldest = self._oldest_but(latest)
-            if oldest is not latest:
-                self.forget(oldest)
-                del logs[key]
-            elif oldest.snapshots and self._bytes > self._max_bytes:
-                self._replace(oldest, None, None)
-            else:
-                self._drop(oldest, [next(iter(oldest.entries))])
+        while self._changes > self._max_changes:
+            self._drop_changes(self._settled.changed or self._waiting.changed, latest)
+        while len(self) > self._max_changes:
+            self._drop_log(self._oldest_but(latest))
+        while self._bytes > self._max_bytes and self._drop_something(latest):
+            pass
 
-    def _oldest_but(self, latest: SessionLog) -> tuple[OrderedDict[bytes, SessionLog], bytes, SessionLog]:
-        """Return the log to drop next and where it is: none that waits, and the latest, if another one is there."""
-        for logs in (self._logs, self.waiting):
-            for key, log in itertools.islice(logs.items(), 2):
-                if log is not latest:
-                    return logs, key, log
-        key = latest.spec.keys.items
-        return (self._logs if key in self._logs else self.waiting), key, latest
+    def _drop_something(self, latest: SessionLog) -> bool:
+        """Drop what is needed least: readings, own changes, then positions; what waits to be put back after the rest.
+
+        Without its position, the loss of a session is not noticed. The latest log's own is kept in any case.
+        """
+        for pool in (self._settled, self._waiting):
+            if pool.read:
+                self._drop_readings(next(iter(pool.read.values())))
+                return True
+            if pool.changed:
+                self._drop_changes(pool.changed, latest)
+                return True
+        if len(self) > 1:
+            self._drop_log(self._oldest_but(latest))
+            return True
+        return False
+
+    def _drop_changes(self, changed: OrderedDict[bytes, SessionLog], latest: SessionLog) -> None:
+        """Drop the own changes of the session that was changed longest ago; of the latest only the oldest one."""
+        log = next(iter(changed.values()))
+        self._drop(log, [next(iter(log.entries))] if log is latest else list(log.entries))
+
+    def _oldest_but(self, latest: SessionLog) -> SessionLog:
+        """Return the log that was used longest ago, if possible none that waits, and not the latest."""
+        logs = itertools.chain(self._settled.logs.values(), self._waiting.logs.values())
+        return next(log for log in itertools.islice(logs, 3) if log is not latest)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from .._commands import KEEP_ALL, ListEdit, LogEntry, LogPosition, OpsRecord, ServerState, chain, new_operation_id
-from .journal import MOST_IDS, SessionLog, Snapshot
+from .session_log import MOST_IDS, SessionLog, Snapshot
 
 __all__ = [
     "HistoryFragment",
@@ -95,7 +95,7 @@ def fragments_of(log: SessionLog, found: ServerState) -> list[HistoryFragment]:
     after = -1 if found.lacks_elements else found.version
     entries = [entry for version, entry in sorted(log.entries.items()) if version > after]
     is_theirs = not found.version or log.digests.get(found.version) == found.digest
-    read = [snapshot for snapshot in log.snapshots if snapshot.version > after]
+    read = [snapshot for snapshot in log.readings if snapshot.version > after]
     return [*(snapshot for snapshot in read if is_theirs or snapshot.version <= found.version), *entries]
 
 

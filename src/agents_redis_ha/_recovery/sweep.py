@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import cast
 
 from .._asyncio import retrieve_exception
 from .._commands import ReplicationHistory
 from .._telemetry import OperationSpan
-from .journal import Journal, SessionLog
+from .journal import Journal
+from .session_log import SessionLog
 
 __all__ = ["Sweep"]
 
@@ -36,12 +37,12 @@ class Sweep:
         self._look = look
         self._failovers = 0
         self._closed = False
-        self._task: asyncio.Future[Any] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def is_under_way(self) -> bool:
         """Whether sessions are being looked at."""
-        return self._task is not None and not self._task.done()
+        return bool(self._tasks)
 
     def note(self, history: ReplicationHistory, failovers: int, cause: OperationSpan) -> None:
         """Note with each reply whose data it is from; begin if another server answers than the ones that are known.
@@ -52,7 +53,7 @@ class Sweep:
             cause: The operation's span.
         """
         journal = self._journal
-        if failovers == self._failovers and not journal.waiting and history in journal.live:
+        if failovers == self._failovers and not journal.waits and history in journal.live:
             return
         journal.meet(history, anew=failovers != self._failovers)
         self._failovers = failovers
@@ -60,16 +61,18 @@ class Sweep:
 
     def _begin(self, cause: OperationSpan) -> None:
         """Look at the logs that wait. Those that begin to wait while this is under way are taken by its tasks, too."""
-        if self._journal.waiting and not self.is_under_way and not self._closed:
-            self._task = asyncio.gather(*(self._work(cause) for _ in range(_SWEEPERS)))
-            self._task.add_done_callback(lambda task: self._ended(task, cause))
-
-    def _ended(self, task: asyncio.Future[Any], cause: OperationSpan) -> None:
-        retrieve_exception(task)
-        if not task.cancelled():
-            self._begin(cause)  # logs that began to wait when the last task had just ended
+        while self._journal.waits and len(self._tasks) < _SWEEPERS and not self._closed:
+            task = asyncio.ensure_future(self._work(cause))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(retrieve_exception)
 
     async def _work(self, cause: OperationSpan) -> None:
+        await self._look_at_all(cause)
+        # Now, and not only with the callback: what begins to wait from here on has to find a free place.
+        self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _look_at_all(self, cause: OperationSpan) -> None:
         loop, passed = asyncio.get_running_loop(), 0
         while not self._closed and (log := self._journal.next_waiting()) is not None:
             if self._journal.is_settled(log):
@@ -88,6 +91,7 @@ class Sweep:
     async def aclose(self) -> None:
         """End it; the logs that are left wait for the next one."""
         self._closed = True  # a cancellation that meets a timeout may be taken for that
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)

@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 from agents_redis_ha import HAConfig
 from agents_redis_ha._commands import ReplicationHistory, Reply, SessionSpec, Status, append, info
 from agents_redis_ha._connections import Request
-from agents_redis_ha._recovery import RecoveryCoordinator
+from agents_redis_ha._recovery import RecoveryCoordinator, session_log
 from agents_redis_ha._recovery import journal as journals
 from agents_redis_ha._recovery.sweep import _SWEEPERS
 from agents_redis_ha._retry import Executor
@@ -39,9 +39,8 @@ def knows(process: Process, names: Iterable[str], history: ReplicationHistory = 
 async def swept(process: Process) -> None:
     """Wait for the sweep that is under way."""
     assert process.coordinator.sweeps
-    while (task := process.coordinator._sweep._task) is not None and not task.done():
-        await asyncio.wait((task,))
-        await asyncio.sleep(0)  # another one may follow it
+    while tasks := [*process.coordinator._sweep._tasks]:
+        await asyncio.wait(tasks)
 
 
 async def use(process: Process, other: SessionSpec) -> None:
@@ -180,6 +179,26 @@ async def test_a_sweep_that_is_asked_for_while_one_runs_is_not_lost() -> None:
     assert sorted(looked_at(server)) == sorted(2 * [str(number) for number in range(_SWEEPERS)])
 
 
+async def test_a_look_whose_reply_is_of_the_server_before_does_not_count_however_it_meets_the_next_look() -> None:
+    gate = asyncio.Event()
+
+    async def late(request: Request) -> Any:
+        await gate.wait()
+        return Reply(found(1, an_id(1)), [I_AM], FIRST, request.known.position)
+
+    server = FakeServer(info=[described(1, 1)], inspect=[late, found(1, an_id(1))])
+    process = Process(server)
+    (known,) = knows(process, ["a"])
+    await process.info()
+    await eventually(lambda: looked_at(server) == ["a"], "it is being looked at")
+    server.becomes_another()
+    await process.info()  # the other tasks of the sweep look at it again, while the first look is under way
+    await eventually(lambda: not process.coordinator._journal.waits, "all wait for it")
+    gate.set()
+    await swept(process)
+    assert process.coordinator._journal.log(known).history == SECOND
+
+
 async def test_a_restart_that_a_look_meets_itself_makes_those_before_it_be_looked_at_again() -> None:
     async def look(request: Request) -> Any:
         if server.asked.count("inspect") >= 20 and not restarts:  # several may be asked at once
@@ -203,20 +222,21 @@ async def test_a_sweep_that_is_asked_for_in_the_moment_when_one_ends_is_not_lost
 ) -> None:
     server = one_version()
     process = Process(server)
-    knows(process, ["a"])
-    sweep, ended = process.coordinator._sweep, []
+    journal, ended = process.coordinator._journal, list[None]()
 
-    async def work(cause: Any, original: Any = sweep._work) -> None:
-        await original(cause)
-        ended.append(cause)
-        if len(ended) == _SWEEPERS:  # of the last task nothing is left to do but to end
-            process.coordinator._journal.meet(SECOND)
-            server.becomes_another()
+    def next_waiting(original: Any = journal.next_waiting) -> Any:
+        log = original()
+        if log is None and len(ended) < _SWEEPERS:
+            ended.append(log)
+            if len(ended) == _SWEEPERS:  # all tasks are about to end: a reply comes right then
+                server.becomes_another()
+                process.coordinator._meet(process.begin("info", changes=False), SECOND)
+        return log
 
-    monkeypatch.setattr(sweep, "_work", work)
-    await process.info()
-    await eventually(lambda: len(ended) == 2 * _SWEEPERS, "a second sweep follows")
-    assert sorted(looked_at(server)) == ["a", "a", "u"]
+    journal.meet(BEFORE)
+    monkeypatch.setattr(journal, "next_waiting", next_waiting)
+    await process.info()  # the only session that is known was just used: there is nothing to look at
+    await eventually(lambda: looked_at(server) == ["u"], "it is looked at now")
 
 
 async def test_closing_ends_the_look_at_the_other_sessions() -> None:
@@ -232,7 +252,7 @@ async def test_closing_ends_the_look_at_the_other_sessions() -> None:
     assert (server.closed, server.asked) == (1, ["info", "inspect"])
     assert asyncio.all_tasks() == {asyncio.current_task()}
     # It waits for the next event loop's coordinator, and closing was the end of this one's.
-    assert [log.spec.session_id for log in process.coordinator._journal.waiting.values()] == ["other"]
+    assert [log.spec.session_id for log in process.coordinator._journal._waiting.logs.values()] == ["other"]
     process.coordinator._meet(process.begin("info", changes=False), SECOND)
     assert not process.coordinator.sweeps
 
@@ -299,6 +319,7 @@ async def test_a_few_sessions_are_looked_at_at_once_and_those_that_were_used_sin
 async def test_sessions_that_are_past_their_retention_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(journals, "time", clock)
+    monkeypatch.setattr(session_log, "time", clock)
     server = one_version()
     process = Process(server)
     knows(process, ["old"])

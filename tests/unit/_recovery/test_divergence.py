@@ -9,8 +9,8 @@ import pytest
 
 from agents_redis_ha._commands import OpsRecord, ServerState, chain
 from agents_redis_ha._recovery import replay
-from agents_redis_ha._recovery.journal import SessionLog
 from agents_redis_ha._recovery.replay import first_divergence, fragments_of, make_plan
+from agents_redis_ha._recovery.session_log import SessionLog
 from tests.support.fakes import SPEC, a_position, an_id
 from tests.support.model import SERVER, History, said
 from tests.support.recovery import entry, record
@@ -149,7 +149,7 @@ def test_a_snapshot_is_no_fragment_where_another_process_may_have_written_what_i
     assert fragments_of(known, FIVE.found_at(3)) == [FIVE.entries[4]]  # of 3 nothing is known
     another = replace(FIVE.found_at(2), digest=b"of another 2")
     assert fragments_of(known, another) == [FIVE.entries[4]]
-    assert fragments_of(known, FIVE.found_at(2)) == [known.whole, FIVE.entries[4]]
+    assert fragments_of(known, FIVE.found_at(2)) == [*known.readings, FIVE.entries[4]]
 
 
 def test_where_elements_were_evicted_all_that_is_known_counts() -> None:

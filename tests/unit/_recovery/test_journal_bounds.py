@@ -11,7 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from agents_redis_ha._commands import ListEdit, LogEntry, OpsRecord, ReplicationHistory
 from agents_redis_ha._commands.change import KEEP_ALL
 from agents_redis_ha._recovery import journal as journals
-from agents_redis_ha._recovery.journal import Journal, SessionLog
+from agents_redis_ha._recovery import session_log
+from agents_redis_ha._recovery.journal import Journal
+from agents_redis_ha._recovery.session_log import SessionLog
 from tests.support.fakes import a_position, an_id
 from tests.support.recovery import Clock, kept_anew, snapshot, spec
 
@@ -29,18 +31,18 @@ EDITS = st.none() | st.builds(ListEdit, keep=st.sampled_from([KEEP_ALL, (0, -1),
 class Accounting(RuleBasedStateMachine):
     """Counts anew what is kept after each step."""
 
-    @initialize(max_changes=st.integers(1, 6), max_bytes=st.integers(0, 60))
+    @initialize(max_changes=st.integers(1, 6), max_bytes=st.integers(0, 9000))
     def begin(self, max_changes: int, max_bytes: int) -> None:
         self.clock = Clock()
         self.before = journals.time  # type: ignore[attr-defined]
-        journals.time = self.clock  # type: ignore[assignment,attr-defined]
+        journals.time = session_log.time = self.clock  # type: ignore[assignment,attr-defined]
         self.bounds = (max_changes, max_bytes)
         self.journal = Journal(*self.bounds)
         self.handed_out: list[SessionLog] = []
 
     def teardown(self) -> None:
         if hasattr(self, "before"):
-            journals.time = self.before  # type: ignore[attr-defined]
+            journals.time = session_log.time = self.before  # type: ignore[attr-defined]
 
     @rule(name=st.sampled_from("abcdefgh"))
     def use(self, name: str) -> None:
@@ -67,6 +69,20 @@ class Accounting(RuleBasedStateMachine):
     def forget(self, data: st.DataObject) -> None:
         self.journal.forget(self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))])
 
+    @rule(replication_id=st.sampled_from(["1f", "2e", "3d"]))
+    def meet(self, replication_id: str) -> None:
+        self.journal.meet(ReplicationHistory("h:1", replication_id))
+
+    @rule(put_back=st.booleans())
+    def look(self, put_back: bool) -> None:
+        log = self.journal.next_waiting()
+        if log is not None and not self.journal.is_settled(log) and put_back:
+            self.journal.let_wait(log)
+
+    @rule(most=st.integers(1, 3))
+    def free(self, most: int) -> None:
+        self.journal.drop_past(most)
+
     @rule(seconds=st.sampled_from([1, 60, RETENTION_SECONDS + 1]))
     def wait(self, seconds: int) -> None:
         self.clock.now += seconds
@@ -81,7 +97,8 @@ class Accounting(RuleBasedStateMachine):
         if hasattr(self, "journal"):
             changes, size = kept_anew(self.journal)
             assert max(changes, len(self.journal)) <= self.bounds[0]
-            assert size <= self.bounds[1]
+            # The latest position is kept in any case.
+            assert size <= max(self.bounds[1], SessionLog(spec("a")).own_cost)
 
     @invariant()
     def what_was_dropped_holds_nothing(self) -> None:
@@ -89,7 +106,15 @@ class Accounting(RuleBasedStateMachine):
             kept = list(self.journal)
             for log in self.handed_out:
                 if not any(log is known for known in kept):
-                    assert (log.entries, log.whole, log.tail) == ({}, None, None)
+                    assert (log.entries, log.whole, log.tail, log.others) == ({}, None, None, {})
+
+    @invariant()
+    def what_can_be_dropped_is_found(self) -> None:
+        if hasattr(self, "journal"):
+            filed = [(pool.logs, pool.read, pool.changed) for pool in (self.journal._settled, self.journal._waiting)]
+            for logs, read, changed in filed:
+                assert set(read) == {key for key, log in logs.items() if log.snapshots or log.others}
+                assert set(changed) == {key for key, log in logs.items() if log.entries}
 
 
 TestAccounting = Accounting.TestCase

@@ -17,8 +17,8 @@ from agents_redis_ha._commands import (
     chain,
     new_operation_id,
 )
-from agents_redis_ha._recovery.journal import Snapshot
 from agents_redis_ha._recovery.replay import HistoryFragment, Plan, hint_name, is_noop, make_plan, pack, unpack
+from agents_redis_ha._recovery.session_log import Snapshot
 from tests.support.fakes import a_digest, an_id
 from tests.support.model import HISTORIES, SEPARATOR, SERVER, History, State, history, put_back, said
 

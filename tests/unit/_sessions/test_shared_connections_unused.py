@@ -16,8 +16,11 @@ from redis.credentials import CredentialProvider, UsernamePasswordCredentialProv
 
 from agents_redis_ha import HAConfig, close_shared_connections, ha_session
 from agents_redis_ha._connections import adopt
+from agents_redis_ha._recovery import journal as journals
+from agents_redis_ha._recovery import session_log
 from agents_redis_ha._sessions import shared_connections
 from tests.support.fakes import FakeLocator, described
+from tests.support.recovery import Clock, spec
 from tests.support.virtual_time import in_virtual_time
 
 CONFIG = HAConfig(nodes=["h"])
@@ -141,12 +144,31 @@ async def test_connections_stay_where_each_request_has_a_session_of_its_own(loca
 async def test_connections_stay_while_sessions_are_looked_at_in_the_background(locators: list[FakeLocator]) -> None:
     session = ha_session(CONFIG, "u")
     coordinator = session._source()
-    coordinator._sweep._task = asyncio.gather(asyncio.sleep(LONG))
+    looking = asyncio.ensure_future(asyncio.sleep(LONG))
+    coordinator._sweep._tasks.add(looking)
+    looking.add_done_callback(coordinator._sweep._tasks.discard)
     del session
     await asyncio.sleep(0.9 * LONG)
     assert still_open(locators) == 1
     await asyncio.sleep(LONG)
     assert still_open(locators) == 0
+
+
+@in_virtual_time
+async def test_what_is_known_of_sessions_past_their_retention_is_freed_while_nothing_is_done(
+    locators: list[FakeLocator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(journals, "time", clock)
+    monkeypatch.setattr(session_log, "time", clock)
+    session = ha_session(CONFIG.replace(nodes=["freed"]), "u")
+    journal = session._source()._journal
+    for number in range(20):
+        journal.log(spec(f"freed {number}"))
+    assert len(journal) == 20
+    clock.now += 121
+    await asyncio.sleep(LONG)
+    assert len(journal) == 0
 
 
 async def test_an_equal_provider_that_is_made_anew_is_recognised(locators: list[FakeLocator]) -> None:
