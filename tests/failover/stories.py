@@ -79,6 +79,11 @@ class Story:
         """Return what the checker says, of this story or with another list stored."""
         return check(self.calls, {SESSION: self.stored if stored is None else stored})
 
+    def evict(self) -> Call:
+        """Lose all keys to the server; the caller's part is the server's."""
+        self.stored.clear()
+        return self._call("server", Op.CLEAR, Status.UNCONFIRMED)
+
     def kinds(self, stored: list[Mark] | None = None) -> set[Kind]:
         """Return the kinds of violations that the checker finds."""
         return self.check(stored).kinds

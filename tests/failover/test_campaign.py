@@ -36,6 +36,8 @@ def campaign(fault: str, topology: str, options: Options = SHORT) -> Result:
         ("sentinel", "replies-cut"),
         ("cluster", "kill"),
         ("cluster", "slot-migration"),
+        ("standalone", "stable-name"),
+        ("cluster", "eviction-volatile"),
     ],
 )
 def test_nothing_is_broken(topology: str, fault: str) -> None:
@@ -44,6 +46,10 @@ def test_nothing_is_broken(topology: str, fault: str) -> None:
 
 def test_nothing_that_a_replica_confirmed_is_lost() -> None:
     campaign("kill", "sentinel", replace(SHORT, durability="replicas"))
+
+
+def test_nothing_that_a_minority_confirms_after_the_election_is_lost() -> None:
+    campaign("minority", "sentinel", replace(SHORT, durability="replicas"))
 
 
 def test_a_killed_workers_last_calls_are_judged_too() -> None:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tests.failover.campaign.checker import check
 from tests.failover.campaign.findings import Kind
 from tests.failover.campaign.history import Op, Status
 from tests.failover.campaign.marks import Mark
-from tests.failover.stories import Story
+from tests.failover.stories import SESSION, Story
 
 WRITERS = st.sampled_from("abc")
 SIZES = st.integers(1, 4)
@@ -294,6 +295,39 @@ def test_a_loss_that_was_said_is_told_from_a_silent_one() -> None:
     assert [v.said for v in story.check(left).of(Kind.LOST)] == [True, False], "one version accounts for one batch"
     story.notice(versions=1)
     assert [v.said for v in story.check(left).of(Kind.LOST)] == [True, True]
+
+
+def test_a_notice_accounts_for_all_before_it_where_versions_are_counted_anew() -> None:
+    story = Story()
+    for _ in range(2):
+        story.append(size=1)
+    story.notice(versions=1)
+    story.append(size=1)
+    stored: dict[str, list[Mark | None]] = {SESSION: []}
+    losses = check(story.calls, stored, counts_versions=False).of(Kind.LOST)
+    assert [loss.said for loss in losses] == [True, True, False]
+
+
+def test_a_loss_says_when_its_change_began() -> None:
+    story = Story()
+    began = story.append().begin
+    assert [loss.begin for loss in story.check([]).of(Kind.LOST)] == [began]
+
+
+def test_what_the_server_evicted_is_not_missing_and_what_was_written_later_is() -> None:
+    story = Story()
+    story.append()
+    evicted = story.evict()
+    story.calls.remove(evicted)
+    story.read("b")
+    kept = story.append("c")
+    stored: dict[str, list[Mark | None]] = {SESSION: list(story.stored)}
+    assert {v.kind for v in check(story.calls, stored).violations} == {Kind.LOST}
+    told = check(story.calls, stored, [evicted])
+    assert told.violations == []
+    assert told.counts["unconfirmed"] == 0
+    lost = check(story.calls, {SESSION: []}, [evicted]).violations
+    assert [violation.begin for violation in lost] == [kept.begin]
 
 
 def test_a_read_after_the_loss_was_said_may_show_less() -> None:

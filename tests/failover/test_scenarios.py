@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,26 @@ def test_every_fault_strikes_on_some_topology_and_has_a_name_of_its_own() -> Non
 )
 def test_a_loss_has_to_be_possible_and_said(fault: str, durability: Durability, said: bool, expected: bool) -> None:
     assert allowed(fault, durability, Kind.LOST, said=said) is expected
+
+
+@pytest.mark.parametrize(("durability", "expected"), [("primary", True), ("replicas", False)])
+def test_what_a_minority_confirms_after_the_election_may_not_be_lost(durability: Durability, expected: bool) -> None:
+    losses = [replace(violation(Kind.LOST, said=True), begin=begin) for begin in (4.0, 6.0)]
+    found = BY_NAME["minority"].unexpected(Report(violations=losses), durability, kept_from=5.0)
+    assert found == ([] if expected else losses[1:])
+
+
+@pytest.mark.parametrize(
+    ("fault", "durability", "expected"),
+    [
+        ("kill", "primary", True),
+        ("kill", "replicas", False),
+        ("minority", "replicas", True),
+        ("calm", "primary", False),
+    ],
+)
+def test_a_stale_read_has_to_be_possible(fault: str, durability: Durability, expected: bool) -> None:
+    assert allowed(fault, durability, Kind.STALE, said=False) is expected
 
 
 @pytest.mark.parametrize("kind", [Kind.DUPLICATED, Kind.GHOST, Kind.REORDERED, Kind.FOREIGN_ERROR])

@@ -1,6 +1,6 @@
 """The fault campaign: worker processes write and read sessions while faults strike, and a checker reads the record.
 
-    python -m tests.failover.campaign --report campaign.md               # everything, on Sentinel and Cluster
+    python -m tests.failover.campaign --report campaign.md               # everything, wherever it makes sense
     python -m tests.failover.campaign --topology cluster --fault kill slot-migration --durability replicas
 
 What is checked, call by call, against what is stored and against every read: each confirmed change exactly once, each
@@ -8,9 +8,11 @@ batch whole and contiguous, each writer's order kept, nothing there that was rep
 most once, pops handed out once, reads of one session object never going backwards. `findings.Kind` names each breach.
 What servers may lose by their nature has to be put back or be said (`HistoryLostError`): a silent loss fails the run.
 
-    marks ◀ history ◀ record ◀ caller ◀ worker ◀ strike ◀ faults_… ◀ scenarios ◀ runner ◀ table ◀ __main__
+    marks ◀ history ◀ record ◀ caller ◀ worker ◀ strike ◀ faults_…, evictions ◀ fleets ◀ scenarios ◀ runner ◀ …
               ▲                                                                            │
               └──── findings, views ◀ shape, absence ◀ checker ◀───────────────────────────┘
+
+… ◀ table ◀ __main__. A fleet says how each worker reaches the servers.
 
 To look into a failure: `--keep DIRECTORY` leaves each worker's record there, one JSON line when a call begins and one
 when it has ended; times are those in the report.

@@ -13,13 +13,21 @@ from tests.failover.campaign.shape import check_shape
 from tests.failover.campaign.views import BatchId, SessionHistory, View
 
 
-def check(calls: Iterable[Call], stored: Mapping[str, Sequence[Mark | None]], removals: Iterable[Call] = ()) -> Report:
+def check(
+    calls: Iterable[Call],
+    stored: Mapping[str, Sequence[Mark | None]],
+    removals: Iterable[Call] = (),
+    *,
+    counts_versions: bool = True,
+) -> Report:
     """Return what became of all calls, and every promise that was broken.
 
     Args:
         calls: The calls of all workers.
         stored: Each session's items after the run, oldest first; None for an element without a mark.
         removals: What the servers have deleted by themselves, as they may.
+        counts_versions: Whether a `HistoryLostError` accounts for as many changes as it names versions, or for all
+            before it: where a session's versions were evicted, those of its elements are counted anew.
     """
     sessions: dict[str, list[Call]] = defaultdict(list)
     for name in stored:
@@ -35,15 +43,15 @@ def check(calls: Iterable[Call], stored: Mapping[str, Sequence[Mark | None]], re
     for name, own in sessions.items():
         view = View(items=tuple(stored.get(name, ())))
         report.counts["stored"] += len(view.items)
-        report.violations += check_session(SessionHistory(name, own), view)
+        report.violations += check_session(SessionHistory(name, own), view, counts_versions=counts_versions)
     return report
 
 
-def check_session(history: SessionHistory, stored: View) -> list[Violation]:
+def check_session(history: SessionHistory, stored: View, *, counts_versions: bool = True) -> list[Violation]:
     """Return every promise that was broken in one session."""
     found = [*_foreign_errors(history), *_pops(history, stored), *check_shape(history, stored)]
     losses = list(find_absences(history, stored, {}))
-    found += _lost(history, losses)
+    found += _lost(history, losses, counts_versions=counts_versions)
     gone = {absence.batch for absence in losses}
     found += _reads(history, gone)
     return distinct(found)
@@ -98,9 +106,9 @@ def _newer(history: SessionHistory, stored: View, write: Call, pop: Call) -> Bat
     return None
 
 
-def _lost(history: SessionHistory, losses: list[Absence]) -> Iterator[Violation]:
+def _lost(history: SessionHistory, losses: list[Absence], *, counts_versions: bool) -> Iterator[Violation]:
     """A `HistoryLostError` names versions: it accounts for so many lost changes and no more."""
-    unnamed = any(not call.lost_versions for call in history.notices)
+    unnamed = not counts_versions or any(not call.lost_versions for call in history.notices)
     accounted = sum(call.lost_versions for call in history.notices)
     for number, absence in enumerate(losses):
         call = history.writes[absence.batch]

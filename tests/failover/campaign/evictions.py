@@ -40,7 +40,7 @@ def evict_volatile(strike: Strike) -> None:
 def _evict(strike: Strike, policy: str) -> None:
     nodes = strike.servers.primaries()
     with ExitStack() as undo:
-        told = [undo.enter_context(_Evictions(node, strike.prefix).heard()) for node in nodes]
+        told = [undo.enter_context(Evictions(node, strike.prefix).heard()) for node in nodes]
         for node in nodes:
             undo.enter_context(configure(node, maxmemory_policy=policy, maxmemory=0))
         undo.enter_context(strike.replies_cut(strike.one_of_eight))
@@ -65,7 +65,7 @@ def _write_others(node: Node) -> None:
         pipeline.execute(raise_on_error=False)  # of a cluster's slots, the node has some
 
 
-class _Evictions:
+class Evictions:
     """Hears which keys a server evicts.
 
     Attributes:
@@ -82,7 +82,7 @@ class _Evictions:
         self._present: dict[str, set[str]] = {}
 
     @contextmanager
-    def heard(self) -> Iterator[_Evictions]:
+    def heard(self) -> Iterator[Evictions]:
         """Hear them for the duration of the block, to the last."""
         with (
             configure(self._node, notify_keyspace_events="EA"),
@@ -92,7 +92,7 @@ class _Evictions:
             subscription.psubscribe(f"{_CHANNELS}*")
             subscription.get_message(timeout=10.0)
             for key in client.scan_iter(f"{self._prefix}:*", count=1_000):
-                self._take("found", key)
+                self.take("found", key)
             thread = threading.Thread(target=self._listen, args=(subscription,), name="evictions", daemon=True)
             thread.start()
             try:
@@ -106,9 +106,9 @@ class _Evictions:
             event = message["channel"].removeprefix(_CHANNELS)
             if event == _LAST:
                 return
-            self._take(event, message["data"])
+            self.take(event, message["data"])
 
-    def _take(self, event: str, key: str) -> None:
+    def take(self, event: str, key: str) -> None:
         """Follow which keys of a session there are."""
         if not key.startswith(f"{self._prefix}:{{"):
             return

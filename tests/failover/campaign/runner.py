@@ -179,7 +179,7 @@ def _judge(scenario: Scenario, strike: Strike, calls: list[Call], options: Optio
     except (lab.LabError, OSError, RedisError) as error:
         result.problems.append(f"what is stored cannot be read: {error}")
         return
-    result.report = check(calls, stored, strike.removals)
+    result.report = check(calls, stored, strike.removals, counts_versions=scenario.counts_versions)
     if result.report.counts["confirmed"] < _FEWEST:
         result.problems.append("hardly anything was confirmed: this run proves nothing")
     result.unexpected = scenario.unexpected(result.report, options.durability, strike.kept_from)

@@ -46,6 +46,7 @@ class Scenario:
         may_lose: At which durability the servers may lose confirmed changes: never, "primary", or "always". What they
             lose has to be put back or be said.
         may_be_stale: At which durability a read may lack what another worker knows, without a word to anybody.
+        counts_versions: Whether a `HistoryLostError` accounts for no more changes than it names versions.
         lab: Options of `lab.start`.
         fleet: How each worker reaches the servers.
     """
@@ -55,6 +56,7 @@ class Scenario:
     topologies: tuple[str, ...] = BOTH
     may_lose: When = "never"
     may_be_stale: When = "never"
+    counts_versions: bool = True
     lab: Mapping[str, Any] = field(default_factory=dict)
     fleet: Fleet = alike
 
@@ -183,6 +185,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         strike=evictions.evict_any,
         topologies=ALL,
         may_lose="always",
+        counts_versions=False,
         lab={"proxies": True},
     ),
     Scenario(
