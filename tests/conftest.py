@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agents_redis_ha import lab
+from agents_redis_ha._sessions import shared_connections
 from tests.support.parallel import (
     pytest_cmdline_main,
     pytest_xdist_auto_num_workers,
@@ -66,6 +67,12 @@ def labs() -> Iterator[Labs]:
     started = Labs()
     yield started
     started.close()
+
+
+@pytest.fixture(autouse=True)
+def journals_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a process that knows nothing yet: in shared labs it would look after other tests' sessions."""
+    monkeypatch.setattr(shared_connections, "_journals", shared_connections._Journals())
 
 
 @pytest.fixture(params=TOPOLOGIES)

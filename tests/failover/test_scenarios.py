@@ -69,6 +69,23 @@ def test_a_stale_read_has_to_be_possible(fault: str, durability: Durability, exp
     assert allowed(fault, durability, Kind.STALE, said=False) is expected
 
 
+@pytest.mark.parametrize("kind", [Kind.POPPED_STILL_THERE, Kind.CLEARED_STILL_THERE])
+@pytest.mark.parametrize(("in_read", "expected"), [(True, True), (False, False)])
+def test_a_stale_read_may_lack_a_removal_that_is_stored_in_the_end(kind: Kind, in_read: bool, expected: bool) -> None:
+    report = Report(violations=[replace(violation(kind), in_read=in_read)])
+    assert (not BY_NAME["minority"].unexpected(report, "replicas")) is expected
+    assert BY_NAME["calm"].unexpected(report, "replicas")
+
+
+@pytest.mark.parametrize("in_the_end", [0, 1, 2, None])
+def test_what_is_stored_in_the_end_is_no_stale_read_whatever_reads_showed_it(in_the_end: int | None) -> None:
+    reads = [replace(violation(Kind.POPPED_STILL_THERE, said=said), in_read=True) for said in (True, False)]
+    if in_the_end is not None:
+        reads.insert(in_the_end, violation(Kind.POPPED_STILL_THERE, said=True))
+    [found] = distinct(reads)
+    assert (found.said, found.in_read) == (False, in_the_end is None)
+
+
 @pytest.mark.parametrize("kind", [Kind.DUPLICATED, Kind.GHOST, Kind.REORDERED, Kind.FOREIGN_ERROR])
 def test_some_promises_hold_whatever_is_said(kind: Kind) -> None:
     for fault in BY_NAME:

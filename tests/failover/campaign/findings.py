@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -48,6 +48,7 @@ class Violation:
         where: In what it was seen, for the first time.
         said: Whether the caller had been told that history is gone (`HistoryLostError`).
         begin: When the call began whose change is lost; else 0.
+        in_read: Whether only reads showed it, not what is stored in the end.
     """
 
     kind: Kind
@@ -56,6 +57,13 @@ class Violation:
     where: str = ""
     said: bool = False
     begin: float = 0.0
+    in_read: bool = False
+
+    @property
+    def is_of_stale_read(self) -> bool:
+        """Whether it is one read that lacks a change: items, or the removal of some."""
+        removal = self.kind in (Kind.POPPED_STILL_THERE, Kind.CLEARED_STILL_THERE)
+        return self.kind is Kind.STALE or (removal and self.in_read)
 
     def __str__(self) -> str:
         seen = f", in {self.where}" if self.where else ""
@@ -113,6 +121,6 @@ def distinct(violations: Iterable[Violation]) -> list[Violation]:
     for violation in violations:
         key = violation.kind, violation.session, violation.what
         known = first.setdefault(key, violation)
-        if known.said and not violation.said:
-            first[key] = violation
+        unsaid = violation if known.said and not violation.said else known
+        first[key] = replace(unsaid, in_read=known.in_read and violation.in_read)
     return list(first.values())

@@ -45,7 +45,7 @@ class Scenario:
         topologies: Where it makes sense.
         may_lose: At which durability the servers may lose confirmed changes: never, "primary", or "always". What they
             lose has to be put back or be said.
-        may_be_stale: At which durability a read may lack what another worker knows, without a word to anybody.
+        may_be_stale: At which durability a read may lack a change that another worker knows, without a word to anybody.
         counts_versions: Whether a `HistoryLostError` accounts for no more changes than it names versions.
         lab: Options of `lab.start`.
         fleet: How each worker reaches the servers.
@@ -70,10 +70,12 @@ class Scenario:
         """
         allowed = AFTER_A_NOTICE if self.may_lose in ("always", durability) else frozenset()
         # A read of one worker may be answered before another one, which knows of more, has put it back.
-        excused = {Kind.STALE} if self.may_be_stale in ("always", durability) else frozenset()
+        may_be_stale = self.may_be_stale in ("always", durability)
         last = kept_from if durability == "replicas" else math.inf
         return [
-            v for v in report.violations if v.begin > last or not ((v.said and v.kind in allowed) or v.kind in excused)
+            v
+            for v in report.violations
+            if v.begin > last or not ((v.said and v.kind in allowed) or (may_be_stale and v.is_of_stale_read))
         ]
 
 

@@ -100,4 +100,5 @@ def _removed(history: SessionHistory, view: View) -> Iterator[Violation]:
 
 
 def _violation(kind: Kind, history: SessionHistory, view: View, what: str, *, said: bool = False) -> Violation:
-    return Violation(kind=kind, session=history.name, what=what, where=str(view), said=said)
+    in_read = view.worker is not None
+    return Violation(kind=kind, session=history.name, what=what, where=str(view), said=said, in_read=in_read)
