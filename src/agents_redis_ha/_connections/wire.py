@@ -24,6 +24,8 @@ _NEVER_WAITS_BYTES = 32 * 1024
 _PIECE_BYTES = 64 * 1024
 # What was written may still be in buffers on its way, megabytes of it, while the server seems to be silent.
 _SLOWEST_BYTES_PER_SECOND = 128 * 1024
+# What stands before an argument of so many bytes; made anew each time it takes a third of the packing.
+_HEADERS = tuple(b"\r\n$%d\r\n" % length for length in range(1024))
 
 
 async def send(connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> int:
@@ -93,8 +95,12 @@ async def _read(connection: AbstractConnection, count: int, timeout: float | Non
 
 def _packed(command: Sequence[Argument]) -> bytes:
     """Return a command as RESP sends it; redis-py's own packing in Python takes a tenth of a whole append."""
-    parts = [b"*%d\r\n" % len(command)]
+    parts = [b"*%d" % len(command)]
+    put = parts.append
     for argument in command:
         value = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
+        length = len(value)
+        put(_HEADERS[length] if length < len(_HEADERS) else b"\r\n$%d\r\n" % length)
+        put(value)
+    put(b"\r\n")
     return b"".join(parts)

@@ -157,7 +157,8 @@ class Journal:
         return log
 
     def _pool(self, key: bytes) -> _Pool:
-        return self._waiting if key in self._waiting.logs else self._settled
+        waiting = self._waiting
+        return waiting if waiting.logs and key in waiting.logs else self._settled
 
     def _begin(self, log: SessionLog) -> None:
         self._settled.logs[log.spec.keys.items] = log
@@ -166,9 +167,8 @@ class Journal:
 
     @staticmethod
     def _is_past(log: SessionLog) -> bool:
-        now = time.monotonic()
-        expired = log.expires_at is not None and now >= log.expires_at
-        return expired or now - log.seen_at > log.horizon_seconds
+        now, expires_at = time.monotonic(), log.expires_at
+        return (expires_at is not None and now >= expires_at) or now - log.seen_at > log.horizon_seconds
 
     def drop_past(self, most: int) -> None:
         """Free the logs that do not count any more, at most so many of those that were used longest ago."""
@@ -199,13 +199,14 @@ class Journal:
     def keep(self, log: SessionLog, kept: LogEntry | Snapshot) -> None:
         """Keep a change or a snapshot to put it back if need be, and drop the oldest until the bounds hold."""
         key = log.spec.keys.items
-        known = self._use(key)
+        pool = self._pool(key)
+        known = pool.logs.get(key)
         if known is None:  # it was dropped while the operation was under way
             self._begin(log)
         elif known is not log:
             return  # and begun anew
         if isinstance(kept, LogEntry):
-            self._keep_entry(log, kept)
+            self._keep_entry(log, kept, pool)
         else:
             self._keep_snapshot(log, kept)
         self._keep_within_bounds(log)
@@ -220,15 +221,17 @@ class Journal:
         """Whether something can be kept at all: the positions of all sessions come first."""
         return cost + self._bytes_of_logs <= self._max_bytes
 
-    def _keep_entry(self, log: SessionLog, entry: LogEntry) -> None:
-        self._drop(log, (entry.version,))  # of a history that is gone, if there was one
+    def _keep_entry(self, log: SessionLog, entry: LogEntry, pool: _Pool) -> None:
+        if entry.version in log.entries:  # of a history that is gone
+            self._drop(log, (entry.version,))
         if log.others.pop(entry.version, None) is not None:
             self._bytes -= RECORD_BYTES
-        if self._fits(entry_cost(entry)):
+        cost = entry_cost(entry)
+        if self._fits(cost):
             log.entries[entry.version] = entry
             self._changes += 1
-            self._bytes += entry_cost(entry)
-            self._file_last(log, self._pool(log.spec.keys.items).changed)
+            self._bytes += cost
+            self._file_last(log, pool.changed)
 
     def _keep_snapshot(self, log: SessionLog, snapshot: Snapshot) -> None:
         if snapshot.version < max((kept.version for kept in log.snapshots), default=0):
@@ -294,7 +297,7 @@ class Journal:
             self._drop(latest, (next(iter(latest.entries)),))
         while self._changes > self._max_changes:
             self._drop_changes(self._settled.changed or self._waiting.changed, latest)
-        while len(self) > self._max_changes:
+        while len(self._settled.logs) + len(self._waiting.logs) > self._max_changes:
             self._drop_log(self._oldest_but(latest))
         while self._bytes > self._max_bytes and self._drop_something(latest):
             pass

@@ -112,7 +112,8 @@ class SessionLog:
 
         A process that remembers for a shorter time may have cleared the session meanwhile: what it left is gone.
         """
-        return min(self.spec.retention_ms, self.retention_ms or self.spec.retention_ms) / 1000
+        own, told = self.spec.retention_ms, self.retention_ms
+        return (told if told and told < own else own) / 1000
 
     @property
     def snapshots(self) -> list[Snapshot]:
