@@ -9,7 +9,7 @@ from typing import Any
 import tenacity
 
 from ._asyncio import timeout_at
-from ._commands import ChangeCommand, Command, EarlierAttempts, Positioned, Reply
+from ._commands import NO_POSITION, ChangeCommand, Command, EarlierAttempts, Positioned, Reply
 from ._config import ClientOptions, HAConfig, Topology
 from ._connections import AttemptError, Locator, Request, ShortfallError, chained, classify
 from ._telemetry import FailedAttempt, OperationSpan, PoolUse, note_failovers, watch_pools
@@ -139,7 +139,8 @@ class Operation:
             return EarlierAttempts()
         earlier = self._earlier.get(command.id)
         if earlier is None or not earlier.may_be_applied:  # the last attempt was refused, and those before it
-            earlier = self._earlier[command.id] = EarlierAttempts(0, True) if command.repeats else EarlierAttempts()
+            earlier = EarlierAttempts(NO_POSITION, True) if command.repeats else EarlierAttempts()
+            self._earlier[command.id] = earlier
         return earlier
 
     async def _attempt(self) -> Reply:

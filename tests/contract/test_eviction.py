@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from agents_redis_ha import HistoryLostError, Outcome, OutcomeLostError, SessionStore, lab, session_keys
-from agents_redis_ha._commands import append, pop
+from agents_redis_ha._commands import EarlierAttempts, append, pop
+from agents_redis_ha._telemetry import OperationSpan
 from tests.support.history import History, Workers, forget_all, message, say, texts
 
 KEYS = ("items", "meta", "ops")
@@ -58,6 +60,45 @@ async def test_a_repeat_that_cannot_be_told_from_a_first_attempt_is_refused(
     assert await texts(other) == ["1", "again", "between"]
     await say(ours, "2")
     assert await texts(other) == ["1", "again", "between", "2"]
+
+
+async def test_a_repeat_is_not_stored_twice_in_a_history_that_began_anew(workers: Workers, history: History) -> None:
+    ours, other = await workers.make(), await workers.make()
+    await say(ours, "1")
+    coordinator, spec = ours._source(), ours._spec
+    since = coordinator._journal.log(spec).position
+    command = append(spec, [b'{"role":"user","content":"again"}'])
+    await ours._execute(command)  # say its reply is lost
+    await history.evict("meta", "ops")
+    await say(other, "between")
+    coordinator._journal.forget(coordinator._journal.log(spec))
+    span = OperationSpan("append", coordinator.executor.locator.topology, spec.session_id, spec.show_id)
+    operation = coordinator.executor.begin(span, changes=True, options=ours._options)
+    operation._earlier[command.id] = EarlierAttempts(since, may_be_applied=True)
+    with pytest.raises(OutcomeLostError):
+        await coordinator.execute(operation, command)
+    span.finish()
+    assert await texts(other) == ["1", "again", "between"]
+
+
+@pytest.mark.parametrize("then", [("meta", "ops"), ("ops", "meta")], ids="+".join)
+async def test_what_is_evicted_while_the_rest_is_missed_is_said_to_be_lost(
+    workers: Workers, history: History, then: tuple[str, ...]
+) -> None:
+    writer = await workers.make(repair={"max_changes": 0})
+    newcomer = await workers.make(patience_seconds=1.0)
+    await say(writer, "1", "2")
+    await newcomer.info()
+    await history.evict("items")
+    reading = asyncio.ensure_future(newcomer.get_items())
+    while b"fence" not in await history.meta():
+        assert not reading.done()
+    for part in then:
+        await history.evict(part)
+    with pytest.raises(HistoryLostError) as caught:
+        await reading
+    assert 2 in caught.value.versions
+    assert await texts(newcomer) == []
 
 
 @parts_of_it

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace as replace_fields
 from typing import Any
 
 import pytest
 
 from agents_redis_ha import RedisHASession, RetryConfig, counters, ha_session, lab, session_keys
-from agents_redis_ha._commands import load_script
+from agents_redis_ha._commands import NO_POSITION, Change, EarlierAttempts, Status, load_script
+from agents_redis_ha._commands import pop as pop_command
+from agents_redis_ha._connections import Request
 from tests.support.history import message
 
 BEFORE = [message("one"), message("two")]
@@ -216,3 +219,32 @@ async def test_an_operation_costs_one_round_trip_also_with_a_ttl(
     assert sum(proxy.connections_total for proxy in proxies) == 0
     await session.get_items()
     assert sum(proxy.round_trips for proxy in proxies) == expected + 1
+
+
+@pytest.mark.parametrize(
+    ("is_new", "before", "answer"),
+    [(True, [], Status.UNCHANGED), (False, [], Status.UNCHANGED), (False, [b"half"], Status.UNSURE)],
+    ids=["new", "emptied", "odd"],
+)
+async def test_a_pop_that_was_answered_with_nothing_takes_nothing_when_its_first_attempt_arrives_late(
+    servers: lab.Lab, session_id: str, is_new: bool, before: list[bytes], answer: Status
+) -> None:
+    session = ha_session(servers.config(), session_id)
+    if not is_new:
+        await session.add_items([message("gone")])
+        await session.pop_item()
+    if before:
+        servers.client(servers.primary(session._spec.keys.items)).rpush(session._spec.keys.items, *before)
+    command = pop_command(session._spec)
+    known = replace_fields(session._source()._journal.log(session._spec))  # as it is now
+
+    async def attempt(earlier: EarlierAttempts) -> Change:
+        request = Request(command, known, lambda node: None, earlier)
+        return command.decode(await session._source().executor.locator.attempt(request))
+
+    late = EarlierAttempts()  # its request is still on its way
+    assert (await attempt(EarlierAttempts(NO_POSITION, may_be_applied=True))).status is answer
+    await session.add_items([message("added")])
+    assert [(await attempt(earlier)).status for earlier in (late, late)] == [answer] * 2
+    assert await session.get_items() == [message("added")]
+    assert await session.pop_item() == message("added")

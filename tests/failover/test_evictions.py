@@ -40,6 +40,14 @@ def test_a_key_that_is_written_again_is_there(evictions: Evictions) -> None:
     assert evictions.removals == []
 
 
+def test_a_session_of_which_a_fence_alone_is_left_is_removed(evictions: Evictions) -> None:
+    for key in PARTS[1:]:
+        evictions.take("evicted", key)
+    evictions.take("hset", PARTS[1])  # a process misses it
+    evictions.take("evicted", PARTS[0])
+    assert len(evictions.removals) == 1
+
+
 def test_a_session_that_was_cleared_is_not_removed_by_the_server(evictions: Evictions) -> None:
     for key in PARTS[1:]:
         evictions.take("evicted", key)

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha._commands import NO_POSITION, EarlierAttempts, append, info
+from agents_redis_ha._commands import NO_POSITION, EarlierAttempts, LogPosition, append, info
 from agents_redis_ha._connections import Request
 from agents_redis_ha.errors import PermissionDeniedError
 from tests.support.fakes import SPEC, FakeLocator, failed
 from tests.support.operations import BUSY, COMMAND, LOST, NO_PERMISSION, begin
+
+AT_5 = LogPosition(5, b"digest")
 
 
 class NotingLocator(FakeLocator):
@@ -22,8 +24,8 @@ class NotingLocator(FakeLocator):
         self.told: list[tuple[int, bool]] = []
 
     async def reply_to(self, request: Request) -> Any:
-        self.told.append((min(request.earlier.since, 5), request.earlier.may_be_applied))
-        request.earlier.since = min(request.earlier.since, 5)
+        self.told.append((request.earlier.since_this_one(AT_5).version, request.earlier.may_be_applied))
+        request.earlier.since = request.earlier.since_this_one(AT_5)
         return await super().reply_to(request)
 
 
@@ -87,7 +89,7 @@ async def test_a_reading_that_was_lost_leaves_nothing_behind_for_the_next() -> N
     command = info(SPEC)
     await operation.run(command, NO_POSITION)
     await operation.run(command, NO_POSITION)
-    assert locator.requests[-1].earlier == EarlierAttempts(5)
+    assert locator.requests[-1].earlier == EarlierAttempts(AT_5)
 
 
 async def test_a_failed_operation_says_that_its_change_may_be_there_as_its_last_attempt_did() -> None:

@@ -31,7 +31,7 @@ __all__ = [
 
 Argument: TypeAlias = "bytes | str | int"
 
-_NO_ATTEMPT = 2**53  # beyond it, Lua's numbers are not exact
+_NO_ATTEMPT = LogPosition(2**53, b"")  # beyond it, Lua's numbers are not exact
 
 _Result_co = TypeVar("_Result_co", covariant=True)
 
@@ -136,13 +136,17 @@ class EarlierAttempts:
     """What is known of the attempts to make a change before the present one.
 
     Attributes:
-        since: The lowest version that was known when one was made: none of them made this version or an older one.
+        since: The lowest position that was known when one was made: none of them made this version or an older one.
             Above every version if there was none.
         may_be_applied: Whether one of them may have been applied.
     """
 
-    since: int = _NO_ATTEMPT
+    since: LogPosition = _NO_ATTEMPT
     may_be_applied: bool = False
+
+    def since_this_one(self, position: LogPosition) -> LogPosition:
+        """Return the same as of an attempt that is made now, with this position."""
+        return self.since if self.since.version <= position.version else position
 
 
 @dataclass(slots=True)
@@ -214,7 +218,10 @@ class Command(Generic[_Result_co]):
         keys = self.spec.keys
         declared = (keys.items, keys.meta, keys.ops)[:key_count]
         verb, which = ("EVAL", self.script.source) if with_source else ("EVALSHA", self.script.sha)
-        attempts = (min(earlier.since, position.version), int(earlier.may_be_applied)) if self.head else ()
+        attempts: tuple[Argument, ...] = ()
+        if self.head:
+            since = earlier.since_this_one(position)
+            attempts = (since.version, b"!" + since.digest if earlier.may_be_applied else b"")
         script = (verb, which, key_count, *declared, *self.head, *position, *attempts, *self.arguments)
         confirmation = () if self.confirmation is None else (self.confirmation.command,)
         return [script, *self.trailing, *confirmation]

@@ -35,6 +35,8 @@ __all__ = [
 # Changes that a reading names at most, for a repeat to find their ids where the reading puts them back: what a failover
 # drops is a few seconds' work.
 _READ_CHANGES = 128
+# What is kept as the result of a pop that removed nothing, for its repeats.
+_NOTHING_REMOVED = {b"": Status.UNCHANGED, b"?": Status.UNSURE}
 _DIGEST_BYTES = 12  # of a note in ops; the number of elements follows
 
 
@@ -67,6 +69,8 @@ class ChangeCommand(Command[Change]):
         if not rest:
             return Change(Status(code), version, b"", reply.history)
         digest, result = rest[0], rest[1] if len(rest) > 1 else None
+        if result in _NOTHING_REMOVED:
+            return Change(_NOTHING_REMOVED[result], version, b"", reply.history)
         entry = LogEntry(version, self.id, digest, self.edit, result)
         lost = self.has_result and result is None
         return Change(Status(code), version, digest, reply.history, entry, lost)

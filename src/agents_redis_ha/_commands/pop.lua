@@ -4,9 +4,10 @@
 -- caller has looked at; ARGV[10], ARGV[11] and ARGV[12] version, digest and number of elements that the session had
 -- then; ARGV[13] and ARGV[14] version and digest of an earlier pop of the caller whose result has arrived, '' = none.
 -- Returns {APPLIED, …} with the element as result, or without one if the caller has it; {UNCHANGED, version} when there
--- is none; {REPEAT, …} with the same element again; {LOG_MISMATCH, …}, {UNTOLD, …}: see the prelude. {UNSURE, version}
--- when the newest element does not look like an item, or is too large to be judged here (the caller looks itself and
--- names one by its index), {CONFLICT, version} when the session is another one by now.
+-- is none; {REPEAT, …} with the same element again, '' if there was none and '?' if the answer was UNSURE;
+-- {LOG_MISMATCH, …}, {UNTOLD, …}: see the prelude. {UNSURE, version} when the newest element does not look like an
+-- item, or is too large to be judged here (the caller looks itself and names one by its index), {CONFLICT, version} when
+-- the session is another one by now.
 
 -- Above this, a look at an element holds up the server: 25 ms a megabyte.
 local LARGEST_JUDGED = 65536
@@ -37,6 +38,22 @@ local function is_item(text)
   return (pcall(cjson.decode, text))
 end
 
+-- Answers that nothing was removed. If an earlier attempt may still be under way, it must not remove later what is
+-- added meanwhile: then the id is noted with a change of nothing, and the answer is kept for a repeat.
+local function remove_nothing(s, status, answer)
+  if MAY_BE_APPLIED then
+    local refusal = denied('HDEL', meta, 'f')
+    if refusal then
+      return refusal
+    end
+    record(s, s.created and TTL or s.retention, answer)
+    if not s.created then  -- as clear.lua leaves it
+      redis.call('HDEL', meta, 'session_id', 'created_at', 'ttl')
+    end
+  end
+  return {status, s.version}
+end
+
 local s, reply = begin()
 if reply then
   return reply
@@ -50,10 +67,10 @@ if index then
 else
   element = redis.call('LINDEX', items, -1)
   if not element then
-    return {UNCHANGED, s.version}
+    return remove_nothing(s, UNCHANGED, '')
   end
   if #element > LARGEST_JUDGED or not is_item(element) then
-    return {UNSURE, s.version}
+    return remove_nothing(s, UNSURE, '?')
   end
 end
 reply = index and index ~= -1 and (denied('LSET', items, 0, '') or denied('LREM', items, 0, ''))

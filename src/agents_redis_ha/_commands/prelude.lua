@@ -31,7 +31,8 @@ local FORMAT = '1'
 -- Every changing script takes the same first arguments: ARGV[1] operation id; ARGV[2] how long to remember it, ms;
 -- ARGV[3] TTL of the session, ms, 0 = leave it; ARGV[4] session id; ARGV[5] and ARGV[6] the log position that the
 -- caller knows: the latest version and its digest, 0 and '' = none; ARGV[7] the version since which an earlier attempt
--- may have been made; ARGV[8] 1 if there was one that may have been applied. Its own begin at ARGV[9].
+-- may have been made; ARGV[8] '' if none may have been applied, else '!' and the digest of that version. Its own begin
+-- at ARGV[9].
 --
 -- It returns {status, version, digest, result}. APPLIED: what it made. REPEAT: it was applied before, and nothing
 -- changed but the TTL; version, digest and result are those of then. LOG_MISMATCH: nothing changed, for this server's
@@ -40,7 +41,8 @@ local FORMAT = '1'
 -- would tell whether an earlier attempt was applied. CONFLICT, UNSURE, UNCHANGED: nothing changed, for the script's own
 -- reason.
 local ID, RETENTION, TTL, SESSION_ID = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local KNOWN, KNOWN_DIGEST, SINCE, MAY_BE_APPLIED = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), ARGV[8] == '1'
+local KNOWN, KNOWN_DIGEST, SINCE, SINCE_DIGEST = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), ARGV[8]
+local MAY_BE_APPLIED = SINCE_DIGEST ~= ''
 local REPEAT, APPLIED, CONFLICT, UNSURE, LOG_MISMATCH, UNCHANGED, UNTOLD = 0, 1, 2, 3, 4, 5, 6
 
 -- Returns the error with which a replica refuses to be read, or nil: a write of nothing is what it refuses by itself.
@@ -212,12 +214,14 @@ local function fields_like(beginning)
   return found
 end
 
--- Whether ops should hold all ids that a repeat may ask for, and does not: the server evicted some.
+-- Whether ops should hold all ids that a repeat may ask for, and does not: the server evicted some. Where it evicted
+-- ops and meta, versions began anew: then the same version may be of another history.
 local function lacks_ids(s)
   if s.version == 0 then
     return s.length > 0
   end
-  if s.noted >= s.version - SINCE then
+  local is_noted = SINCE <= s.version and SINCE >= s.version - s.noted
+  if is_noted and '!' .. digest_at(s, SINCE) == SINCE_DIGEST and SINCE_DIGEST ~= '!' then
     return false
   end
   if s.noted > 0 then
@@ -283,7 +287,7 @@ local function note(s, ...)
     redis.call('RPUSH', ops, ...)
     return
   end
-  local evicted = s.version > 0 and is_recent(s)
+  local evicted = s.version > 0 and is_recent(s) or s.version == 0 and s.length_before > 0
   redis.call('RPUSH', ops, s.version .. ':' .. s.digest .. (evicted and '!' or ''), ...)
 end
 

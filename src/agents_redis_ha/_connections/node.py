@@ -105,7 +105,7 @@ class Node:
         while True:
             position = request.known.position
             commands = command.on_wire(position, request.earlier, key_count=key_count, with_source=with_source)
-            request.earlier.since = min(request.earlier.since, position.version)
+            request.earlier.since = request.earlier.since_this_one(position)
             if asking:  # it holds for one command
                 commands = [part for each in commands for part in (("ASKING",), each)]
             replies, replication_id = await self._exchange(commands, request)

@@ -185,12 +185,15 @@ class RecoveryCoordinator:
 
     async def _reconcile_alone(self, operation: Operation, spec: SessionSpec) -> None:
         missed, hints, pause = NO_POSITION, dict[str, bytes](), 0.0
+        had_evicted = False
         while True:
             command = inspect(spec, hints)
             found = command.decode(await operation.run(command, missed))
             self._meet(operation, found.history)
             log = self._log(operation, spec)
-            if await self._reconcile_without_replay(operation, log, found):
+            was_deleted = not had_evicted and self._was_deleted(log, found)
+            had_evicted |= found.lacks_elements  # what goes next was evicted, too
+            if await self._reconcile_without_replay(operation, log, found, was_deleted=was_deleted):
                 return
             hinted, own = [unpack(hint) for hint in found.hints], fragments_of(log, found)
             plan = make_plan([*hinted, *own], found, max(log.version, found.fence))
@@ -223,12 +226,14 @@ class RecoveryCoordinator:
         )
         return command.decode(await operation.run(command, found))
 
-    async def _reconcile_without_replay(self, operation: Operation, log: SessionLog, found: ServerState) -> bool:
+    async def _reconcile_without_replay(
+        self, operation: Operation, log: SessionLog, found: ServerState, *, was_deleted: bool
+    ) -> bool:
         """Adopt the server's history and lift the fence; return False where changes are missing that may come back."""
         known, late = log.version, list[LogEntry]()
         if found.lacks_elements:
             return False
-        if self._was_deleted(log, found):
+        if was_deleted:
             self._journal.forget(log)
         elif first_divergence(log, found) is not None:
             late = self._abandon(operation, log, found)

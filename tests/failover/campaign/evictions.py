@@ -115,7 +115,9 @@ class Evictions:
         session, _, part = key.removeprefix(f"{self._prefix}:{{").rpartition("}:")
         present = self._present.setdefault(session, set())
         if event not in _GONE:
-            present.add(part)
+            # A change writes ops first. Where that is not there, meta is but the fence of a process that misses it.
+            if part != "meta" or "ops" in present or event == "found":
+                present.add(part)
             return
         present.discard(part)
         if event == "evicted":

@@ -114,21 +114,22 @@ def test_a_script_stands_behind_the_prelude_and_is_read_once() -> None:
 def test_a_command_on_the_wire_is_the_script_with_its_keys_head_position_and_arguments() -> None:
     (written,) = command().on_wire(POSITION, NONE_BEFORE, key_count=3)
     sha = load_script("append").sha
-    assert written == ("EVALSHA", sha, 3, KEYS.items, KEYS.meta, KEYS.ops, "head", 4, b"digest", 4, 0, b"item")
+    assert written == ("EVALSHA", sha, 3, KEYS.items, KEYS.meta, KEYS.ops, "head", 4, b"digest", 4, b"", b"item")
 
 
 @pytest.mark.parametrize(
     ("earlier", "told"),
     [
-        (EarlierAttempts(), (4, 0)),  # none: this one makes a version above the one that is known
-        (EarlierAttempts(2), (2, 0)),
-        (EarlierAttempts(2, True), (2, 1)),
-        (EarlierAttempts(9, True), (4, 1)),  # what is known was forgotten meanwhile
-        (EarlierAttempts(0, True), (0, 1)),
+        (EarlierAttempts(), (4, b"")),  # none: this one makes a version above the one that is known
+        (EarlierAttempts(LogPosition(2, b"two")), (2, b"")),
+        (EarlierAttempts(LogPosition(2, b"two"), True), (2, b"!two")),
+        (EarlierAttempts(LogPosition(4, b"other"), True), (4, b"!other")),  # the first one knew another history
+        (EarlierAttempts(LogPosition(9, b"nine"), True), (4, b"!digest")),  # what is known was forgotten meanwhile
+        (EarlierAttempts(NO_POSITION, True), (0, b"!")),
     ],
 )
 def test_a_change_tells_since_which_version_it_may_have_been_made_and_whether_it_may(
-    earlier: EarlierAttempts, told: tuple[int, int]
+    earlier: EarlierAttempts, told: tuple[int, bytes]
 ) -> None:
     (written,) = command().on_wire(POSITION, earlier, key_count=3)
     assert written[9:11] == told
@@ -136,20 +137,20 @@ def test_a_change_tells_since_which_version_it_may_have_been_made_and_whether_it
 
 def test_what_changes_nothing_tells_nothing_of_earlier_attempts() -> None:
     read = dataclasses.replace(command(), head=())
-    (written,) = read.on_wire(POSITION, EarlierAttempts(2, True), key_count=3)
+    (written,) = read.on_wire(POSITION, EarlierAttempts(POSITION, True), key_count=3)
     assert written[6:] == (4, b"digest", b"item")
 
 
 def test_no_attempt_was_made_before_a_first_one_at_any_version() -> None:
     # Beyond 2**53, Lua would not tell two versions apart.
-    assert (NONE_BEFORE.since, NONE_BEFORE.may_be_applied) == (2**53, False)
+    assert (NONE_BEFORE.since.version, NONE_BEFORE.may_be_applied) == (2**53, False)
 
 
 @pytest.mark.parametrize("key_count", [1, 2, 3])
 def test_so_many_keys_are_declared_as_are_asked_for(key_count: int) -> None:
     (written,) = command().on_wire(NO_POSITION, NONE_BEFORE, key_count=key_count)
     assert written[2 : 3 + key_count] == (key_count, *(KEYS.items, KEYS.meta, KEYS.ops)[:key_count])
-    assert written[3 + key_count :] == ("head", 0, b"", 0, 0, b"item")
+    assert written[3 + key_count :] == ("head", 0, b"", 0, b"", b"item")
 
 
 def test_a_node_that_does_not_know_the_script_can_be_sent_its_source() -> None:

@@ -146,6 +146,12 @@ def test_a_result_is_lost_where_the_server_should_keep_one_and_does_not(
     assert command.decode(reply(answer)).result_lost is lost
 
 
+@pytest.mark.parametrize(("kept", "status"), [(b"", Status.UNCHANGED), (b"?", Status.UNSURE)])
+def test_the_repeat_of_a_pop_that_removed_nothing_is_answered_as_the_first_time(kept: bytes, status: Status) -> None:
+    change = pop(SPEC).decode(reply([REPEAT, 5, DIGEST, kept]))
+    assert (change.status, change.entry, change.digest) == (status, None, b"")
+
+
 @pytest.mark.parametrize("status", sorted(set(Status) - {APPLIED, REPEAT}))
 def test_where_nothing_was_changed_there_is_no_entry_and_no_digest(status: Status) -> None:
     change = pop(SPEC).decode(reply([status, 5]))

@@ -25,7 +25,7 @@ ASKING = (b"ASKING",)
 TWO_REPLICAS = Confirmation(2, False, 500)
 WAIT = as_written("WAIT", 2, 500)
 POSITION = LogPosition(4, b"digest")
-NONE_BEFORE = (4, 0)  # since the position, none may have been applied
+NONE_BEFORE = (4, b"")  # since the position, none may have been applied
 UNKNOWN_SCRIPT = redis_errors.NoScriptError("No matching script.")
 # What a primary tells those who wait there when it becomes a replica (Redis 6.2 to 8, Valkey).
 UNBLOCKED = redis_errors.ResponseError(

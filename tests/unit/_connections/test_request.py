@@ -41,9 +41,9 @@ async def test_each_attempt_tells_the_lowest_version_that_was_known_when_one_was
         log.position = LogPosition(version, b"digest")
         await fake_node(pool).execute(asked)
         asked.earlier.may_be_applied = version >= 7
-    told = [tuple(map(int, commands[0][9:11])) for commands in pool.written]
-    assert told == [(5, 0), (5, 0), (3, 1), (3, 0)]
-    assert asked.earlier.since == 3
+    told = [tuple(commands[0][9:11]) for commands in pool.written]
+    assert told == [(b"5", b""), (b"5", b""), (b"3", b"!digest"), (b"3", b"")]
+    assert asked.earlier.since == LogPosition(3, b"digest")
 
 
 def test_a_request_shows_no_item() -> None:

@@ -12,7 +12,7 @@ import pytest
 from redis import exceptions as redis_errors
 
 from agents_redis_ha import HistoryLostError, RetryConfig
-from agents_redis_ha._commands import EarlierAttempts, Status
+from agents_redis_ha._commands import NO_POSITION, EarlierAttempts, Status
 from agents_redis_ha._connections import Request
 from agents_redis_ha._recovery import RecoveryCoordinator
 from tests.support.fakes import FakeServer, a_digest, a_position, applied, described, failed
@@ -68,7 +68,7 @@ async def test_a_cancelled_change_is_sent_again_under_its_id_by_a_task_that_is_n
     first, second = server.sent(name)
     assert second == replace(first, repeats=True)  # type: ignore[call-arg]  # a change's
     # The second operation knows nothing of the first one's attempts but that there may have been some.
-    assert server.requests[1].earlier == EarlierAttempts(0, True)
+    assert server.requests[1].earlier == EarlierAttempts(NO_POSITION, True)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
