@@ -6,7 +6,7 @@
 -- Returns {APPLIED, …} with the element as result, or without one if the caller has it; {UNCHANGED, version} when there
 -- is none; {REPEAT, …} with the same element again, '' if there was none and '?' if the answer was UNSURE;
 -- {LOG_MISMATCH, …}, {UNTOLD, …}: see the prelude. {UNSURE, version} when the newest element does not look like an
--- item, or is too large to be judged here (the caller looks itself and names one by its index), {CONFLICT, version} when
+-- item, or is too large to be judged here: the caller looks itself and names one by its index. {CONFLICT, version} when
 -- the session is another one by now.
 
 -- Above this, a look at an element holds up the server: 25 ms a megabyte.
