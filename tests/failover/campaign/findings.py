@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -48,7 +48,7 @@ class Violation:
         where: In what it was seen, for the first time.
         said: Whether the caller had been told that history is gone (`HistoryLostError`).
         begin: When the call began whose change is lost; else 0.
-        in_read: Whether only reads showed it, not what is stored in the end.
+        in_read: Whether a read showed it, not what is stored in the end.
     """
 
     kind: Kind
@@ -116,11 +116,11 @@ class Report:
 
 
 def distinct(violations: Iterable[Violation]) -> list[Violation]:
-    """Return each violation once, however often it was seen; what somebody saw without a word comes first."""
-    first: dict[tuple[Kind, str, str], Violation] = {}
+    """Return each violation once in reads and once in what is stored; what was seen without a word comes first."""
+    first: dict[tuple[Kind, str, str, bool], Violation] = {}
     for violation in violations:
-        key = violation.kind, violation.session, violation.what
+        key = violation.kind, violation.session, violation.what, violation.in_read
         known = first.setdefault(key, violation)
-        unsaid = violation if known.said and not violation.said else known
-        first[key] = replace(unsaid, in_read=known.in_read and violation.in_read)
+        if known.said and not violation.said:
+            first[key] = violation
     return list(first.values())
