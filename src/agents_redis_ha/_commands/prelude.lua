@@ -156,9 +156,12 @@ end
 
 -- Whether a caller that knows this position has to look closer before it reads or changes anything.
 local function is_mismatch(s, known, digest)
+  -- Elements without a log: the server evicted it, and what it told of repeats.
+  local lacks_log = s.version == 0 and s.length > 0
   -- Changes were given up since the caller looked: it may know one of them.
   local was_abandoned = s.abandoned_at and known > 0 and known < s.abandoned_at
-  return s.version < known or s.fence or was_abandoned or s.length < s.expected or not holds(s, known, digest)
+  return s.version < known or s.fence or lacks_log or was_abandoned or s.length < s.expected
+    or not holds(s, known, digest)
 end
 
 -- Describes the session to a caller that knows a log position (0 and '' = none).
@@ -214,11 +217,11 @@ local function fields_like(beginning)
   return found
 end
 
--- Whether ops should hold all ids that a repeat may ask for, and does not: the server evicted some. Where it evicted
--- ops and meta, versions began anew: then the same version may be of another history.
+-- Whether ops should hold all ids that a repeat may ask for, and does not: the server evicted some. After a deletion,
+-- versions begin anew: then the same version may be of another history.
 local function lacks_ids(s)
   if s.version == 0 then
-    return s.length > 0
+    return false
   end
   local is_noted = SINCE <= s.version and SINCE >= s.version - s.noted
   if is_noted and '!' .. digest_at(s, SINCE) == SINCE_DIGEST and SINCE_DIGEST ~= '!' then
@@ -287,7 +290,7 @@ local function note(s, ...)
     redis.call('RPUSH', ops, ...)
     return
   end
-  local evicted = s.version > 0 and is_recent(s) or s.version == 0 and s.length_before > 0
+  local evicted = s.version > 0 and is_recent(s)
   redis.call('RPUSH', ops, s.version .. ':' .. s.digest .. (evicted and '!' or ''), ...)
 end
 

@@ -115,6 +115,11 @@ class ServerState:
         return self.length < self.expected_length
 
     @property
+    def lacks_log(self) -> bool:
+        """Whether there are elements alone: the server evicted the rest, or they were put there past this library."""
+        return not self.version and self.length > 0
+
+    @property
     def ids(self) -> dict[int, bytes]:
         """The ids of the changes that it remembers, by version."""
         return {record.version: record.id for record in self.records if record.id}

@@ -20,13 +20,16 @@ from .._commands import (
     Description,
     ListEdit,
     LogEntry,
+    LogPosition,
     Reading,
     ReplicationHistory,
     ServerState,
     SessionSpec,
     Status,
     append,
+    chain,
     inspect,
+    new_operation_id,
     restore,
 )
 from .._config import HAConfig
@@ -52,6 +55,8 @@ __all__ = ["RecoveryCoordinator"]
 
 _Result = TypeVar("_Result", Change, Reading, Description)
 
+# So many changes at most were made to a session beside those that one process knows of.
+_UNKNOWN_CHANGES = 1024
 # Between two looks whether other processes have put back what is missing here.
 _SHORTEST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.1
 
@@ -191,9 +196,12 @@ class RecoveryCoordinator:
             found = command.decode(await operation.run(command, missed))
             self._meet(operation, found.history)
             log = self._log(operation, spec)
-            was_deleted = not had_evicted and self._was_deleted(log, found)
-            had_evicted |= found.lacks_elements  # what goes next was evicted, too
-            if await self._reconcile_without_replay(operation, log, found, was_deleted=was_deleted):
+            had_evicted |= found.lacks_elements
+            if found.lacks_log:
+                if await self._adopt_elements(operation, log, found):
+                    return
+                continue
+            if await self._reconcile_without_replay(operation, log, found, had_evicted=had_evicted):
                 return
             hinted, own = [unpack(hint) for hint in found.hints], fragments_of(log, found)
             plan = make_plan([*hinted, *own], found, max(log.version, found.fence))
@@ -227,14 +235,19 @@ class RecoveryCoordinator:
         return command.decode(await operation.run(command, found))
 
     async def _reconcile_without_replay(
-        self, operation: Operation, log: SessionLog, found: ServerState, *, was_deleted: bool
+        self, operation: Operation, log: SessionLog, found: ServerState, *, had_evicted: bool
     ) -> bool:
-        """Adopt the server's history and lift the fence; return False where changes are missing that may come back."""
+        """Adopt the server's history and lift the fence; return False where changes are missing that may come back.
+
+        Where elements were evicted a moment ago, the rest was evicted, too, and not deleted by a client.
+        """
         known, late = log.version, list[LogEntry]()
         if found.lacks_elements:
             return False
-        if was_deleted:
+        if self._was_deleted(log, found):
             self._journal.forget(log)
+            if had_evicted:
+                self._lose(operation, log, (known,))
         elif first_divergence(log, found) is not None:
             late = self._abandon(operation, log, found)
         elif max(known, found.fence) > found.version:
@@ -252,11 +265,26 @@ class RecoveryCoordinator:
             self._lose(operation, log, tuple(entry.version for entry in late))
         return True
 
-    def _was_deleted(self, log: SessionLog, found: ServerState) -> bool:
-        """Whether the session was deleted by another client: the server that confirmed it lost nothing since.
+    async def _adopt_elements(self, operation: Operation, log: SessionLog, found: ServerState) -> bool:
+        """Begin a new log behind the elements that a server has without one; False if they have changed meanwhile.
 
-        Where the elements alone are left, the server evicted the rest: then there is nothing to put back, either.
+        They may be of any version, so that nothing is replayed behind them. The new log's versions are above all that
+        were made before: no process takes its changes for older ones. Repeats of those find that ids are missing.
         """
+        known = log.version
+        version = max(known, found.fence) + _UNKNOWN_CHANGES
+        position = LogPosition(version, chain(log.position.digest, new_operation_id()))
+        if not await self._restore(operation, log.spec, found, Plan(position, version, (0, found.length), ())):
+            return False
+        had_history = log.history
+        self._journal.forget(log)
+        log.see(position, found.history, None)
+        if known and had_history != found.history:  # the server may have lost changes before
+            self._lose(operation, log, (known,))
+        return True
+
+    def _was_deleted(self, log: SessionLog, found: ServerState) -> bool:
+        """Whether the session was deleted by another client: the server that confirmed it lost nothing since."""
         if log.history != found.history or found.history.replication_id is None:
             return False
         if found.digest and log.digests.get(found.version) == found.digest:

@@ -109,19 +109,22 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
 
     Args:
         fragments: What is known, in any order; what is there already is passed over. Of two changes that made one
-            version the later one counts.
+            version, that counts which was made behind what is put back before it.
         found: The state to start from.
         target: The version to reach.
     """
     fragments = list(fragments)
     snapshots = sorted((f for f in fragments if isinstance(f, Snapshot)), key=lambda s: s.version, reverse=True)
-    entries = {f.version: f for f in fragments if isinstance(f, LogEntry) and f.edit is not None}
+    entries: dict[int, list[LogEntry]] = {}
+    for fragment in fragments:
+        if isinstance(fragment, LogEntry) and fragment.edit is not None:
+            entries.setdefault(fragment.version, []).append(fragment)
     state = _State(found, _evicted_elements(snapshots, entries, found) if found.lacks_elements else None)
     while state.version < target:
         # As far as a snapshot leads; where none does, by one change.
         if not any(snapshot.version <= target and state.apply_snapshot(snapshot) for snapshot in snapshots):
             state.pass_over(min((v for v in entries if v > state.version), default=target) - 1, target - MOST_IDS)
-            state.apply_entry(entries.get(state.version + 1))
+            state.apply_entry(_following(state.digest, entries.get(state.version + 1, ())))
     if state.has_gap:
         state.append_noop()
     position = LogPosition(state.version, state.digest)
@@ -131,15 +134,21 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
     )
 
 
+def _following(digest: bytes, entries: Sequence[LogEntry]) -> LogEntry | None:
+    """Return the change that was made behind this digest; if none is known to be, the one that was told last."""
+    following = [entry for entry in entries if entry.digest == chain(digest, entry.id)]
+    return next(reversed(following or entries), None)
+
+
 def _evicted_elements(
-    snapshots: Sequence[Snapshot], entries: dict[int, LogEntry], found: ServerState
+    snapshots: Sequence[Snapshot], entries: dict[int, list[LogEntry]], found: ServerState
 ) -> list[bytes] | None:
     """Return all elements that the session had at the server's version, or None if that is not known."""
     whole = [(s.version, s.digest, s.newest(s.count)) for s in snapshots if s.is_whole and s.version <= found.version]
     for version, begins, read in [*whole, (0, b"", [])]:
         digest, elements = begins, read
         for at in range(version + 1, found.version + 1):
-            entry = entries.get(at)
+            entry = _following(digest, entries.get(at, ()))
             if entry is None or entry.edit is None:
                 break
             digest, elements = chain(digest, entry.id), entry.edit.apply(elements)
