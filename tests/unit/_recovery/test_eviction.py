@@ -189,6 +189,55 @@ async def test_elements_that_were_given_up_before_a_process_knew_the_session_are
     assert (await process.append(b"four", id_=an_id(4))).version == 4
 
 
+async def test_behind_elements_without_a_log_nothing_is_replayed_and_versions_go_on_above_all_that_were_made() -> None:
+    server = FakeServer(
+        append=[applied(1), applied(2), [LOG_MISMATCH, 0], applied(2000)],
+        inspect=[found(0, length=3, fence=2), found(0, length=4, fence=2)],  # another process changed it meanwhile
+        restore=[[Status.CONFLICT, 0], [APPLIED, 1026]],
+    )
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    await process.append(b"two", id_=an_id(2))
+    assert (await process.append(b"four", id_=an_id(4))).version == 2000
+    restored = server.sent("restore")[-1]
+    version, digest = restored.arguments[2:4]
+    assert version == 2 + 1024
+    assert digest not in (a_digest(0), a_digest(2))
+    assert restored.arguments[4:] == (version, 0, 4, 0, 0, 0, 0)  # all elements stay, and none is added
+    assert server.requests[-1].known.position.version == 2000
+    assert list(process.log.entries) == [2000]
+
+
+@pytest.mark.parametrize(("replication_id", "lost"), [("1f", ()), ("2e", (1,))])
+async def test_elements_without_a_log_tell_of_a_loss_only_behind_a_failover(
+    replication_id: str, lost: tuple[int, ...]
+) -> None:
+    server = FakeServer(
+        append=[applied(1), [LOG_MISMATCH, 0], applied(2000)], inspect=[found(0, length=3)], restore=[[APPLIED, 1025]]
+    )
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    server.replication_id = replication_id
+    if lost:
+        with pytest.raises(HistoryLostError) as caught:
+            await process.append(b"two", id_=an_id(2))
+        assert caught.value.versions == lost
+    assert (await process.append(b"three", id_=an_id(3))).version == 2000
+
+
+async def test_what_is_gone_after_elements_were_evicted_was_not_deleted() -> None:
+    server = FakeServer(
+        info=[described(2, 2), described(0, 2, mismatch=True), described(0, 0)],
+        inspect=[found(2, length=0, expected_length=2), found(0, length=0)],
+    )
+    process = Process(server)
+    await process.info()
+    with pytest.raises(HistoryLostError) as caught:
+        await process.info()
+    assert caught.value.versions == (2,)
+    assert (await process.info()).version == 0
+
+
 async def test_where_the_ids_were_evicted_a_change_that_may_be_there_is_not_made_again() -> None:
     server = FakeServer(append=[LOST, [UNTOLD, 7]])
     process = Process(server)
