@@ -201,10 +201,12 @@ class RecoveryCoordinator:
                 if await self._adopt_elements(operation, log, found):
                     return
                 continue
+            known = log.version
             if await self._reconcile_without_replay(operation, log, found, had_evicted=had_evicted):
                 return
             hinted, own = [unpack(hint) for hint in found.hints], fragments_of(log, found)
-            plan = make_plan([*hinted, *own], found, max(log.version, found.fence))
+            others_know = found.fence if found.fence > known else 0
+            plan = make_plan([*hinted, *own], found, max(log.version, others_know))
             patient = found.fence and found.fence_age_seconds < operation.options.repair.patience_seconds
             if plan.gives_up and (patient or not found.fence):
                 # Other processes may know it: leave hints of what is known here, and wait for them.
@@ -242,10 +244,12 @@ class RecoveryCoordinator:
         Where elements were evicted a moment ago, the rest was evicted, too, and not deleted by a client.
         """
         known, late = log.version, list[LogEntry]()
+        was_deleted = self._was_deleted(log, found)
+        if was_deleted:
+            self._journal.forget(log)
         if found.lacks_elements:
             return False
-        if self._was_deleted(log, found):
-            self._journal.forget(log)
+        if was_deleted:
             if had_evicted:
                 self._lose(operation, log, (known,))
         elif first_divergence(log, found) is not None:

@@ -238,6 +238,26 @@ async def test_what_is_gone_after_elements_were_evicted_was_not_deleted() -> Non
     assert (await process.info()).version == 0
 
 
+async def test_into_a_history_that_lacks_elements_nothing_of_one_that_was_deleted_comes_back() -> None:
+    missed: dict[str, Any] = {"length": 0, "expected_length": 2}
+    server = FakeServer(
+        append=[applied(1), applied(2), applied(3), [LOG_MISMATCH, 1], applied(3, digest=b"of-the-other")],
+        # Another process has begun it anew, with a change that made two elements.
+        inspect=[found(1, b"another's", fence=3, age_ms=9000, **missed)],
+        restore=[[APPLIED, 2]],
+    )
+    process = Process(server)
+    for number in (1, 2, 3):
+        await process.append(b"%d" % number, id_=an_id(number))
+    with pytest.raises(HistoryLostError):
+        await process.append(b"four", id_=an_id(4))
+    (restored,) = server.sent("restore")
+    assert (restored.arguments[2], restored.arguments[5:7]) == (2, (0, 0))  # one no-op entry, and no elements
+    assert b"2" not in restored.arguments
+    assert b"3" not in restored.arguments
+    assert list(process.log.entries) == [2]
+
+
 async def test_where_the_ids_were_evicted_a_change_that_may_be_there_is_not_made_again() -> None:
     server = FakeServer(append=[LOST, [UNTOLD, 7]])
     process = Process(server)
