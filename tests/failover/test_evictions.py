@@ -41,11 +41,23 @@ def test_a_key_that_is_written_again_is_there(evictions: Evictions) -> None:
 
 
 def test_a_session_of_which_a_fence_alone_is_left_is_removed(evictions: Evictions) -> None:
-    for key in PARTS[1:]:
-        evictions.take("evicted", key)
+    evictions.take("evicted", PARTS[1])
+    evictions.take("rpush", PARTS[0])
     evictions.take("hset", PARTS[1])  # a process misses it
     evictions.take("evicted", PARTS[0])
+    assert evictions.removals == []
+    evictions.take("evicted", PARTS[2])
     assert len(evictions.removals) == 1
+
+
+def test_a_change_makes_all_keys_anew(evictions: Evictions) -> None:
+    evictions.take("evicted", PARTS[1])
+    evictions.take("rpush", PARTS[0])
+    evictions.take("rpush", PARTS[2])
+    evictions.take("hset", PARTS[1])
+    for key in (PARTS[0], PARTS[2]):
+        evictions.take("evicted", key)
+    assert evictions.removals == []
 
 
 def test_a_session_that_was_cleared_is_not_removed_by_the_server(evictions: Evictions) -> None:

@@ -80,6 +80,7 @@ class Evictions:
         self._prefix = prefix
         self._began = time.monotonic()
         self._present: dict[str, set[str]] = {}
+        self._latest: dict[str, str] = {}
 
     @contextmanager
     def heard(self) -> Iterator[Evictions]:
@@ -114,9 +115,10 @@ class Evictions:
             return
         session, _, part = key.removeprefix(f"{self._prefix}:{{").rpartition("}:")
         present = self._present.setdefault(session, set())
+        before, self._latest[session] = self._latest.get(session), part
         if event not in _GONE:
-            # A change writes ops first. Where that is not there, meta is but the fence of a process that misses it.
-            if part != "meta" or "ops" in present or event == "found":
+            # A change writes ops just before. Else a meta that is new is but the fence of a process that misses it.
+            if part != "meta" or before == "ops" or event == "found":
                 present.add(part)
             return
         present.discard(part)
