@@ -231,7 +231,8 @@ class Journal:
             log.entries[entry.version] = entry
             self._changes += 1
             self._bytes += cost
-            self._file_last(log, pool.changed)
+            pool.changed[log.spec.keys.items] = log
+            pool.changed.move_to_end(log.spec.keys.items)
 
     def _keep_snapshot(self, log: SessionLog, snapshot: Snapshot) -> None:
         if snapshot.version < max((kept.version for kept in log.snapshots), default=0):
@@ -247,7 +248,9 @@ class Journal:
             self._drop(log, shown)
         else:
             self._replace(log, log.whole, snapshot)
-        self._file_last(log, self._pool(log.spec.keys.items).read)
+        read = self._pool(log.spec.keys.items).read
+        read[log.spec.keys.items] = log
+        read.move_to_end(log.spec.keys.items)
 
     def _learn(self, log: SessionLog, records: Iterable[OpsRecord]) -> None:
         before = len(log.others)
@@ -257,11 +260,6 @@ class Journal:
         self._bytes += (len(log.others) - before) * RECORD_BYTES
         if log.others:
             self._pool(log.spec.keys.items).read.setdefault(log.spec.keys.items, log)
-
-    @staticmethod
-    def _file_last(log: SessionLog, logs: OrderedDict[bytes, SessionLog]) -> None:
-        logs[log.spec.keys.items] = log
-        logs.move_to_end(log.spec.keys.items)
 
     def _replace(self, log: SessionLog, whole: Snapshot | None, tail: Snapshot | None) -> None:
         before = log.read_cost

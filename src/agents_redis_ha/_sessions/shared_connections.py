@@ -159,6 +159,8 @@ class _LoopConnections:
 
     def __init__(self, registry: _Registry) -> None:
         self.sets: dict[_Key, _Set] = {}
+        # What was used last, by the objects themselves: to compare configurations takes as long as half an append.
+        self._latest: tuple[HAConfig, Client | None, _Set] | None = None
         self._registry = registry
         self._guard = self._until_the_loop_ends()
         self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._close_unused)
@@ -166,12 +168,16 @@ class _LoopConnections:
 
     def of(self, config: HAConfig, user: _Source) -> RecoveryCoordinator:
         """Return the coordinator for a configuration, which this source's sessions use from now on."""
-        key = _Key.of(config, user.client)
-        found = self.sets.pop(key, None) or self._make(key, config)
-        found.journal.widen(config.repair)
+        if self._latest is not None and self._latest[0] is config and self._latest[1] is user.client:
+            found = self._latest[2]
+        else:
+            key = _Key.of(config, user.client)
+            found = self.sets.pop(key, None) or self._make(key, config)
+            found.journal.widen(config.repair)
+            self.sets[key] = found
+            self._latest = config, user.client, found
         found.users.add(user)
         found.was_unused = False
-        self.sets[key] = found
         return found.coordinator
 
     def _make(self, key: _Key, config: HAConfig) -> _Set:
@@ -195,7 +201,7 @@ class _LoopConnections:
             each.journal.drop_past(_FREED_AT_ONCE)
 
     def _close(self, key: _Key) -> None:
-        coordinator = self.sets.pop(key).coordinator
+        coordinator, self._latest = self.sets.pop(key).coordinator, None
         task = asyncio.ensure_future(coordinator.aclose())
         self._closing[task] = coordinator
         task.add_done_callback(self._closed)
@@ -221,7 +227,7 @@ class _LoopConnections:
     async def aclose(self) -> None:
         self._registry.forget(self)
         self._look.cancel()
-        sets, self.sets = self.sets, {}
+        sets, self.sets, self._latest = self.sets, {}, None
         left = [*self._closing.values(), *(each.coordinator for each in sets.values())]
         await asyncio.gather(*(coordinator.aclose() for coordinator in left))
 
