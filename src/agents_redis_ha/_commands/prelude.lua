@@ -78,6 +78,11 @@ local function digest_of(note)
   return note and (string.match(note, '^%d+:(%x*)') or string.sub(note, 1, 12)) or ''
 end
 
+-- Returns when the newest low watermark was set; its time has 13 digits until the year 2286.
+local function marked_at(low_watermarks)
+  return low_watermarks and tonumber(string.sub(low_watermarks, -13)) or 0
+end
+
 -- Returns the session's state: what every change needs, since each field more costs it. What was evicted with meta is
 -- told by ops, which counts on where meta is gone.
 local function state()
@@ -87,13 +92,16 @@ local function state()
     local reason = 'the session has format ' .. (m[1] or 'none') .. ', not ' .. FORMAT
     return {refusal = redis.error_reply('UNSUPPORTEDFORMAT ' .. reason)}
   end
-  local kept, t = tonumber(m[5]), redis.call('TIME')
+  local t, length, kept = redis.call('TIME'), redis.call('LLEN', items), tonumber(m[5])
+  local now = t[1] .. string.sub('000000' .. t[2], -6, -4)  -- ms since 1970, as text: a number costs more to write
+  local retention, since_marked = kept and RETENTION and math.max(RETENTION, kept) or kept or RETENTION or 0,
+    now - marked_at(m[7])
   local s = {
     version = tonumber(m[2]), digest = m[3] or '', expected = tonumber(m[4]) or 0, has_version = m[2],
-    kept_retention = kept, retention = kept and RETENTION and math.max(RETENTION, kept) or kept or RETENTION or 0,
-    ttl = tonumber(m[6]), low_watermarks = m[7], created = m[8], fence = tonumber(m[9]), abandoned_at = tonumber(m[10]),
-    length = redis.call('LLEN', items), now = t[1] * 1000 + math.floor(t[2] / 1000),
-    noted = #KEYS ~= 2 and math.floor(redis.call('LLEN', ops) / 2) or 0,
+    kept_retention = kept, retention = retention, ttl = tonumber(m[6]), low_watermarks = m[7],
+    drops_old = since_marked < 0 or since_marked >= retention / 4,
+    created = m[8], fence = tonumber(m[9]), abandoned_at = tonumber(m[10]), length = length, length_before = length,
+    now = now, noted = #KEYS ~= 2 and math.floor(redis.call('LLEN', ops) / 2) or 0,
   }
   if not s.version then
     s.version = 0
@@ -103,10 +111,6 @@ local function state()
       s.digest, s.expected = digest_of(note), tonumber(string.sub(note, 13)) or 0
     end
   end
-  s.length_before = s.length
-  -- How long ago the newest low watermark was set; its time has 13 digits until the year 2286.
-  s.watermark_age = m[7] and s.now - (tonumber(string.sub(m[7], -13)) or 0)
-  s.drops_old = not m[7] or s.watermark_age < 0 or s.watermark_age >= s.retention / 4
   return s
 end
 
@@ -123,7 +127,7 @@ end
 
 -- Returns the error reply if the user may not do what record() does.
 local function denied_to_record(s)
-  local refusal = denied('HSET', meta, 'f', '') or denied('RPUSH', ops, '') or denied('PEXPIRE', ops, 1)
+  local refusal = denied('HSET', meta, 'f', '') or denied('RPUSH', ops, '') or denied('PEXPIRE', ops, '1')
   if not refusal and TTL == 0 and s.length == 0 then
     refusal = denied('PERSIST', meta)
   end
@@ -184,7 +188,7 @@ end
 
 local function expire(ttl, key)
   if ttl > 0 then
-    redis.call('PEXPIRE', key, ttl)
+    redis.call('PEXPIRE', key, ttl == TTL and ARGV[3] or ttl)
   end
 end
 
@@ -299,7 +303,7 @@ local function expire_ops(s, ttl)
   if ttl == 0 and s.ttl then
     ttl = redis.call('PTTL', meta)
   end
-  redis.call('PEXPIRE', ops, ttl > 0 and math.min(s.retention, ttl) or s.retention)
+  expire(ttl > 0 and math.min(s.retention, ttl) or s.retention, ops)
 end
 
 -- Drops the ids and the results that are older than the retention. Low watermarks, as many as five, remember a version
@@ -307,7 +311,7 @@ end
 -- watermarks to keep from now on.
 local function drop_old(s)
   local kept, old = '', nil
-  if s.low_watermarks and s.watermark_age >= 0 then  -- not where the clock was put back
+  if s.low_watermarks and s.now - marked_at(s.low_watermarks) >= 0 then  -- not where the clock was put back
     for version, at in string.gmatch(s.low_watermarks, '(%d+):(%d+)') do
       if s.now - at >= s.retention then
         old = tonumber(version)
@@ -334,14 +338,14 @@ end
 
 -- Notes a change: the next version, its id and its digest, and the times. Returns what the script returns.
 local function record(s, ttl, result, generation_then)
-  local digest = string.sub(redis.sha1hex(s.digest .. ID), 1, 12)
+  local digest, length = string.sub(redis.sha1hex(s.digest .. ID), 1, 12), tostring(s.length)
   if s.noted > 0 then
-    redis.call('RPUSH', ops, ID, digest .. s.length)
+    redis.call('RPUSH', ops, ID, digest .. length)
   else
-    note(s, ID, digest .. s.length)
+    note(s, ID, digest .. length)
   end
   local version = s.version + 1
-  redis.call('HSET', meta, 'version', version, 'digest', digest, 'last_id', ID, 'length', s.length, 'updated_at', s.now)
+  redis.call('HSET', meta, 'version', version, 'digest', digest, 'last_id', ID, 'length', length, 'updated_at', s.now)
   if generation_then or not s.has_version then
     redis.call('HSET', meta, 'generation', generation_then or s.version, 'format', FORMAT)
   end
@@ -361,9 +365,8 @@ local function record(s, ttl, result, generation_then)
   if result then
     redis.call('HSET', meta, 'result:' .. version, result)
   end
-  if ttl > 0 then
-    redis.call('PEXPIRE', meta, ttl)
-  elseif s.length_before == 0 then
+  expire(ttl, meta)
+  if ttl == 0 and s.length_before == 0 then
     redis.call('PERSIST', meta)  -- it may be what a cleared session left behind
   end
   expire_ops(s, ttl)
