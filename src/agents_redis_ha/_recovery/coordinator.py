@@ -25,7 +25,6 @@ from .._commands import (
     ReplicationHistory,
     ServerState,
     SessionSpec,
-    Status,
     append,
     chain,
     inspect,
@@ -35,7 +34,7 @@ from .._commands import (
 from .._config import HAConfig
 from .._retry import Executor, Operation
 from .._telemetry import OperationSpan
-from ..errors import DeadlineExceededError, HistoryLostError, OperationError, Outcome, OutcomeLostError, lost_in_words
+from ..errors import DeadlineExceededError, OperationError
 from .journal import Journal
 from .replay import (
     Plan,
@@ -50,6 +49,7 @@ from .replay import (
 )
 from .session_log import SessionLog, Snapshot
 from .sweep import Sweep
+from .telling import Known, check_told
 
 __all__ = ["RecoveryCoordinator"]
 
@@ -108,15 +108,15 @@ class RecoveryCoordinator:
         """
         while True:
             log = self._log(operation, command.spec)
-            if report_loss:
-                self._report_loss(operation, log)
-            reply = await operation.run(command, log)
+            known = Known(log, operation, tells=report_loss)
+            known.tell()
+            reply = await operation.run(command, known)
             self._meet(operation, reply.history)
             result = command.decode(reply)
             if not result.log_mismatch:
                 self._note(operation, log, result)
                 if isinstance(result, Change):
-                    _check_told(operation, result)
+                    check_told(operation, result)
                 return result
             await self._reconcile(operation, command.spec)
 
@@ -127,12 +127,6 @@ class RecoveryCoordinator:
         log.options = operation.options
         log.is_told |= operation.options.repair.on_loss == "raise"
         return log
-
-    def _report_loss(self, operation: Operation, log: SessionLog) -> None:
-        """Tell the user once of what is gone: by an operation of a client that wants an error."""
-        if log.lost and operation.options.repair.on_loss == "raise":
-            versions, log.lost = log.lost, ()
-            raise operation.error(HistoryLostError, lost_in_words(versions), versions=versions)
 
     def _note(self, operation: Operation, log: SessionLog, result: Change | Reading | Description) -> None:
         if isinstance(result, Change):
@@ -218,7 +212,7 @@ class RecoveryCoordinator:
             elif await self._restore(operation, spec, found, plan):
                 self._note_restored(operation, log, found, plan)
                 if not operation.options.repair.max_changes:  # the log is not kept for the next look
-                    self._report_loss(operation, log)
+                    Known(log, operation).tell()
                 return
 
     async def _restore(self, operation: Operation, spec: SessionSpec, found: ServerState, plan: Plan) -> bool:
@@ -380,12 +374,3 @@ class RecoveryCoordinator:
             raise
         else:
             span.finish()
-
-
-def _check_told(operation: Operation, change: Change) -> None:
-    """Raise the error for an outcome that the server has evicted."""
-    if change.status is Status.UNTOLD:
-        reason = "the server evicted the ids of recent changes, so an earlier attempt may have been applied"
-        raise operation.error(OutcomeLostError, reason, outcome=Outcome.UNKNOWN)
-    if change.result_lost:
-        raise operation.error(OutcomeLostError, "the server evicted what the change returned", outcome=Outcome.APPLIED)

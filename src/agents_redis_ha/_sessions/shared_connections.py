@@ -172,7 +172,8 @@ class _LoopConnections:
             found = self._latest[2]
         else:
             key = _Key.of(config, user.client)
-            found = self.sets.pop(key, None) or self._make(key, config)
+            known = self.sets.pop(key, None)
+            found = known or self._make(key, config)
             found.journal.widen(config.repair)
             self.sets[key] = found
             self._latest = config, user.client, found

@@ -10,6 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from agents_redis_ha._commands import NO_POSITION, ReplicationHistory, Status, append, pop
+from agents_redis_ha._connections import Request
 from agents_redis_ha._recovery.replay import pack
 from agents_redis_ha._telemetry import counters
 from agents_redis_ha.errors import DeadlineExceededError, HistoryLostError, Outcome
@@ -370,3 +371,21 @@ async def test_what_is_remembered_is_as_short_as_the_shortest_retention_that_the
     assert process.log.horizon_seconds == 30
     await process.append(b"x")  # from now on the server keeps at least what this process asks for
     assert process.log.horizon_seconds == 120
+
+
+@pytest.mark.parametrize(("sent", "outcome"), [(False, Outcome.NOT_APPLIED), (True, Outcome.UNKNOWN)])
+async def test_what_another_task_finds_lost_between_two_attempts_is_told_before_the_next_one(
+    sent: bool, outcome: Outcome
+) -> None:
+    async def meanwhile(request: Request) -> Any:
+        process.log.lost = (1,)  # and the log goes on from what the server has
+        return failed(RedisConnectionError("reset"), sent=sent)
+
+    server = FakeServer(append=[applied(1), meanwhile, applied(2)])
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    with pytest.raises(HistoryLostError) as caught:
+        await process.append(b"two", id_=an_id(2))
+    assert (caught.value.versions, caught.value.outcome) == ((1,), outcome)
+    assert len(server.positions) == 2  # no third attempt left
+    assert (await process.append(b"two", id_=an_id(2))).version == 2
