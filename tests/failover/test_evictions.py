@@ -48,6 +48,9 @@ def test_a_session_of_which_a_fence_alone_is_left_is_removed(evictions: Eviction
     assert evictions.removals == []
     evictions.take("evicted", PARTS[2])
     assert len(evictions.removals) == 1
+    evictions.take("hset", PARTS[1])  # by another process
+    evictions.take("evicted", PARTS[1])
+    assert len(evictions.removals) == 1
 
 
 def test_a_change_makes_all_keys_anew(evictions: Evictions) -> None:

@@ -80,7 +80,7 @@ class Evictions:
         self._prefix = prefix
         self._began = time.monotonic()
         self._present: dict[str, set[str]] = {}
-        self._latest: dict[str, str] = {}
+        self._written: dict[str, str] = {}  # by the latest event
 
     @contextmanager
     def heard(self) -> Iterator[Evictions]:
@@ -115,16 +115,18 @@ class Evictions:
             return
         session, _, part = key.removeprefix(f"{self._prefix}:{{").rpartition("}:")
         present = self._present.setdefault(session, set())
-        before, self._latest[session] = self._latest.get(session), part
+        before = self._written.get(session)
+        self._written[session] = "" if event in _GONE else part
         if event not in _GONE:
             # A change writes ops just before. Else a meta that is new is but the fence of a process that misses it.
             if part != "meta" or before == "ops" or event == "found":
                 present.add(part)
             return
+        was_there = part in present
         present.discard(part)
         if event == "evicted":
             self.keys += 1
-            if not present:
+            if was_there and not present:
                 self.removals.append(self._removal(session))
 
     def _removal(self, session: str) -> Call:
