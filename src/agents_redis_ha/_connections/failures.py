@@ -230,6 +230,8 @@ def classify(cause: BaseException, *, sent: bool) -> FailureClass:
     return found
 
 
+# What a script may not do: up to Redis 7.0, and from 7.2 on and in Valkey.
+_NO_RIGHT_IN_A_SCRIPT = ("user executing the script can't", "ACL failure in script")
 # Before 7.0 an error inside a script arrives as "Error running script (…): @user_script:7: @user_script: 7: -OOM …".
 _INNER_WORD = re.compile(r"@user_script: ?\d+: -?([A-Z]+)\b")
 
@@ -246,7 +248,8 @@ def _by_message(cause: redis_errors.RedisError) -> FailureClass | None:
             return BY_FIRST_WORD[inner[-1]]
         if "unauthenticated" in text:  # "Protocol error: unauthenticated multibulk length", before any NOAUTH
             return BY_FIRST_WORD["NOAUTH"]
-        if "user executing the script can't" in text:  # the scripts ask for every right before their first write
+        # The scripts ask for every right before their first write.
+        if any(words in text for words in _NO_RIGHT_IN_A_SCRIPT):
             return BY_FIRST_WORD["NOPERM"]
         if "cannot be used with replica instances" in text:  # WAIT, sent behind a script
             return DEMOTED

@@ -165,6 +165,12 @@ def test_an_error_inside_a_script_is_known_by_the_word_in_it(template: str, word
          "configuration is correct?", "authentication"),
         ("ERR invalid password", "authentication"),
         ("ERR problem with LDAP service", "credential_provider"),
+        ("ERR The user executing the script can't run this command or subcommand script: 0123, on @user_script:82.",
+         "permission"),
+        ("ERR ACL failure in script: User limited has no permissions to run the 'hmget' command script: 0123, on "
+         "@user_script:82.", "permission"),
+        ("ERR ACL failure in script: User limited has no permissions to access the 'k' key script: on @user_script:82",
+         "permission"),
         ("LOADING Redis is loading the dataset in memory", "loading"),
         ("READONLY You can't write against a read only replica.", "read_only"),
         ("OOM command not allowed when used memory > 'maxmemory'.", "out_of_memory"),
