@@ -21,7 +21,9 @@ _FIRST, _LAST = 11_000, 22_500  # so that the bus, up to 32500, stays below 3276
 _ATTEMPTS = 500
 
 _lock = threading.Lock()
-_reserved: set[int] = set()
+# A UDP socket of the same number keeps it from the labs of other processes, also while its server is down: the
+# Sentinels that watch that address would take what listens there next for their own.
+_reserved: dict[int, socket.socket] = {}
 _random = random.SystemRandom()  # parallel test runs must not walk through the same ports
 
 
@@ -40,7 +42,10 @@ def reserve_port(*, with_bus: bool = False) -> int:
         with _lock:
             if port in _reserved or not all(_is_free(number) for number in wanted):
                 continue
-            _reserved.add(port)
+            mark = _mark(port)
+            if mark is None:
+                continue
+            _reserved[port] = mark
             return port
     raise LabError(f"found no free port between {_FIRST} and {_LAST} on {HOST}")
 
@@ -48,7 +53,19 @@ def reserve_port(*, with_bus: bool = False) -> int:
 def release_port(port: int) -> None:
     """Let the port be handed out again."""
     with _lock:
-        _reserved.discard(port)
+        mark = _reserved.pop(port, None)
+    if mark is not None:
+        mark.close()
+
+
+def _mark(port: int) -> socket.socket | None:
+    mark = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        mark.bind((HOST, port))
+    except OSError:
+        mark.close()
+        return None
+    return mark
 
 
 def _is_free(port: int) -> bool:
