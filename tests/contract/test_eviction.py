@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agents_redis_ha import HistoryLostError, Outcome, OutcomeLostError, SessionStore, lab, session_keys
-from agents_redis_ha._commands import EarlierAttempts, append, pop
+from agents_redis_ha._commands import EarlierAttempts, LogPosition, Status, append, pop
+from agents_redis_ha._connections import Request
 from agents_redis_ha._telemetry import OperationSpan
 from tests.support.history import History, Workers, forget_all, message, say, texts
 
@@ -79,6 +81,26 @@ async def test_a_repeat_is_not_stored_twice_in_a_history_that_began_anew(workers
         await coordinator.execute(operation, command)
     span.finish()
     assert await texts(other) == ["1", "again", "between"]
+
+
+@pytest.mark.parametrize("repair", [{}, {"max_changes": 0}], ids=["", "keeping nothing"])
+async def test_where_ids_were_evicted_a_late_first_attempt_is_refused_and_a_living_client_goes_on(
+    workers: Workers, history: History, repair: dict[str, int]
+) -> None:
+    ours, other = await workers.make(repair=repair), await workers.make()
+    await say(other, "1")
+    await texts(ours)
+    command = append(ours._spec, [b'{"role":"user","content":"again"}'])
+    known = LogPosition(1, (await history.ops())[2][:12])  # its request was on its way then
+    await ours._execute(command)  # its repeat
+    await history.evict("ops")
+    await say(other, "between")
+    late = Request(command, SimpleNamespace(position=known), lambda node: None)
+    refused = command.decode(await ours._source().executor.locator.attempt(late))
+    assert refused.status is Status.LOG_MISMATCH
+    await say(ours, "2")
+    await say(other, "3")
+    assert await texts(other) == ["1", "again", "between", "2", "3"]
 
 
 @pytest.mark.parametrize("then", [("meta", "ops"), ("ops", "meta")], ids="+".join)

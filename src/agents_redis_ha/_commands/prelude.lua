@@ -228,7 +228,8 @@ local function lacks_ids(s)
     return false
   end
   local is_noted = SINCE <= s.version and SINCE >= s.version - s.noted
-  if is_noted and '!' .. digest_at(s, SINCE) == SINCE_DIGEST and SINCE_DIGEST ~= '!' then
+  local is_same = not MAY_BE_APPLIED or '!' .. digest_at(s, SINCE) == SINCE_DIGEST and SINCE_DIGEST ~= '!'
+  if is_noted and is_same then
     return false
   end
   if s.noted > 0 then
@@ -271,8 +272,9 @@ local function begin()
   if is_mismatch(s, KNOWN, KNOWN_DIGEST) then
     return nil, {LOG_MISMATCH, s.version}
   end
-  if MAY_BE_APPLIED and lacks_ids(s) then
-    return nil, {UNTOLD, s.version}
+  if (MAY_BE_APPLIED or KNOWN < s.version) and lacks_ids(s) then
+    -- A first attempt may be one that arrives late, behind its repeat: sent anew with the present position, it is not.
+    return nil, {MAY_BE_APPLIED and UNTOLD or LOG_MISMATCH, s.version}
   end
   refusal = denied_to_record(s)
   return not refusal and s or nil, refusal

@@ -10,7 +10,7 @@ import random
 import time
 from dataclasses import replace
 from typing import TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .._asyncio import timeout_at
 from .._commands import (
@@ -79,6 +79,7 @@ class RecoveryCoordinator:
         self.executor = executor
         self._journal = Journal(config.repair.max_changes, config.repair.max_bytes) if journal is None else journal
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()  # as long as a task waits
+        self._unkept: WeakKeyDictionary[Operation, SessionLog] = WeakKeyDictionary()  # of clients that keep nothing
         self._sweep = Sweep(self._journal, self._check)
 
     @property
@@ -122,7 +123,7 @@ class RecoveryCoordinator:
 
     def _log(self, operation: Operation, spec: SessionSpec) -> SessionLog:
         if not operation.options.repair.max_changes:  # to the others it is as a client in another process
-            return SessionLog(spec)
+            return self._unkept.setdefault(operation, SessionLog(spec))
         log = self._journal.log(spec)
         log.options = operation.options
         log.is_told |= operation.options.repair.on_loss == "raise"
@@ -211,8 +212,6 @@ class RecoveryCoordinator:
                 hints = {hint_name(part): pack(part) for part in own if hint_name(part) not in there}
             elif await self._restore(operation, spec, found, plan):
                 self._note_restored(operation, log, found, plan)
-                if not operation.options.repair.max_changes:  # the log is not kept for the next look
-                    Known(log, operation).tell()
                 return
 
     async def _restore(self, operation: Operation, spec: SessionSpec, found: ServerState, plan: Plan) -> bool:

@@ -113,7 +113,7 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
         found: The state to start from.
         target: The version to reach.
     """
-    fragments = list(fragments)
+    fragments = [fragment for fragment in fragments if not isinstance(fragment, Snapshot) or _is_of(fragment, found)]
     snapshots = sorted((f for f in fragments if isinstance(f, Snapshot)), key=lambda s: s.version, reverse=True)
     entries: dict[int, list[LogEntry]] = {}
     for fragment in fragments:
@@ -132,6 +132,13 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
     return Plan(
         position, state.generation, state.keep, tuple(state.push), records, state.results, missing, state.lacks_elements
     )
+
+
+def _is_of(snapshot: Snapshot, found: ServerState) -> bool:
+    """Whether a snapshot tells of the history that the server has: a process may have known one that was deleted."""
+    if snapshot.version <= found.version or not found.version:
+        return True
+    return any(record[::2] == found.position for record in snapshot.records)
 
 
 def _following(digest: bytes, entries: Sequence[LogEntry]) -> LogEntry | None:

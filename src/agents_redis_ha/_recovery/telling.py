@@ -57,4 +57,5 @@ def check_told(operation: Operation, change: Change) -> None:
         reason = "the server evicted the ids of recent changes, so an earlier attempt may have been applied"
         raise operation.error(OutcomeLostError, reason, outcome=Outcome.UNKNOWN)
     if change.result_lost:
-        raise operation.error(OutcomeLostError, "the server evicted what the change returned", outcome=Outcome.APPLIED)
+        reason = "the server has lost what the change returned: it was evicted, or dropped by a failover"
+        raise operation.error(OutcomeLostError, reason, outcome=Outcome.APPLIED)

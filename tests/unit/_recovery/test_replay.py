@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -147,6 +148,20 @@ def test_a_change_that_is_there_already_is_not_made_again() -> None:
 def test_a_snapshot_that_is_newer_than_what_is_to_be_reached_is_not_used() -> None:
     made = history([ListEdit(push=(b"a",)), ListEdit(push=(b"b",))])
     assert make_plan([made.snapshot_at(2, 9)], made.found_at(0), 1).missing == (1,)
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_a_snapshot_of_a_history_that_was_deleted_is_not_used_behind_another(count: int) -> None:
+    deleted = said(b"a", b"b", b"c")
+    plan = make_plan([deleted.snapshot_at(3, count)], said(b"new", first_id=90).found_at(1), 3)
+    assert (plan.keep, plan.push, plan.missing) == ((0, 1), (), (2, 3))
+
+
+@pytest.mark.parametrize("own_is_last", [True, False])
+def test_of_two_changes_of_one_version_that_counts_which_was_made_behind_the_one_before(own_is_last: bool) -> None:
+    made, other = said(b"a", b"b"), said(b"x", b"y", first_id=90)
+    fragments = [made.entries[1], other.entries[1]]
+    assert make_plan(fragments[:: 1 if own_is_last else -1], made.found_at(1), 2).push == (b"b",)
 
 
 def test_of_two_changes_of_one_version_from_two_processes_one_is_made() -> None:
