@@ -185,7 +185,7 @@ class RecoveryCoordinator:
 
     async def _reconcile_alone(self, operation: Operation, spec: SessionSpec) -> None:
         missed, hints, pause = NO_POSITION, dict[str, bytes](), 0.0
-        had_evicted = False
+        had_evicted, known = False, 0
         while True:
             command = inspect(spec, hints)
             found = command.decode(await operation.run(command, missed))
@@ -196,7 +196,7 @@ class RecoveryCoordinator:
                 if await self._adopt_elements(operation, log, found):
                     return
                 continue
-            known = log.version
+            known = max(known, log.version)  # also of a history that turned out to be deleted: its fence is this one's
             if await self._reconcile_without_replay(operation, log, found, had_evicted=had_evicted):
                 return
             hinted, own = [unpack(hint) for hint in found.hints], fragments_of(log, found)

@@ -242,8 +242,8 @@ async def test_into_a_history_that_lacks_elements_nothing_of_one_that_was_delete
     missed: dict[str, Any] = {"length": 0, "expected_length": 2}
     server = FakeServer(
         append=[applied(1), applied(2), applied(3), [LOG_MISMATCH, 1], applied(3, digest=b"of-the-other")],
-        # Another process has begun it anew, with a change that made two elements.
-        inspect=[found(1, b"another's", fence=3, age_ms=9000, **missed)],
+        # Another process has begun it anew, with a change that made two elements. This one looks twice.
+        inspect=[found(1, b"another's", fence=3, age_ms=age_ms, **missed) for age_ms in (1, 9000)],
         restore=[[APPLIED, 2]],
     )
     process = Process(server)
