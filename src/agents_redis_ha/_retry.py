@@ -8,6 +8,7 @@ from typing import Any
 
 import tenacity
 
+from . import _ambient as ambient
 from ._asyncio import timeout_at
 from ._commands import NO_POSITION, ChangeCommand, Command, EarlierAttempts, Positioned, Reply
 from ._config import ClientOptions, HAConfig, Topology
@@ -58,11 +59,13 @@ class Executor:
     def loop(self, operation: Operation) -> tenacity.AsyncRetrying:
         """Return a loop that starts with the failure that the operation has met already."""
         retry = operation.options.retry
-        wait = tenacity.wait_random_exponential(multiplier=retry.initial_backoff_seconds, max=retry.max_backoff_seconds)
+        longest = tenacity.wait_exponential(multiplier=retry.initial_backoff_seconds, max=retry.max_backoff_seconds)
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(AttemptError),
             # Half of what is left at most, so that an attempt can still follow the wait.
-            wait=lambda state: min(wait(state), max(operation.left() - operation.needs_seconds, 0) / 2),
+            wait=lambda state: min(
+                ambient.uniform(0, longest(state)), max(operation.left() - operation.needs_seconds, 0) / 2
+            ),
             stop=lambda _: self.closed or operation.left() < operation.needs_seconds,
             before_sleep=operation.before_sleep,
             sleep=lambda seconds: self.locator.monitor.wait_for_topology_change(seconds, operation.topology_epoch),

@@ -19,7 +19,7 @@ PACKAGE = "agents_redis_ha"
 # The rooms: folders and files directly in the package, each on its floor, the lowest first. A room imports only from
 # floors below its own, in functions too.
 FLOORS: list[tuple[str, ...]] = [
-    ("errors", "_asyncio", "_version"),
+    ("errors", "_ambient", "_asyncio", "_version"),
     ("_storage",),
     ("_config",),
     ("_telemetry", "_commands", "lab"),
@@ -153,6 +153,13 @@ def test_only_the_connections_know_redis_pys_clients() -> None:
 
 def test_only_the_retry_loop_knows_tenacity() -> None:
     assert importers("tenacity", CORE) == {"_retry"}
+
+
+def test_only_one_module_asks_for_the_time_and_draws_at_random() -> None:
+    for library in ("time", "random", "secrets"):
+        assert importers(library, CORE) == ({"_ambient"} if library != "secrets" else set())
+    drawing = re.compile(r"urandom|uuid[14]\(|wait_random")
+    assert {name for name in CORE if drawing.search(SOURCES[name].read_text(encoding="utf-8"))} == {"_ambient"}
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import time
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+from .. import _ambient as ambient
 
 __all__ = [
     "KEEP_ALL",
@@ -139,7 +140,7 @@ class ListEdit:
 
 
 def _now() -> float:
-    return time.monotonic()  # looked up at each call, not at import: another clock may stand in for it
+    return ambient.monotonic()  # looked up at each call, not at import: another clock may stand in for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class LogEntry:
         digest: The digest behind it.
         edit: What it did to the list; None if that cannot be repeated.
         result: What its repeat returns; None for nothing.
-        made_at: When it was confirmed, by `time.monotonic` (seconds); it does not count when entries are compared.
+        made_at: When it was confirmed, by `ambient.monotonic` (seconds); it does not count when entries are compared.
     """
 
     version: int

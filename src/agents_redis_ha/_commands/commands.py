@@ -7,13 +7,13 @@ answers as the first time.
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from redis.utils import HIREDIS_AVAILABLE
 
+from .. import _ambient as ambient
 from .change import Change, ListEdit, LogEntry, LogPosition, OpsRecord, Status
 from .command import REPLICATION_INFO, Argument, Command, Reply, SessionSpec, load_script
 from .state import Description, Reading, ServerState
@@ -42,7 +42,7 @@ _DIGEST_BYTES = 12  # of a note in ops; the number of elements follows
 
 def new_operation_id() -> bytes:
     """Return a new operation id: 96 random bits as 16 characters, which keeps ``ops`` a compact listpack."""
-    return base64.urlsafe_b64encode(os.urandom(12))
+    return base64.urlsafe_b64encode(ambient.random_bytes(12))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def read(spec: SessionSpec, newest: int) -> Command[Reading]:
     read them. Without it, redis-py reads one long reply several times faster than 1,000 short ones. The version is that
     before the elements or of them, so that a replacement at this version never passes over a change.
     """
-    separator = b",%d," % int.from_bytes(os.urandom(7), "big")
+    separator = b",%d," % int.from_bytes(ambient.random_bytes(7), "big")
     if HIREDIS_AVAILABLE:
         elements = ("LRANGE", spec.keys.items, -newest if newest else 0, -1)
         arguments: tuple[Argument, ...] = (_READ_CHANGES,)

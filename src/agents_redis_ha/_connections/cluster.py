@@ -9,7 +9,6 @@ failed node makes the map be learned anew from the others, once for all operatio
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
+from .. import _ambient as ambient
 from .._commands import Reply
 from .._config import Address, HAConfig, Topology
 from ..errors import OperationError, WrongTopologyError
@@ -179,7 +179,7 @@ class ClusterLocator:
     async def _learn(self) -> None:
         """Learn the slot map from the node with the highest epoch: one that slept may still name the deposed ones."""
         # Replicas tell it too: they are all that is left of what we know if the only seed is the node that died.
-        others = random.sample(self._members, min(len(self._members), _MOST_INFORMANTS))
+        others = ambient.sample(self._members, min(len(self._members), _MOST_INFORMANTS))
         known = dict.fromkeys([*self._seeds, *others])
         questions = {address: self._ask(self._node(address)) for address in known}
         maps, errors = await ask_all(questions, self._patience.seconds, one_is_enough=True)

@@ -8,11 +8,11 @@ sit out its response timeout although another node was elected long before.
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from .. import _ambient as ambient
 from .._asyncio import Interruption, retrieve_exception
 from .._commands import Reply
 from .failures import AttemptError, TakenOverError
@@ -198,7 +198,7 @@ class FailoverMonitor:
                 since = loop.time()
                 await self._take_look()
                 length = min(max(_SHORTEST_ROUND_SECONDS, _GROWTH * (since - began)), _LONGEST_ROUND_SECONDS)
-                ends = since + length * random.uniform(0.8, 1.2)
+                ends = since + length * ambient.uniform(0.8, 1.2)
                 await asyncio.sleep(max(ends - loop.time(), _LEAST_PAUSE_SECONDS))
                 idle_rounds = 0 if self._is_wanted(loop.time()) else idle_rounds + 1
         finally:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from .. import _ambient as ambient
 from .._asyncio import timeout_at
 from .._config import Topology
 from .failures import AttemptError
@@ -108,14 +108,14 @@ class _Look:
 
 
 async def _look_at(node: Node, timeout_seconds: float) -> _Look:
-    since = time.perf_counter()
+    since = ambient.perf_counter()
     try:
         async with _within(timeout_seconds):
             (role,) = await node.call(("ROLE",))
     except (AttemptError, asyncio.TimeoutError) as error:
         reason = str(error) or f"no answer within {timeout_seconds:g} s"
         return _Look(PrimaryHealth(node.name, "unknown", None), (f"{node.name} does not answer: {reason}",))
-    round_trip = time.perf_counter() - since
+    round_trip = ambient.perf_counter() - since
     name = bytes(role[0]).decode()
     if name != "master":
         return _Look(PrimaryHealth(node.name, name, round_trip), (f"{node.name} is a replica, not a primary",))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
+from .. import _ambient as ambient
 from .._asyncio import BackgroundTasks, timeout_at
 from .._commands import Reply
 from .._config import Address, HAConfig, Topology
@@ -95,7 +95,7 @@ class SentinelLocator:
             await self.monitor.looked()
         if (node := self._node) is None:
             raise _no_primary("the Sentinels named none")
-        if confirmed and self._lease_until - time.monotonic() < self._settings.timeout_seconds / 2:
+        if confirmed and self._lease_until - ambient.monotonic() < self._settings.timeout_seconds / 2:
             self._refresh.start()  # while the request is on its way: so a lease that ends costs no time
         reply = await self.monitor.send(request, node)
         if confirmed:
@@ -104,10 +104,10 @@ class SentinelLocator:
 
     async def _check_lease(self, node: Node, reply: Reply) -> None:
         """Confirm nothing for a primary whose lease is over: the replica that has the change may be on its side."""
-        if time.monotonic() >= self._lease_until:
+        if ambient.monotonic() >= self._lease_until:
             with contextlib.suppress(AttemptError):
                 await self._refresh.run()
-        if node is not self._node or time.monotonic() >= self._lease_until:
+        if node is not self._node or ambient.monotonic() >= self._lease_until:
             text = f"no majority of the Sentinels grants the primary its lease ({self._vouching})"
             cause = ShortfallError(text, reply, 0.0)
             raise AttemptError(cause, node=node.name, sent=True, applied=True)
@@ -155,7 +155,7 @@ class SentinelLocator:
             raise _no_primary(f"the Sentinels see the primary {best.address} as down")
         if best.epoch < self._epoch and not self._was_reset(named):
             raise _no_primary(f"only Sentinels that still name the deposed primary {best.address} answer")
-        self._epoch, self._epoch_seen_at = best.epoch, time.monotonic()
+        self._epoch, self._epoch_seen_at = best.epoch, ambient.monotonic()
         self._follow(best)
         vouching = {address: answer for address, answer in named.items() if answer.names(best)}
         self._vouching = self._sentinels.shortfall(vouching)
@@ -186,7 +186,7 @@ class SentinelLocator:
         return self._is_settled() and self._sentinels.is_majority(answers)
 
     def _is_settled(self) -> bool:
-        return time.monotonic() - self._epoch_seen_at > _FORGET_EPOCH_SECONDS
+        return ambient.monotonic() - self._epoch_seen_at > _FORGET_EPOCH_SECONDS
 
     async def _is_promoted(self, named: dict[Address, SentinelState], epoch: int) -> bool:
         """Whether the node in use, maybe as of now, is a promoted replica that is still to be announced."""
@@ -204,7 +204,7 @@ class SentinelLocator:
         if role != b"master":
             raise _no_primary(f"the replica {promoted} is just being promoted")
         if self._promoted_by is None:
-            self._epoch, self._epoch_seen_at = epoch, time.monotonic()
+            self._epoch, self._epoch_seen_at = epoch, ambient.monotonic()
         self._promoted_by = leader
         if promoted != self._address:
             self._switch_to(promoted)

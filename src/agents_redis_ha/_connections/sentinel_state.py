@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
+from .. import _ambient as ambient
 from .._config import Address
 
 __all__ = ["SentinelState", "ask"]
@@ -62,7 +62,7 @@ async def ask(sentinel: Redis, service: str, lease_seconds: float, *, list_other
         lease_seconds: How long its word holds at most, from the question on.
         list_others: Whether to ask for the other Sentinels, too.
     """
-    asked_at = time.monotonic()
+    asked_at = ambient.monotonic()
     # Any: redis-py types both replies as unions with what their other options return.
     reply: Any = await sentinel.sentinel_master(service)
     named_now: Any = await sentinel.sentinel_get_master_addr_by_name(service)

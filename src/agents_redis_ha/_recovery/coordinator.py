@@ -6,12 +6,11 @@ How it goes, and why several processes that do it at the same time do no harm, i
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from dataclasses import replace
 from typing import TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from .. import _ambient as ambient
 from .._asyncio import timeout_at
 from .._commands import (
     NO_POSITION,
@@ -142,7 +141,7 @@ class RecoveryCoordinator:
     def _note_change(self, operation: Operation, log: SessionLog, change: Change) -> None:
         entry, expires_at = change.entry, log.expires_at
         if log.spec.ttl_ms and (entry is not None or expires_at is None):  # what changes nothing prolongs nothing
-            expires_at = time.monotonic() + log.spec.ttl_ms / 1000
+            expires_at = ambient.monotonic() + log.spec.ttl_ms / 1000
         if change.digest:
             log.see(change.position, change.history, expires_at)
             log.retention_ms = None  # the server keeps at least what this process asked for
@@ -169,7 +168,7 @@ class RecoveryCoordinator:
             self._journal.keep(log, snapshot)
 
     def _note_description(self, operation: Operation, log: SessionLog, session: Description) -> None:
-        expires_at = time.monotonic() + session.ttl_ms / 1000 if session.ttl_ms > 0 else None
+        expires_at = ambient.monotonic() + session.ttl_ms / 1000 if session.ttl_ms > 0 else None
         log.see(session.position, session.history, expires_at)
         log.retention_ms = session.retention_ms
 
@@ -205,7 +204,7 @@ class RecoveryCoordinator:
             patient = found.fence and found.fence_age_seconds < operation.options.repair.patience_seconds
             if plan.gives_up and (patient or not found.fence):
                 # Other processes may know it: leave hints of what is known here, and wait for them.
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                await asyncio.sleep(pause * ambient.uniform(0.5, 1))
                 pause = min(max(2 * pause, _SHORTEST_LOOK_SECONDS), _LONGEST_LOOK_SECONDS)
                 there = set(map(hint_name, hinted))
                 missed = log.position

@@ -7,11 +7,11 @@ is bounded in number, bytes and age; see `RepairConfig` for what the bounds mean
 from __future__ import annotations
 
 import itertools
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from .. import _ambient as ambient
 from .._commands import NO_POSITION, LogEntry, OpsRecord, ReplicationHistory, SessionSpec
 from .._config import RepairConfig
 from .session_log import MOST_IDS, RECORD_BYTES, SessionLog, Snapshot, entry_cost
@@ -139,7 +139,7 @@ class Journal:
         log = self._use(spec.keys.items)
         if log is None:
             self.drop_past(2)  # one more than the new one: what is not used any more comes to an end
-            log = SessionLog(spec, seen_at=time.monotonic())
+            log = SessionLog(spec, seen_at=ambient.monotonic())
             self._begin(log)
             self._keep_within_bounds(log)
             return log
@@ -167,7 +167,7 @@ class Journal:
 
     @staticmethod
     def _is_past(log: SessionLog) -> bool:
-        now, expires_at = time.monotonic(), log.expires_at
+        now, expires_at = ambient.monotonic(), log.expires_at
         return (expires_at is not None and now >= expires_at) or now - log.seen_at > log.horizon_seconds
 
     def drop_past(self, most: int) -> None:
@@ -290,7 +290,7 @@ class Journal:
             del pool.read[key]
 
     def _keep_within_bounds(self, latest: SessionLog) -> None:
-        old = time.monotonic() - latest.horizon_seconds
+        old = ambient.monotonic() - latest.horizon_seconds
         while latest.entries and next(iter(latest.entries.values())).made_at < old:
             self._drop(latest, (next(iter(latest.entries)),))
         while self._changes > self._max_changes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 
+from .. import _ambient as ambient
 from .._commands import NO_POSITION, LogEntry, LogPosition, OpsRecord, ReplicationHistory, SessionSpec
 from .._config import ClientOptions
 
@@ -156,7 +156,7 @@ class SessionLog:
 
     def see(self, position: LogPosition, history: ReplicationHistory, expires_at: float | None) -> None:
         """Note that a server has this position."""
-        self.seen_at = time.monotonic()
+        self.seen_at = ambient.monotonic()
         self.expires_at = expires_at
         if position.version >= self.version:
             self.position = position

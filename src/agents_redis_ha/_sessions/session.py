@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from agents.items import TResponseInputItem
 from agents.memory import SessionSettings
 
+from .. import _ambient as ambient
 from .. import _commands as commands
 from .._asyncio import run_shielded
 from .._commands import Change, ChangeCommand, Command, Description, LogPosition, Reading, SessionSpec, Status
@@ -53,7 +54,7 @@ class RedisHASession:
         session_settings: SessionSettings | None = None,
     ) -> None:
         """Make a session without I/O; see `ha_session`."""
-        self.session_id = uuid.uuid4().hex if session_id is None else session_id
+        self.session_id = uuid.UUID(bytes=ambient.random_bytes(16), version=4).hex if session_id is None else session_id
         self.session_settings = session_settings or SessionSettings()
         self._spec = SessionSpec.of(config, self.session_id)
         self._options = config.client_options()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -12,6 +11,7 @@ from typing import Literal
 from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from .. import _ambient as ambient
 from .._config import Topology
 from ..errors import OperationError
 from . import names
@@ -98,8 +98,8 @@ class OperationSpan:
         self.topology: Topology = topology
         self.attempts = 1
         self.node: str | None = None
-        self._since = time.perf_counter()
-        self._began = self._attempt_began = time.time_ns()
+        self._since = ambient.perf_counter()
+        self._began = self._attempt_began = ambient.time_ns()
         self._trying_again = False
         self._named: str | None = None
         self._span: trace.Span | None = None
@@ -117,7 +117,7 @@ class OperationSpan:
 
     def attempt_began(self) -> None:
         """Note that an attempt begins."""
-        self._attempt_began = time.time_ns()
+        self._attempt_began = ambient.time_ns()
 
     def failed(self, attempt: FailedAttempt) -> None:
         """Note that an attempt failed and, if there is a wait, that another one follows it."""
@@ -184,7 +184,7 @@ class OperationSpan:
         attributes = self._where
         if error is not None:
             attributes = {**attributes, names.ERROR_TYPE: type(error).__name__}
-        note_duration(time.perf_counter() - self._since, attributes, span)
+        note_duration(ambient.perf_counter() - self._since, attributes, span)
         if self.attempts > 1 or self.node != self._named:
             span.set_attributes({names.ATTEMPTS: self.attempts, **names.server(self.node)})
         if error is not None and span.is_recording():

@@ -6,6 +6,7 @@ import functools
 
 import pytest
 
+from agents_redis_ha import _ambient as ambient
 from agents_redis_ha._commands import (
     KEEP_ALL,
     NO_POSITION,
@@ -84,7 +85,8 @@ def test_what_stands_in_ops_for_a_change_is_its_id_and_its_digest_and_no_result(
 def test_an_entry_knows_when_it_was_made_and_is_equal_to_the_same_change_of_another_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(changes, "time", clock := Clock(7.0))
+    clock = Clock(7.0)
+    monkeypatch.setattr(ambient, "monotonic", clock.monotonic)
     first = LogEntry(1, ID, DIGEST, ListEdit())
     clock.now = 8.0
     second = LogEntry(1, ID, DIGEST, ListEdit())

@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha._connections import sentinel, sentinel_state
+from agents_redis_ha import _ambient as ambient
 from tests.support.fake_sentinels import Clock, World
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (sentinel, sentinel_state):
-        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(ambient, "monotonic", clock.monotonic)
     return clock
 
 

@@ -343,7 +343,7 @@ def running(locator: FakeLocator) -> tuple[Executor, asyncio.Future[Any]]:
 
 @pytest.fixture
 def longest_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("random.uniform", lambda low, high: high)
+    monkeypatch.setattr("agents_redis_ha._ambient.uniform", lambda low, high: high)
 
 
 @pytest.mark.usefixtures("longest_backoff")

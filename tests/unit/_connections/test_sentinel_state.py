@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis import exceptions as redis_errors
 
 from agents_redis_ha import Address
-from agents_redis_ha._connections import sentinel_state
+from agents_redis_ha import _ambient as ambient
 from agents_redis_ha._connections.sentinel_state import SentinelState, ask
 
 NOW = 5000.0
@@ -60,7 +59,7 @@ class Sentinel:
 
 @pytest.fixture(autouse=True)
 def _at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sentinel_state, "time", SimpleNamespace(monotonic=lambda: NOW))
+    monkeypatch.setattr(ambient, "monotonic", lambda: NOW)
 
 
 async def state(sentinel: Sentinel, lease_seconds: float = LONG, *, list_others: bool = False) -> SentinelState:
@@ -138,7 +137,7 @@ async def test_the_lease_lasts_until_the_open_ping_is_too_old(
 
 async def test_the_lease_counts_from_before_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([NOW, NOW + 1, NOW + 2])
-    monkeypatch.setattr(sentinel_state, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(ambient, "monotonic", lambda: next(times))
     assert (await state(Sentinel())).lease_until == NOW + 3
 
 

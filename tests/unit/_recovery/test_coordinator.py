@@ -335,8 +335,7 @@ async def test_a_process_that_keeps_nothing_gives_up_what_no_other_put_back() ->
 
 async def test_a_session_with_a_lifetime_is_known_until_it_may_have_expired(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    for module in ("coordinator", "journal"):
-        monkeypatch.setattr(f"agents_redis_ha._recovery.{module}.time", clock)
+    monkeypatch.setattr("agents_redis_ha._ambient.monotonic", clock.monotonic)
     server = FakeServer(info=[described(1, 1, ttl_ms=5000), described(1, 2)], append=[applied(2)])
     process = Process(server)
     await process.info()
@@ -350,8 +349,7 @@ async def test_a_session_with_a_lifetime_is_known_until_it_may_have_expired(monk
 
 async def test_a_change_that_was_not_made_prolongs_no_lifetime(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    for module in ("coordinator", "journal"):
-        monkeypatch.setattr(f"agents_redis_ha._recovery.{module}.time", clock)
+    monkeypatch.setattr("agents_redis_ha._ambient.monotonic", clock.monotonic)
     server = FakeServer(append=[applied(1), [CONFLICT, 1]], pop=[[UNCHANGED, 1]])
     process, expiring = Process(server), replace(SPEC, ttl_ms=9000)
     await process.coordinator.execute(process.begin("append", changes=True), append(expiring, [b"x"]))

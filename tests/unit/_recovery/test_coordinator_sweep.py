@@ -10,10 +10,10 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from agents_redis_ha import HAConfig
+from agents_redis_ha import _ambient as ambient
 from agents_redis_ha._commands import ReplicationHistory, Reply, SessionSpec, Status, append, info
 from agents_redis_ha._connections import Request
-from agents_redis_ha._recovery import RecoveryCoordinator, session_log
-from agents_redis_ha._recovery import journal as journals
+from agents_redis_ha._recovery import RecoveryCoordinator
 from agents_redis_ha._recovery.sweep import _SWEEPERS
 from agents_redis_ha._retry import Executor
 from tests.support.fakes import I_AM, NODE, FakeServer, a_position, an_id, applied, described, failed
@@ -318,8 +318,7 @@ async def test_a_few_sessions_are_looked_at_at_once_and_those_that_were_used_sin
 
 async def test_sessions_that_are_past_their_retention_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(journals, "time", clock)
-    monkeypatch.setattr(session_log, "time", clock)
+    monkeypatch.setattr(ambient, "monotonic", clock.monotonic)
     server = one_version()
     process = Process(server)
     knows(process, ["old"])

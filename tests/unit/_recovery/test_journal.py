@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agents_redis_ha import _ambient as ambient
 from agents_redis_ha._commands import (
     NO_POSITION,
     ListEdit,
@@ -16,9 +17,6 @@ from agents_redis_ha._commands import (
     ReplicationHistory,
     SessionSpec,
 )
-from agents_redis_ha._commands import change as changes
-from agents_redis_ha._recovery import journal as journals
-from agents_redis_ha._recovery import session_log
 from agents_redis_ha._recovery.journal import Journal
 from agents_redis_ha._recovery.session_log import SessionLog, Snapshot, entry_cost
 from tests.support.fakes import a_digest, a_position, an_id
@@ -33,8 +31,7 @@ OTHER_HISTORY = ReplicationHistory("h:2", "2e")
 @pytest.fixture(autouse=True)
 def clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock(getattr(request, "param", 1000.0))
-    for module in (journals, session_log, changes):
-        monkeypatch.setattr(module, "time", found)
+    monkeypatch.setattr(ambient, "monotonic", found.monotonic)
     return found
 
 

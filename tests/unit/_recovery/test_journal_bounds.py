@@ -8,10 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from agents_redis_ha import _ambient as ambient
 from agents_redis_ha._commands import ListEdit, LogEntry, OpsRecord, ReplicationHistory
 from agents_redis_ha._commands.change import KEEP_ALL
-from agents_redis_ha._recovery import journal as journals
-from agents_redis_ha._recovery import session_log
 from agents_redis_ha._recovery.journal import Journal
 from agents_redis_ha._recovery.session_log import SessionLog
 from tests.support.fakes import a_position, an_id
@@ -34,15 +33,14 @@ class Accounting(RuleBasedStateMachine):
     @initialize(max_changes=st.integers(1, 6), max_bytes=st.integers(0, 9000))
     def begin(self, max_changes: int, max_bytes: int) -> None:
         self.clock = Clock()
-        self.before = journals.time  # type: ignore[attr-defined]
-        journals.time = session_log.time = self.clock  # type: ignore[assignment,attr-defined]
+        self.before, ambient.monotonic = ambient.monotonic, self.clock.monotonic
         self.bounds = (max_changes, max_bytes)
         self.journal = Journal(*self.bounds)
         self.handed_out: list[SessionLog] = []
 
     def teardown(self) -> None:
         if hasattr(self, "before"):
-            journals.time = session_log.time = self.before  # type: ignore[attr-defined]
+            ambient.monotonic = self.before
 
     @rule(name=st.sampled_from("abcdefgh"))
     def use(self, name: str) -> None:

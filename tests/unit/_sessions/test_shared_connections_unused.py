@@ -15,9 +15,8 @@ from redis.asyncio.sentinel import Sentinel
 from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
 
 from agents_redis_ha import HAConfig, close_shared_connections, ha_session
+from agents_redis_ha import _ambient as ambient
 from agents_redis_ha._connections import adopt
-from agents_redis_ha._recovery import journal as journals
-from agents_redis_ha._recovery import session_log
 from agents_redis_ha._sessions import shared_connections
 from tests.support.fakes import FakeLocator, described
 from tests.support.recovery import Clock, spec
@@ -159,8 +158,7 @@ async def test_what_is_known_of_sessions_past_their_retention_is_freed_while_not
     locators: list[FakeLocator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(journals, "time", clock)
-    monkeypatch.setattr(session_log, "time", clock)
+    monkeypatch.setattr(ambient, "monotonic", clock.monotonic)
     session = ha_session(CONFIG.replace(nodes=["freed"]), "u")
     journal = session._source()._journal
     for number in range(20):
