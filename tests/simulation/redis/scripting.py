@@ -1,0 +1,300 @@
+"""EVAL and EVALSHA: the project's own scripts in Lua 5.1, with the redis API that they call.
+
+Left out, since the project's scripts do not use them: cmsgpack, struct and bit, cjson.encode, redis.set_repl,
+redis.setresp, redis.breakpoint, functions, and shebang flags. `cjson.decode` tells only whether Redis could decode it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lupa import lua51  # type: ignore[import-untyped]
+
+from tests.simulation.resp import Failure, Raw, Simple
+
+from .lua_json import accepts
+from .registry import OK, Command, RefusalError, Reply, command, find, whole_number
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .server import Server
+
+__all__ = ["Scripts"]
+
+NO_SCRIPT = "NOSCRIPT No matching script. Please use EVAL."
+_LARGEST_PLAIN = 10**17  # from here on "%.17g" writes an exponent
+
+
+class _Interpreter:
+    """One Lua runtime for all servers of a version: what a script leaves behind is nothing."""
+
+    def __init__(self, major: int) -> None:
+        self.run: _Run | None = None
+        self.lua = lua51.LuaRuntime(encoding=None, register_eval=False, register_builtins=False)
+        self.table = self.lua.table_from
+        source = Path(__file__).with_name("sandbox.lua").read_bytes()
+        load = self.lua.execute(b"return function(source) return loadstring(source, '@sandbox') end")
+        functions = (self._call, self._reply, _table_of, self._allowed, _sha1hex, accepts, major)
+        self.compile, self.call, self._where = load(source)(*functions)
+        self._major = major
+        self._compiled: dict[bytes, Any] = {}
+
+    def compiled(self, source: bytes) -> Any:
+        """Return the function of a source, compiled once.
+
+        Raises:
+            RefusalError: It does not compile.
+        """
+        found = self._compiled.get(source)
+        if found is None:
+            result = self.compile(source)
+            if type(result) is tuple:
+                raise RefusalError(f"ERR Error compiling script (new function): {result[1].decode()}")
+            found = self._compiled[source] = result
+        return found
+
+    def _call(self, *words: Any) -> Any:
+        reply = self._reply(*words)
+        kind = type(reply)
+        if kind is bytes or kind is int or reply is False:
+            return reply
+        if reply[b"err"] is not None:
+            raise _RaisedError(reply)
+        return reply
+
+    def _reply(self, *words: Any) -> Any:
+        run = self.run
+        assert run is not None
+        if not words:
+            return self._refused(b"ERR Please specify at least one argument for this redis lib call")
+        argv = []
+        for word in words:
+            kind = type(word)
+            if kind is bytes:
+                argv.append(word)
+            elif kind is int and -_LARGEST_PLAIN < word < _LARGEST_PLAIN:
+                argv.append(b"%d" % word)
+            elif kind is int or kind is float:
+                argv.append(b"%.17g" % word)
+            else:
+                return self._refused(b"ERR Lua redis lib command arguments must be strings or integers")
+        reply = run.execute(argv)
+        kind = type(reply)
+        if kind is bytes or kind is int:
+            return reply
+        return self._as_lua(reply)
+
+    def _as_lua(self, reply: Reply) -> Any:
+        """Return a reply as redis.call gives it to a script."""
+        kind = type(reply)
+        if kind is bytes or kind is int:
+            return reply
+        if reply is None:
+            return False
+        if kind is Failure:
+            return self.table({b"err": bytes(reply)})
+        if kind is _Refused:
+            return self._refused(reply)
+        if kind is Simple or kind is str:
+            return self.table({b"ok": bytes(reply)})
+        if kind is dict:
+            reply = [part for pair in reply.items() for part in pair]
+        return self.table([each if type(each) is bytes else self._as_lua(each) for each in reply])
+
+    def _refused(self, error: bytes) -> Any:
+        """Return what the server itself refuses; before 7.0 with the place, and without a word in front of it."""
+        if self._major < 7:
+            error = self._where() + (error[4:] if error.startswith(b"ERR ") else b"-" + error + b"\r\n")
+        return self.table({b"err": bytes(error)})
+
+    def _allowed(self, *words: Any) -> bool:
+        assert self.run is not None
+        argv = [word if type(word) is bytes else b"%.17g" % word for word in words]
+        found = find(argv)
+        if found is None:
+            raise AssertionError(f"acl_check_cmd of a command that is not simulated: {argv[0]!r}")
+        return self.run.client.user.refuses(found, argv) is None
+
+
+class _RaisedError(Exception):
+    """Carries the error of redis.call through Lua."""
+
+
+def _table_of(error: _RaisedError) -> Any:
+    return error.args[0]
+
+
+def _sha1hex(text: bytes) -> bytes:
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+
+
+_interpreter = cache(_Interpreter)
+
+
+class _Refused(bytes):
+    """What the server itself refuses within a script, before the command."""
+
+
+class _Run:
+    """One run of a script."""
+
+    __slots__ = ("client", "dirty", "server")
+
+    def __init__(self, server: Server, client: Connection) -> None:
+        self.server = server
+        self.client = client
+        self.dirty = False
+
+    def execute(self, argv: list[bytes]) -> Reply:
+        """Return the reply to redis.call."""
+        found = find(argv)
+        refusal = self._refusal(found, argv)
+        if refusal is not None:
+            return _Refused(refusal.encode())
+        assert found is not None
+        try:
+            return self.server.executor.call(self.client, found, argv)
+        except RefusalError as error:
+            return error.reply
+
+    def _refusal(self, found: Command | None, argv: list[bytes]) -> str | None:
+        """Say why the server does not run a command within this script (script.c, scriptCall)."""
+        server = self.server
+        is_new = server.version >= (7, 0)
+        if found is None:
+            return f"ERR Unknown Redis command called from {'script' if is_new else 'Lua script'}"
+        if found.arity != len(argv) and (found.arity > 0 or len(argv) < -found.arity):
+            return f"ERR Wrong number of args calling Redis command {'from script' if is_new else 'From Lua script'}"
+        if found.no_script:
+            return f"ERR This Redis command is not allowed from {'script' if is_new else 'scripts'}"
+        if not self.client.user.is_unbounded:
+            denied = self.client.user.refuses(found, argv)
+            if denied is not None:
+                return "ERR The user executing the script " + _DENIED[denied]
+        if found.writes and not (is_new and self.dirty) and not self.client.is_primary:
+            refusal = server.executor.refusal_of_a_write()
+            if refusal is not None:
+                return refusal
+        if found.deny_oom and not self.dirty and server.memory.is_full and not self.client.is_primary:
+            return server.memory.REFUSAL
+        self.dirty = self.dirty or found.writes
+        if server.cluster is not None and not self.client.is_primary:
+            return server.cluster.refusal_within_script(self.client, found, argv)
+        return None
+
+
+_DENIED = {
+    "command": "can't run this command or subcommand",
+    "key": "can't access at least one of the keys mentioned in the command arguments",
+    "channel": "can't publish to the channel mentioned in the command",
+}
+
+
+class Scripts:
+    """The script cache of one server; it does not survive a restart.
+
+    Attributes:
+        sources: By SHA-1, in lower-case hexadecimal digits.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._interpreter = _interpreter(server.version[0])
+        self.sources: dict[bytes, bytes] = {}
+
+    def load(self, source: bytes) -> bytes:
+        """Put a script into the cache and return its SHA-1."""
+        sha = _sha1hex(source)
+        if sha not in self.sources:
+            self._interpreter.compiled(source)
+            self.sources[sha] = source
+        return sha
+
+    def run(self, client: Connection, sha: bytes, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Reply:
+        """Run a script that is in the cache."""
+        interpreter, server = self._interpreter, self._server
+        compiled = interpreter.compiled(self.sources[sha])
+        interpreter.run = _Run(server, client)
+        server.frozen_ms = server.now_ms()
+        try:
+            reply = interpreter.call(compiled, interpreter.table(keys), interpreter.table(arguments), client.protocol)
+        finally:
+            server.frozen_ms = None
+            interpreter.run = None
+        if type(reply) is bytes:
+            return Raw(reply)
+        _, error, *place = reply
+        return Failure(self._explained(sha, error, place))
+
+    def _explained(self, sha: bytes, error: bytes, place: Sequence[Any]) -> bytes:
+        if self._server.version < (7, 0):
+            text = error.replace(b"\r", b" ").replace(b"\n", b" ")
+            return b"ERR Error running script (call to f_%b): %b " % (sha, text)
+        if len(place) == 2 and place[0] is not None:
+            return b"%b script: %b, on %b:%d." % (error, sha, place[0], place[1])
+        return error
+
+
+def _script_keys(argv: Sequence[bytes]) -> list[bytes]:
+    try:
+        count = int(argv[2])
+    except (ValueError, IndexError):
+        return []
+    return list(argv[3 : 3 + max(count, 0)])
+
+
+def _run(server: Server, client: Connection, sha: bytes, argv: list[bytes]) -> Reply:
+    count = whole_number(argv[2])
+    if count > len(argv) - 3:
+        raise RefusalError("ERR Number of keys can't be greater than number of args")
+    if count < 0:
+        raise RefusalError("ERR Number of keys can't be negative")
+    if argv[0][:5].upper() == b"EVAL" and len(argv[0]) == 4:
+        server.scripts.load(argv[1])
+    elif sha not in server.scripts.sources:
+        raise RefusalError(NO_SCRIPT)
+    return server.scripts.run(client, sha, argv[3 : 3 + count], argv[3 + count :])
+
+
+_FLAGS = "no_script may_replicate stale"
+
+
+@command("eval", -3, _FLAGS, _script_keys, "slow scripting")
+def eval_(server: Server, client: Connection, argv: list[bytes]) -> Reply:
+    """EVAL source count key … argument …"""
+    return _run(server, client, _sha1hex(argv[1]), argv)
+
+
+@command("evalsha", -3, _FLAGS, _script_keys, "slow scripting")
+def evalsha(server: Server, client: Connection, argv: list[bytes]) -> Reply:
+    """EVALSHA sha count key … argument …"""
+    return _run(server, client, argv[1].lower(), argv)
+
+
+@command("script|load", 3, "no_script stale", categories="slow scripting")
+def script_load(server: Server, client: Connection, argv: list[bytes]) -> Reply:
+    """SCRIPT LOAD source"""
+    return server.scripts.load(argv[2])
+
+
+@command("script|exists", -3, "no_script", categories="slow scripting")
+def script_exists(server: Server, client: Connection, argv: list[bytes]) -> Reply:
+    """SCRIPT EXISTS sha …"""
+    return [int(sha.lower() in server.scripts.sources) for sha in argv[2:]]
+
+
+@command("script|flush", -2, "no_script", categories="slow scripting")
+def script_flush(server: Server, client: Connection, argv: list[bytes]) -> Reply:
+    """SCRIPT FLUSH"""
+    server.scripts.sources.clear()
+    return OK
+
+
+@command("script|kill", 2, "no_script allow_busy", categories="slow scripting")
+def script_kill(server: Server, client: Connection, argv: list[bytes]) -> Reply:
+    """SCRIPT KILL"""
+    return server.load.kill_script()
