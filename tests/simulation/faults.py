@@ -1,0 +1,337 @@
+"""What strikes: drawn from the seed beforehand, each at a moment or at a point of a request.
+
+A fault is a function of the world; it returns False if the request that it struck at goes no further. What it breaks
+for a time it undoes by `World.heal_later`, so that the run can end with servers that are well.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.network import Flow
+from tests.simulation.plan import Fault
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+Strike = Callable[["World", Fault, "Flow | None", bytes], "bool | None"]
+
+# -- at a request
+
+
+def cut_before(world: World, fault: Fault, flow: Flow | None, data: bytes) -> bool:
+    """The connection breaks, and the server never gets the request."""
+    if flow is not None:
+        flow.cut()
+    return False
+
+
+def cut_after(world: World, fault: Fault, flow: Flow | None, data: bytes) -> bool:
+    """The server does what it was asked, and its reply is lost with the connection."""
+    if flow is not None:
+        on_server = flow.on_server
+        flow.cut()
+        on_server(data)
+    return False
+
+
+def cut_reply(world: World, fault: Fault, flow: Flow | None, data: bytes) -> bool:
+    """A part of the reply arrives, then the connection breaks."""
+    if flow is None:
+        return True
+
+    def part(reply: bytes) -> bool:
+        flow.back.tap = None
+        cut = reply[: max(1, int(len(reply) * fault.arguments["part"]))]
+        world.note(flow.client, f"hears {len(cut)} of {len(reply)} bytes from {flow.server}")
+        flow.on_client(cut)
+        flow.cut()
+        return False
+
+    flow.back.tap = part
+    return True
+
+
+def stall_request(world: World, fault: Fault, flow: Flow | None, data: bytes) -> bool:
+    """The request arrives much later."""
+    if flow is None:
+        return True
+    loop, there = world.loop, flow.there
+    there.held_until = loop.time() + fault.arguments["seconds"]
+    tap, there.tap = there.tap, None
+    loop.deliver_at(there.held_until, None, there._arrive, loop.time(), data)
+
+    def goes_on() -> None:
+        there.tap = tap
+
+    loop.deliver_at(there.held_until, None, goes_on)
+    return False
+
+
+def stall_reply(world: World, fault: Fault, flow: Flow | None, data: bytes) -> bool:
+    """The reply arrives much later."""
+    if flow is not None:
+        flow.back.held_until = world.loop.time() + fault.arguments["seconds"]
+    return True
+
+
+def crash_at_request(world: World, fault: Fault, flow: Flow | None, data: bytes) -> bool:
+    """The server's process ends: before it did anything, before its reply has left, or behind it."""
+    machine = next(m for m in world.servers.machines if flow is None or m.name == flow.server)
+    when = fault.arguments["when"]
+    if when != "before" and flow is not None:
+        flow.on_server(data)
+    machine.crash(silently=when == "after")
+    _restart_later(world, fault, machine.name)
+    return False
+
+
+def kill_at_request(world: World, fault: Fault, flow: Flow | None, data: bytes) -> bool:
+    """The process that asked ends while its request is on the way."""
+    worker = next((w for w in world.workers if flow is not None and flow.client == f"h{w.number}"), None)
+    if worker is not None:
+        _kill(world, worker.number, fault.arguments["seconds"])
+    return True
+
+
+# -- at a moment
+
+
+def cut_all(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """All connections to a server break."""
+    for each in world.network.flows_of(_target(world, fault)):
+        each.cut()
+
+
+def forget_all(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A NAT forgets the connections of a process."""
+    for each in world.network.flows_of(f"h{fault.arguments['process']}"):
+        each.forget()
+
+
+def half_open(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """The server's end of all connections is gone, and their clients do not know."""
+    for each in world.network.flows_of(_target(world, fault)):
+        if each.client.startswith("h"):
+            each.on_server(None)
+            each.server_vanishes()
+
+
+def pause_server(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A server stands still (SIGSTOP); it goes on by itself."""
+    machine = _machine(world, fault)
+    if machine.is_up:
+        machine.server.pause(fault.arguments["seconds"])
+
+
+def crash(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A server's process ends, and is started again with what it kept."""
+    machine = _machine(world, fault)
+    machine.crash(silently=fault.arguments.get("silently", False))
+    _restart_later(world, fault, machine.name)
+
+
+def pause_process(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A process stands still, its event loop too."""
+    process = world.workers[fault.arguments["process"]].process
+    if process is not None and process.held is None:
+        process.stop()
+        world.heal_later(fault.arguments["seconds"], lambda: world.loop.resume(process))
+
+
+def kill_process(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A process ends (SIGKILL), and another one takes its place, which knows nothing."""
+    _kill(world, fault.arguments["process"], fault.arguments["seconds"])
+
+
+def partition(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """Nothing passes between two groups of hosts, one way or both."""
+    ways = fault.arguments["ways"]
+    groups = fault.arguments["groups"]
+    pairs = [(a, b) for a in groups[0] for b in groups[1]]
+    blocked = (pairs if "there" in ways else []) + ([(b, a) for a, b in pairs] if "back" in ways else [])
+    for source, target in blocked:
+        world.network.block(source, target)
+
+    def heal() -> None:
+        for source, target in blocked:
+            world.network.unblock(source, target)
+
+    world.heal_later(fault.arguments["seconds"], heal)
+
+
+def slow_link(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """What a process and a server send each other takes long."""
+    host, target = f"h{fault.arguments['process']}", _target(world, fault)
+    links = [world.network.link(host, target), world.network.link(target, host)]
+    for link in links:
+        link.latency, link.jitter = fault.arguments["latency"], fault.arguments["latency"]
+        link.bytes_per_second = fault.arguments.get("bytes_per_second")
+
+    def heal() -> None:
+        for link in links:
+            world.network.restore(link)
+
+    world.heal_later(fault.arguments["seconds"], heal)
+
+
+def step_clock(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A server's wall clock steps."""
+    _machine(world, fault).clock.step(fault.arguments["seconds"])
+
+
+def flush_scripts(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """SCRIPT FLUSH."""
+    machine = _machine(world, fault)
+    if machine.is_up:
+        machine.ask(b"SCRIPT", b"FLUSH")
+
+
+def kill_clients(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """CLIENT KILL TYPE normal."""
+    machine = _machine(world, fault)
+    if machine.is_up:
+        machine.ask(b"CLIENT", b"KILL", b"TYPE", b"normal")
+
+
+def fill_memory(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """The server has reached ``maxmemory`` and may evict nothing."""
+    machine = _machine(world, fault)
+    if not machine.is_up:
+        return
+    machine.ask(b"CONFIG", b"SET", b"maxmemory", b"1")
+
+    def heal() -> None:
+        if machine.is_up:
+            machine.ask(b"CONFIG", b"SET", b"maxmemory", b"0")
+
+    world.heal_later(fault.arguments["seconds"], heal)
+
+
+KINDS: Mapping[str, Strike] = {
+    each.__name__.replace("_", "-"): each
+    for each in (
+        cut_before,
+        cut_after,
+        cut_reply,
+        stall_request,
+        stall_reply,
+        crash_at_request,
+        kill_at_request,
+        cut_all,
+        forget_all,
+        half_open,
+        pause_server,
+        crash,
+        pause_process,
+        kill_process,
+        partition,
+        slow_link,
+        step_clock,
+        flush_scripts,
+        kill_clients,
+        fill_memory,
+    )
+}
+
+
+def _target(world: World, fault: Fault) -> str:
+    return str(_machine(world, fault).name)
+
+
+def _machine(world: World, fault: Fault) -> Any:
+    """Return the server that a fault is about: one by its number, or the primary of that moment."""
+    number = fault.arguments.get("server")
+    return world.servers.primary() if number is None else world.servers.machines[number]
+
+
+def _restart_later(world: World, fault: Fault, name: str) -> None:
+    machine = next(m for m in world.servers.machines if m.name == name)
+    world.heal_later(fault.arguments["seconds"], lambda: machine.restart(fault.arguments["keep"]))
+
+
+def _kill(world: World, number: int, seconds: float) -> None:
+    worker = world.workers[number]
+    process = worker.process
+    if process is None:
+        return
+    worker.kill()
+    world.note(process.name, "is killed")
+    for each in world.network.flows_of(f"h{number}"):
+        if each.back.owner is process:
+            each.there.send(None)
+    world.heal_later(seconds, worker.start)
+
+
+# -- drawing
+
+
+def draw_standalone(stream: random.Random, processes: int, seconds: float, most: int = 4) -> tuple[Fault, ...]:
+    """Return the faults of a run with one server: one at least, several at a time.
+
+    Args:
+        stream: Decides.
+        processes: How many there are.
+        seconds: How long their calls take without faults.
+        most: How many faults at most.
+    """
+    drawn = []
+    for _ in range(stream.randint(1, most)):
+        kind = stream.choice([*_AT_A_REQUEST, *_AT_A_MOMENT])
+        arguments: dict[str, Any] = {}
+        for name in (*_AT_A_REQUEST.get(kind, ()), *_AT_A_MOMENT.get(kind, ())):
+            arguments[name] = _draw(stream, kind, name, processes)
+        if kind in _AT_A_REQUEST:
+            drawn.append(Fault(kind=kind, request=stream.randint(1, 45), arguments=arguments))
+        else:
+            drawn.append(Fault(kind=kind, at=stream.uniform(0, seconds), arguments=arguments))
+    return tuple(drawn)
+
+
+_AT_A_REQUEST: Mapping[str, tuple[str, ...]] = {
+    "cut-before": (),
+    "cut-after": (),
+    "cut-reply": ("part",),
+    "stall-request": ("seconds",),
+    "stall-reply": ("seconds",),
+    "crash-at-request": ("when", "seconds", "keep"),
+    "kill-at-request": ("seconds",),
+}
+_AT_A_MOMENT: Mapping[str, tuple[str, ...]] = {
+    "cut-all": (),
+    "forget-all": ("process",),
+    "half-open": (),
+    "pause-server": ("seconds",),
+    "crash": ("silently", "seconds", "keep"),
+    "pause-process": ("process", "seconds"),
+    "kill-process": ("process", "seconds"),
+    "partition": ("ways", "groups", "seconds"),
+    "slow-link": ("process", "latency", "seconds"),
+    "step-clock": ("seconds",),
+    "flush-scripts": (),
+    "kill-clients": (),
+    "fill-memory": ("seconds",),
+}
+
+
+def _draw(stream: random.Random, kind: str, name: str, processes: int) -> Any:
+    if name == "part":
+        return stream.random()
+    if name == "when":
+        return stream.choice(("before", "after", "behind"))
+    if name == "keep":
+        return stream.choice(("all", "all", "nothing", "snapshot"))
+    if name == "silently":
+        return stream.random() < 0.5
+    if name == "process":
+        return stream.randrange(processes)
+    if name == "ways":
+        return stream.choice((("there",), ("back",), ("there", "back")))
+    if name == "groups":
+        chosen = sorted(stream.sample(range(processes), stream.randint(1, processes)))
+        return (tuple(f"h{number}" for number in chosen), ("redis",))
+    if name == "latency":
+        return stream.choice((0.01, 0.1, 0.4))
+    return stream.choice((stream.uniform(0, 0.3), stream.uniform(0.2, 2), stream.uniform(1, 6)))

@@ -1,0 +1,289 @@
+"""An event loop with virtual time, on which several processes live: no sockets, no threads, no waiting.
+
+Time moves when nothing is ready; until then it stands still. What is ready runs first in, first out, as in asyncio's
+own loop: other orders would be histories that cannot be. Timers run by their time, and in the order in which they were
+set where the time is the same.
+
+What a process starts belongs to it, by inheritance: a handle has the owner of the handle in which it was made. So a
+process can be stopped (what is ready for it waits) and killed (it is dropped, and no ``finally`` runs).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import heapq
+import sys
+import warnings
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class RunawayError(Exception):
+    """The run took more steps or more virtual time than it may: something waits, or tries again, for ever."""
+
+
+class Handle:
+    """A callback that is to run; asyncio asks it for no more than this."""
+
+    __slots__ = ("_args", "_callback", "_context", "_when", "arrived", "owner")
+
+    def __init__(
+        self, callback: Callable[..., object], args: Any, context: contextvars.Context | None, owner: Process | None
+    ) -> None:
+        self._callback: Callable[..., object] | None = callback
+        self._args = args
+        self._context = context
+        self._when = 0.0
+        self.owner = owner
+        self.arrived = False
+
+    def cancel(self) -> None:
+        self._callback = self._args = None
+
+    def cancelled(self) -> bool:
+        return self._callback is None
+
+    def when(self) -> float:
+        return self._when
+
+
+class _Dropped(deque[Handle]):
+    """Where the handles of a process go that was killed."""
+
+    def append(self, handle: Handle) -> None:
+        handle.cancel()
+
+
+class Process:
+    """What belongs together, is stopped together and dies together.
+
+    Attributes:
+        name: Its name.
+        held: What is ready and has to wait; None while the process runs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.held: deque[Handle] | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        return isinstance(self.held, _Dropped)
+
+    def stop(self) -> None:
+        """Stand still, as after SIGSTOP."""
+        if self.held is None:
+            self.held = deque()
+
+
+class Task(asyncio.Task[Any]):
+    """A task whose place in a set does not depend on its address."""
+
+    number = 0
+    owner: Process | None = None
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class SimulatedLoop(asyncio.AbstractEventLoop):
+    """Runs callbacks in virtual time.
+
+    Attributes:
+        owner: The process whose callback runs now; None for the world itself.
+        steps: Callbacks that have run.
+        problems: What reached the loop's exception handler.
+    """
+
+    def __init__(self, *, most_seconds: float = 3600.0, most_steps: int = 5_000_000) -> None:
+        """Make a loop at time 1000.
+
+        Args:
+            most_seconds: Of virtual time, for the whole run.
+            most_steps: Callbacks, for the whole run.
+        """
+        self._now = 1000.0
+        self._ready: deque[Handle] = deque()
+        self._timers: list[tuple[float, int, Handle]] = []
+        self._sequence = 0
+        self._tasks = 0
+        self._end = self._now + most_seconds
+        self._most_steps = most_steps
+        self._running = self._closed = False
+        self.owner: Process | None = None
+        self.steps = 0
+        self.problems: list[dict[str, Any]] = []
+        self._buried: list[Any] = []
+        self.connect: Callable[..., Coroutine[Any, Any, Any]] | None = None
+
+    def time(self) -> float:
+        return self._now
+
+    # -- callbacks
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        handle = Handle(callback, args, context or contextvars.copy_context(), self.owner)
+        self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        handle = Handle(callback, args, context or contextvars.copy_context(), self.owner)
+        handle._when = when
+        self._sequence += 1
+        heapq.heappush(self._timers, (when, self._sequence, handle))
+        return handle
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def deliver_at(self, when: float, owner: Process | None, callback: Any, *args: Any) -> Handle:
+        """Call something then for a process, for which it counts as having arrived from outside."""
+        handle = Handle(callback, args, None, owner)
+        handle.arrived = True
+        self._sequence += 1
+        heapq.heappush(self._timers, (when, self._sequence, handle))
+        return handle
+
+    def resume(self, process: Process) -> None:
+        """Let a stopped process go on: what arrived meanwhile first, then the timers that are due."""
+        held = process.held
+        if held is not None and not process.is_dead:
+            process.held = None
+            self._ready.extend(sorted(held, key=lambda handle: not handle.arrived))
+
+    def kill(self, process: Process) -> None:
+        """End a process at once, as by SIGKILL: none of its tasks goes on, not even to its ``finally``."""
+        self._buried.extend(task for task in self._left() if task.owner is process)
+        held, process.held = process.held, _Dropped()
+        for handle in held or ():
+            handle.cancel()
+
+    def _left(self) -> list[Any]:
+        return sorted((task for task in asyncio.all_tasks(self) if isinstance(task, Task)), key=hash)
+
+    # -- running
+
+    def run_until_complete(self, future: Any) -> Any:
+        task = future if isinstance(future, asyncio.Future) else self.create_task(future)
+        events._set_running_loop(self)
+        self._running = True
+        try:
+            while not task.done():
+                self._turn()
+        finally:
+            self._running = False
+            events._set_running_loop(None)
+        return task.result()
+
+    def _turn(self) -> None:
+        ready = self._ready
+        if not ready:
+            self._move_time()
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            callback = handle._callback
+            if callback is None:
+                continue
+            owner = handle.owner
+            if owner is not None and owner.held is not None:
+                owner.held.append(handle)
+                continue
+            self.owner = owner
+            self.steps += 1
+            try:
+                if handle._context is None:
+                    callback(*handle._args)
+                else:
+                    handle._context.run(callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt, RunawayError):
+                raise
+            except BaseException as error:  # noqa: BLE001 (as asyncio's loop does)
+                self.call_exception_handler({"message": f"in {callback!r}", "exception": error})
+            self.owner = None
+        if self.steps > self._most_steps:
+            raise RunawayError(f"{self.steps} steps until {self._now:.3f}")
+
+    def _move_time(self) -> None:
+        timers, ready = self._timers, self._ready
+        while timers and timers[0][2]._callback is None:
+            heapq.heappop(timers)
+        if not timers:
+            raise RunawayError("every task waits, and nothing is left that could wake one")
+        now = self._now = max(self._now, timers[0][0])
+        if now > self._end:
+            raise RunawayError(f"still waiting at {now:.3f}")
+        while timers and timers[0][0] <= now:
+            ready.append(heapq.heappop(timers)[2])
+
+    def close(self) -> None:
+        """Let go of what is left, without a word: tasks of killed processes, and what waits for ever."""
+        self._closed = True
+        self._buried.extend(self._left())
+        for task in self._buried:
+            task._log_destroy_pending = False
+        self._ready.clear()
+        self._timers.clear()
+        self._buried.clear()
+
+    # -- what asyncio and its users ask for
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, **kwargs: Any) -> Any:
+        self._tasks += 1
+        kwargs["name"] = f"Task-{self._tasks}"
+        Task.number = self._tasks  # until it has one of its own: a task is put into a set while it is made
+        task = Task(coro, loop=self, **kwargs)
+        task.number = self._tasks
+        task.owner = self.owner
+        return task
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **kwargs: Any) -> Any:
+        assert self.connect is not None
+        return await self.connect(self.owner, protocol_factory, host, port, tls=bool(kwargs.get("ssl")))
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.problems.append(context)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.problems.append(context)
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        """Nothing is counted: a handle that was cancelled is passed over when its time comes."""
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return self._running
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+
+@contextmanager
+def quiet_end() -> Iterator[None]:
+    """Collect no garbage until the end, and then without a word of coroutines that were never to go on.
+
+    What is found by a collection, and when, depends on addresses.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+            gc.collect(0)  # what the run made, collection being off meanwhile: all of it would take 0.2 s
+    finally:
+        if was_enabled:
+            gc.enable()
+        sys.unraisablehook = hook

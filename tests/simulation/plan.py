@@ -1,0 +1,95 @@
+"""What a run is to do: processes, calls and faults, known beforehand, so that some can be left out. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One call of a session.
+
+    Attributes:
+        process: Whose, by number.
+        session: The session's name.
+        op: ``append``, ``read``, ``pop``, ``clear``, ``replace``, ``compact``, or ``expect`` (an append at the version
+            that this process saw last).
+        pause: Seconds before it, from the end of the same process's call of the same session before it.
+        size: Items of a batch.
+        limit: Of a read; None means all.
+        cancel_after: Seconds after which the caller is cancelled; None means never.
+    """
+
+    process: int
+    session: str
+    op: str
+    pause: float
+    size: int = 1
+    limit: int | None = None
+    cancel_after: float | None = None
+
+    def __str__(self) -> str:
+        what = self.op + (f"({self.size})" if self.op not in ("read", "pop", "clear") else "")
+        what += f"({self.limit})" if self.limit is not None else ""
+        cancelled = f", cancelled after {self.cancel_after:.3f} s" if self.cancel_after is not None else ""
+        return f"p{self.process} {self.session} {what} after {self.pause:.3f} s{cancelled}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        kind: A name of `faults.KINDS`.
+        at: When it strikes, in seconds from the beginning; None where `request` says it.
+        request: It strikes at the how-manieth request with a script that reaches a server, from 1.
+        arguments: What it needs to know besides.
+    """
+
+    kind: str
+    at: float | None = None
+    request: int | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        when = f"at {self.at:.3f} s" if self.at is not None else f"at request {self.request}"
+        rest = ", ".join(f"{name}={_short(value)}" for name, value in self.arguments.items())
+        return f"{self.kind} {when}{f' ({rest})' if rest else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole run.
+
+    Attributes:
+        seed: Decides everything else: delays, ids, jitter.
+        topology: ``standalone`` or ``sentinel``.
+        fields: Of each process, the fields of its configuration.
+        steps: All calls.
+        faults: All faults.
+        settings: What holds for the whole world, such as the servers' version and their directives.
+    """
+
+    seed: int
+    topology: str
+    fields: tuple[Mapping[str, Any], ...]
+    steps: tuple[Step, ...]
+    faults: tuple[Fault, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sessions(self) -> list[str]:
+        """The names of all sessions."""
+        return sorted({step.session for step in self.steps})
+
+
+def chance(stream: random.Random, probability: float) -> bool:
+    """Return whether something happens that has this probability."""
+    return stream.random() < probability
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

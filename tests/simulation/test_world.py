@@ -1,0 +1,138 @@
+"""The simulated world: the real client works in it, the same seed gives the same run, and faults strike as they say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tests.failover.campaign.history import Call, Op, Status
+from tests.simulation import draw, verdict, world
+from tests.simulation.plan import Fault, Plan, Step
+from tests.simulation.redis.server import Server
+
+SECOND_APPEND = 3
+"""The how-manieth request: the first append is sent twice, since the server does not know the script."""
+
+
+def plan(*steps: Step, faults: tuple[Fault, ...] = (), processes: int = 1) -> Plan:
+    return Plan(seed=1, topology="standalone", fields=({},) * processes, steps=steps, faults=faults)
+
+
+def step(op: str, process: int = 0, *, pause: float = 0.1, size: int = 1, cancel_after: float | None = None) -> Step:
+    return Step(process=process, session="s", op=op, pause=pause, size=size, cancel_after=cancel_after)
+
+
+def results(run: world.Run) -> list[tuple[Op, Status, tuple[str, ...]]]:
+    return [(call.op, call.status, tuple(map(str, call.result))) for call in run.calls]
+
+
+def slowest(run: world.Run) -> Call:
+    return max(run.calls, key=lambda call: call.end - call.begin)
+
+
+def test_the_real_client_appends_reads_pops_and_clears_in_the_simulated_world() -> None:
+    run = world.run(plan(step("append", size=2), step("read"), step("pop"), step("clear"), step("append")))
+    first, second, third = "p0.s:1:0/2", "p0.s:1:1/2", "p0.s:2:0/1"
+    assert results(run) == [
+        (Op.APPEND, Status.OK, ()),
+        (Op.READ, Status.OK, (first, second)),
+        (Op.POP, Status.OK, (second,)),
+        (Op.CLEAR, Status.OK, ()),
+        (Op.APPEND, Status.OK, ()),
+        (Op.READ, Status.OK, (third,)),
+    ]
+    assert [str(mark) for mark in run.stored["s"]] == [third]
+    assert (run.problems, verdict.judge(run).broken) == ([], ())
+
+
+def test_the_same_seed_gives_the_same_timeline_to_the_byte_in_every_process() -> None:
+    script = (
+        "from tests.simulation import draw, world\n"
+        "for seed in range(8):\n"
+        "    print(world.run(draw.draw_plan(seed, processes=3)).timeline.digest())\n"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        for hash_seed in ("1", "2")
+    ]
+    assert printed[0] == printed[1]
+    assert len(set(printed[0])) == 8
+
+
+def test_another_seed_gives_another_run() -> None:
+    assert draw.draw_plan(1) != draw.draw_plan(2)
+    same = plan(step("append"))
+    assert world.run(same).timeline.digest() != world.run(replace(same, seed=2)).timeline.digest()
+
+
+@pytest.mark.parametrize("kind", ["cut-before", "cut-after", "cut-reply"])
+def test_a_change_is_stored_once_when_its_connection_breaks(kind: str) -> None:
+    struck = Fault(kind=kind, request=SECOND_APPEND, arguments={"part": 0.5})
+    run = world.run(plan(step("append"), step("append"), faults=(struck,)))
+    assert [str(mark) for mark in run.stored["s"]] == ["p0.s:1:0/1", "p0.s:2:0/1"]
+    assert run.totals["retries"] == 1
+    assert run.totals["repeats_suppressed"] == (kind != "cut-before")
+
+
+@pytest.mark.parametrize("kind", ["stall-request", "stall-reply"])
+def test_a_request_that_is_held_up_is_sent_again(kind: str) -> None:
+    fields = {"pool": {"response_timeout_seconds": 0.5}}
+    stalled = Fault(kind=kind, request=SECOND_APPEND, arguments={"seconds": 3.0})
+    run = world.run(replace(plan(step("append"), step("append"), faults=(stalled,)), fields=(fields,)))
+    assert [str(mark) for mark in run.stored["s"]] == ["p0.s:1:0/1", "p0.s:2:0/1"]
+    assert slowest(run).end - slowest(run).begin > 0.5
+    assert run.totals["retries"] >= 1
+
+
+def test_a_process_that_is_killed_says_no_more_and_another_one_takes_its_place() -> None:
+    killed = Fault(kind="kill-at-request", request=SECOND_APPEND, arguments={"seconds": 1.0})
+    run = world.run(plan(step("append"), step("append"), step("append"), faults=(killed,)))
+    assert [(call.worker, call.status) for call in run.calls] == [
+        ("p0.1", Status.OK),
+        ("p0.1", Status.UNKNOWN),
+        ("p0.2", Status.OK),
+        ("p0.2", Status.OK),
+    ]
+    assert [str(mark) for mark in run.stored["s"]] == ["p0.s:1:0/1", "p0.s:2:0/1", "p0.s:3:0/1"]
+    assert verdict.judge(run).broken == ()
+
+
+def test_a_process_that_stands_still_goes_on_with_what_arrived_meanwhile() -> None:
+    steps = (step("append"), step("append"))
+    begin = world.run(plan(*steps)).calls[1].begin - 1000.0
+    stopped = Fault(kind="pause-process", at=begin + 0.0001, arguments={"process": 0, "seconds": 2.0})
+    run = world.run(plan(*steps, faults=(stopped,)))
+    (_, append, _) = run.calls
+    assert append.status is Status.OK
+    assert append.end - append.begin == pytest.approx(2.0, abs=0.01)
+    assert run.totals["retries"] == 0
+
+
+def test_a_cancelled_call_is_seen_through() -> None:
+    run = world.run(plan(step("append", cancel_after=0.0), step("read")))
+    assert [call.status for call in run.calls[:2]] == [Status.UNKNOWN, Status.OK]
+    assert [str(mark) for mark in run.calls[1].result] == ["p0.s:1:0/1"]
+
+
+def test_nothing_passes_through_a_partition_and_everything_behind_it() -> None:
+    cut = {"ways": ("there", "back"), "groups": (("h0",), ("redis",)), "seconds": 2.0}
+    run = world.run(plan(step("append"), faults=(Fault(kind="partition", at=0.05, arguments=cut),)))
+    (append, _) = run.calls
+    assert append.status is Status.OK
+    assert append.end > 1002.05
+
+
+@pytest.mark.skipif(not hasattr(Server, "crash"), reason="the server cannot crash yet")
+@pytest.mark.parametrize("seed", range(30))
+def test_nothing_is_broken_by_the_faults_of_a_seed(seed: int) -> None:
+    assert verdict.judge(world.run(draw.draw_plan(seed))).broken == ()

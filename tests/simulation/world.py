@@ -1,0 +1,232 @@
+"""One run: servers, processes, calls and faults as a plan says, and what came of it.
+
+A topology is a class with the servers' names, how they are started, which of them is the primary, and how each is
+broken; `Standalone` is below, the others have a file each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from agents_redis_ha import HAConfig, counters
+from tests.failover.campaign.history import Call
+from tests.failover.campaign.marks import Mark
+from tests.simulation import faults
+from tests.simulation.loop import Handle, RunawayError, SimulatedLoop, quiet_end
+from tests.simulation.network import Flow, Network
+from tests.simulation.plan import Fault, Plan
+from tests.simulation.processes import Memory, Worker
+from tests.simulation.randomness import Seed, determined
+from tests.simulation.servers import Servers, make_servers
+from tests.simulation.timeline import Timeline
+
+_LOOK_SECONDS = 0.02
+_MOST_SECONDS = 600.0
+_MOST_STEPS = 2_000_000
+_SETTLE_SECONDS = 60.0
+_QUIET_SECONDS = 0.5
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What came of a plan.
+
+    Attributes:
+        plan: The plan.
+        calls: All calls of all processes.
+        stored: What is stored at the end, by session.
+        struck: The faults that struck, by kind.
+        problems: What went wrong with the run itself: a call that never ended, a session that cannot be read when all
+            is well again, an error that no caller met.
+        timeline: What happened.
+        seconds: How long it took, in virtual time.
+        steps: How many callbacks the loop has run.
+        totals: What the library counted meanwhile.
+        promotions: How often another server became the primary.
+        removals: What the servers removed by themselves.
+    """
+
+    plan: Plan
+    calls: list[Call] = field(default_factory=list)
+    stored: dict[str, list[Mark | None]] = field(default_factory=dict)
+    struck: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    timeline: Timeline = field(default_factory=lambda: Timeline(0.0))
+    seconds: float = 0.0
+    steps: int = 0
+    totals: Mapping[str, int] = field(default_factory=dict)
+    promotions: int = 0
+    removals: list[Call] = field(default_factory=list)
+
+
+class World:
+    """Everything that there is in a run.
+
+    Attributes:
+        plan: What is to happen.
+        loop: Time.
+        seed: Chance.
+        network: Hosts and what is between them.
+        servers: The servers.
+        workers: The processes.
+        timeline: What happened.
+    """
+
+    def __init__(self, plan: Plan, run: Run) -> None:
+        self.plan = plan
+        self.loop = SimulatedLoop(  # type: ignore[abstract]  # what asyncio needs of it is there
+            most_seconds=_MOST_SECONDS, most_steps=_MOST_STEPS
+        )
+        self.seed = Seed(plan.seed)
+        self.timeline = run.timeline = Timeline(self.loop.time())
+        self.network = Network(self.loop, self.seed.stream)
+        self.servers: Servers = make_servers(self)
+        self.memory = Memory(self.loop, self.timeline)
+        self.workers = [self._worker(number) for number in range(len(plan.fields))]
+        self.requests = 0
+        self._run = run
+        self._at_request: dict[int, list[Fault]] = {}
+        self._to_come: list[Handle] = []
+        self._undo: list[Callable[[], None]] = []
+        self.network.on_accept = self._watch
+
+    def _worker(self, number: int) -> Worker:
+        config = HAConfig(**self.servers.addresses(), **self.plan.fields[number])
+        steps = [step for step in self.plan.steps if step.process == number]
+        place = partial(self.network.place, host=f"h{number}")
+        return Worker(number, config, steps, self.loop, self.memory, place)
+
+    # -- what faults use
+
+    def note(self, who: str, what: str, detail: Any = None) -> None:
+        """Note what happens."""
+        self.timeline.note(self.loop.time(), who, what, detail)
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something after so many seconds."""
+        self.loop.deliver_at(self.loop.time() + seconds, None, action)
+
+    def heal_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Undo a fault after so many seconds, or at the end of the run if that comes first."""
+        open_faults = self._undo
+        open_faults.append(action)
+
+        def heal() -> None:
+            if action in open_faults:
+                open_faults.remove(action)
+                action()
+
+        self.later(seconds, heal)
+
+    def strike(self, fault: Fault, flow: Flow | None = None, data: bytes = b"") -> bool:
+        """Let a fault happen; return whether the request that it struck at goes on its way."""
+        self._run.struck[fault.kind] += 1
+        self.note("fault", str(fault))
+        goes_on = faults.KINDS[fault.kind](self, fault, flow, data)
+        return goes_on is not False
+
+    def _watch(self, flow: Flow) -> None:
+        if flow.server in self.servers.data_hosts:
+            flow.there.tap = partial(self._request_arrives, flow)
+            flow.back.tap = partial(self._reply_arrives, flow)
+
+    def _request_arrives(self, flow: Flow, data: bytes) -> bool:
+        self.timeline.note(self.loop.time(), flow.server, f"is asked by {flow.client}", data)
+        if b"EVAL" not in data:
+            return True
+        self.requests += 1
+        struck = self._at_request.pop(self.requests, None)
+        return struck is None or min([self.strike(fault, flow, data) for fault in struck])
+
+    def _reply_arrives(self, flow: Flow, data: bytes) -> bool:
+        self.timeline.note(self.loop.time(), flow.client, f"hears from {flow.server}", data)
+        return True
+
+    # -- the run
+
+    async def main(self) -> None:
+        """Run the plan to its end."""
+        await self.servers.start()
+        start = self.loop.time()
+        for fault in self.plan.faults:
+            if fault.request is not None:
+                self._at_request.setdefault(fault.request, []).append(fault)
+            else:
+                self._to_come.append(self.loop.deliver_at(start + (fault.at or 0.0), None, self.strike, fault))
+        for worker in self.workers:
+            worker.start()
+        await self._until(lambda: not any(worker.left for worker in self.workers), math.inf)
+        await self._heal()
+        for worker in self.workers:
+            if worker.process is None:
+                worker.start()
+            worker.read_all()
+        await self._until(lambda: all(worker.ended for worker in self.workers), math.inf)
+
+    async def _heal(self) -> None:
+        """End all faults, and wait until the servers are well."""
+        self._at_request.clear()
+        for handle in self._to_come:
+            handle.cancel()
+        while self._undo:
+            self._undo.pop()()
+        self.note("world", "all faults are over")
+        await asyncio.sleep(_QUIET_SECONDS)
+        if not await self._until(self.servers.is_well, _SETTLE_SECONDS):
+            self._run.problems.append(f"the servers are not well {_SETTLE_SECONDS:.0f} s after the last fault")
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        deadline = self.loop.time() + seconds
+        while not condition():
+            if self.loop.time() > deadline:
+                return False
+            await asyncio.sleep(_LOOK_SECONDS)
+        return True
+
+
+def run(plan: Plan) -> Run:
+    """Return what comes of a plan; the same plan gives the same, to the byte."""
+    result = Run(plan=plan)
+    log = logging.getLogger("agents_redis_ha")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    before = counters()
+    try:
+        with quiet_end():
+            _run(plan, result)
+    finally:
+        log.setLevel(level)
+    after = counters()
+    result.totals = {name: after[name] - before[name] for name in after}
+    return result
+
+
+def _run(plan: Plan, result: Run) -> None:
+    world = World(plan, result)
+    with determined(world.loop, world.seed):
+        try:
+            world.loop.run_until_complete(world.main())
+        except RunawayError as error:
+            result.problems.append(f"the run did not end: {error}")
+        result.stored = world.servers.stored(plan.sessions)
+    result.calls = world.memory.calls
+    result.removals = world.servers.removals
+    result.promotions = world.servers.promotions
+    result.seconds, result.steps = world.loop.time() - 1000.0, world.loop.steps
+    for worker in world.workers:
+        result.problems += worker.problems
+    result.problems += [_described(problem) for problem in world.loop.problems]
+    world.loop.problems.clear()
+    world.loop.close()
+
+
+def _described(problem: Mapping[str, Any]) -> str:
+    error = problem.get("exception")
+    return f"{problem.get('message')}: {type(error).__name__}: {error}" if error else str(problem.get("message"))
