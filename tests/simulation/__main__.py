@@ -13,6 +13,7 @@ import time
 from collections import Counter
 
 from tests.simulation import draw, verdict, world
+from tests.simulation.shrink import shrink
 
 
 def main() -> int:
@@ -65,10 +66,13 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _replay(options: argparse.Namespace) -> int:
     plan = draw.draw_plan(options.replay, options.topology, processes=options.workers)
+    broken = verdict.judge(world.run(plan)).broken
+    if broken and not options.whole:
+        kinds = verdict.kinds(broken)
+        plan = shrink(plan, lambda candidate: kinds & verdict.kinds(verdict.judge(world.run(candidate)).broken))
     run = world.run(plan)
     found = verdict.judge(run)
-    print("\n".join(f"p{number} {fields}" for number, fields in enumerate(plan.fields)))
-    print("\n".join(map(str, plan.faults)))
+    print(*(f"p{number} {fields}" for number, fields in enumerate(plan.fields)), *plan.faults, *plan.steps, sep="\n")
     print("\n".join(run.timeline.lines()))
     print("broken:" if found.broken else "nothing was broken", *found.broken, sep="\n  ")
     return min(len(found.broken), 1)

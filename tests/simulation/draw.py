@@ -26,7 +26,7 @@ def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None 
     count = drawn if processes is None else processes
     fields = _draw_fields(stream, count)
     steps = draw_steps(Seed(seed).stream("steps"), count)
-    struck = faults.draw_standalone(Seed(seed).stream("faults"), count, duration(steps))
+    struck = faults.draw_standalone(Seed(seed).stream("faults"), count, len(steps), duration(steps))
     settings: dict[str, Any] = {"drift": stream.choice((0.0, 0.0, 1e-4, -1e-3))}
     return Plan(seed=seed, topology=topology, fields=fields, steps=steps, faults=struck, settings=settings)
 

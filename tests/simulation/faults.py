@@ -60,6 +60,7 @@ def stall_request(world: World, fault: Fault, flow: Flow | None, data: bytes) ->
         return True
     loop, there = world.loop, flow.there
     there.held_until = loop.time() + fault.arguments["seconds"]
+    world.lasts_until(there.held_until)
     tap, there.tap = there.tap, None
     loop.deliver_at(there.held_until, None, there._arrive, loop.time(), data)
 
@@ -74,6 +75,7 @@ def stall_reply(world: World, fault: Fault, flow: Flow | None, data: bytes) -> b
     """The reply arrives much later."""
     if flow is not None:
         flow.back.held_until = world.loop.time() + fault.arguments["seconds"]
+        world.lasts_until(flow.back.held_until)
     return True
 
 
@@ -268,12 +270,15 @@ def _kill(world: World, number: int, seconds: float) -> None:
 # -- drawing
 
 
-def draw_standalone(stream: random.Random, processes: int, seconds: float, most: int = 4) -> tuple[Fault, ...]:
+def draw_standalone(
+    stream: random.Random, processes: int, steps: int, seconds: float, most: int = 4
+) -> tuple[Fault, ...]:
     """Return the faults of a run with one server: one at least, several at a time.
 
     Args:
         stream: Decides.
         processes: How many there are.
+        steps: How many calls they make.
         seconds: How long their calls take without faults.
         most: How many faults at most.
     """
@@ -284,7 +289,11 @@ def draw_standalone(stream: random.Random, processes: int, seconds: float, most:
         for name in (*_AT_A_REQUEST.get(kind, ()), *_AT_A_MOMENT.get(kind, ())):
             arguments[name] = _draw(stream, kind, name, processes)
         if kind in _AT_A_REQUEST:
-            drawn.append(Fault(kind=kind, request=stream.randint(1, 45), arguments=arguments))
+            drawn.append(
+                Fault(
+                    kind=kind, step=stream.randint(1, steps), request=stream.choice((1, 1, 1, 2)), arguments=arguments
+                )
+            )
         else:
             drawn.append(Fault(kind=kind, at=stream.uniform(0, seconds), arguments=arguments))
     return tuple(drawn)

@@ -290,7 +290,7 @@ class LinkEnd:
         self._pipe = pipe
         self._ignore = ignore
 
-    def send(self, data: Any, size: int) -> None:
+    def send(self, data: Any, size: int = 0) -> None:
         self._pipe.send(data, size)
 
     def close(self) -> None:
@@ -433,6 +433,19 @@ class Network:
         flow.on_server = _until_the_end(flow, "on_server", *accepted)
         flow.on_client = _until_the_end(flow, "on_client", receive, closed)
         return end_of(flow.there, "on_client")
+
+    def call(
+        self, source: str, host: str, port: int, receive: Callable[[bytes], None], closed: Callable[[], None]
+    ) -> LinkEnd | None:
+        """Connect as a client from something that is no process; otherwise as `dial`."""
+        target = self.names.get(host, host)
+        listener = self._listeners.get((target, port))
+        if listener is None:
+            return None
+        flow = Flow(self, source, target, None)
+        flow.on_client = _until_the_end(flow, "on_client", receive, closed)
+        self._accept(flow, listener)
+        return LinkEnd(flow.there, lambda: setattr(flow, "on_client", _ignore))
 
     def _next_port(self) -> int:
         self._ports += 1

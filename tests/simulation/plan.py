@@ -13,6 +13,7 @@ class Step:
     """One call of a session.
 
     Attributes:
+        number: Which, in the whole run; a fault can name it.
         process: Whose, by number.
         session: The session's name.
         op: ``append``, ``read``, ``pop``, ``clear``, ``replace``, ``compact``, or ``expect`` (an append at the version
@@ -23,6 +24,7 @@ class Step:
         cancel_after: Seconds after which the caller is cancelled; None means never.
     """
 
+    number: int
     process: int
     session: str
     op: str
@@ -35,7 +37,7 @@ class Step:
         what = self.op + (f"({self.size})" if self.op not in ("read", "pop", "clear") else "")
         what += f"({self.limit})" if self.limit is not None else ""
         cancelled = f", cancelled after {self.cancel_after:.3f} s" if self.cancel_after is not None else ""
-        return f"p{self.process} {self.session} {what} after {self.pause:.3f} s{cancelled}"
+        return f"step {self.number}: p{self.process} {self.session} {what} after {self.pause:.3f} s{cancelled}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +46,20 @@ class Fault:
 
     Attributes:
         kind: A name of `faults.KINDS`.
-        at: When it strikes, in seconds from the beginning; None where `request` says it.
-        request: It strikes at the how-manieth request with a script that reaches a server, from 1.
+        at: When it strikes, in seconds from the beginning; None where `step` says it.
+        step: It strikes at a request of this step that reaches a server.
+        request: At the how-manieth of them, from 1.
         arguments: What it needs to know besides.
     """
 
     kind: str
     at: float | None = None
-    request: int | None = None
+    step: int | None = None
+    request: int = 1
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        when = f"at {self.at:.3f} s" if self.at is not None else f"at request {self.request}"
+        when = f"at {self.at:.3f} s" if self.at is not None else f"at request {self.request} of step {self.step}"
         rest = ", ".join(f"{name}={_short(value)}" for name, value in self.arguments.items())
         return f"{self.kind} {when}{f' ({rest})' if rest else ''}"
 

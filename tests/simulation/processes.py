@@ -69,7 +69,9 @@ class Worker:
     Attributes:
         number: Which.
         process: What runs now; None while it is down.
-        left: Writers that have not done all their steps yet.
+        under_way: The step that each session's caller is at.
+        ended: Whether it has read all of its sessions once more, and closed its store.
+        problems: What it could not do in the end.
     """
 
     def __init__(
@@ -97,19 +99,19 @@ class Worker:
             todo.reverse()
         self._store: SessionStore
         self._callers: dict[str, Caller] = {}
+        self.under_way: dict[str, Step] = {}
         self.ended = 0
         self.problems: list[str] = []
 
     @property
     def left(self) -> int:
-        return sum(map(len, self._todo.values())) + self._busy
-
-    _busy = 0
+        """How many steps are not done yet."""
+        return sum(map(len, self._todo.values())) + len(self.under_way)
 
     def start(self) -> None:
         """Start the process; it goes on with the steps that were not begun yet."""
         self._starts += 1
-        self._busy = 0
+        self.under_way = {}
         self.process = Process(f"p{self.number}.{self._starts}")
         self._place(self.process)
         self._store = SessionStore(self._config)
@@ -122,7 +124,7 @@ class Worker:
         if self.process is not None:
             self._loop.kill(self.process)
         self.process = None
-        self._busy = 0
+        self.under_way = {}
 
     def read_all(self) -> None:
         """Let the process read each of its sessions, and end."""
@@ -148,12 +150,9 @@ class Worker:
         todo = self._todo[name]
         while todo:
             await asyncio.sleep(todo[-1].pause)
-            step = todo.pop()
-            self._busy += 1
-            try:
-                await self._do(step, caller)
-            finally:
-                self._busy -= 1
+            self.under_way[name] = todo.pop()
+            await self._do(self.under_way[name], caller)
+            del self.under_way[name]
 
     async def _do(self, step: Step, caller: Caller) -> None:
         call = self._call(step, caller)

@@ -14,16 +14,14 @@ from tests.simulation import draw, verdict, world
 from tests.simulation.plan import Fault, Plan, Step
 from tests.simulation.redis.server import Server
 
-SECOND_APPEND = 3
-"""The how-manieth request: the first append is sent twice, since the server does not know the script."""
-
 
 def plan(*steps: Step, faults: tuple[Fault, ...] = (), processes: int = 1) -> Plan:
+    steps = tuple(replace(each, number=number) for number, each in enumerate(steps, start=1))
     return Plan(seed=1, topology="standalone", fields=({},) * processes, steps=steps, faults=faults)
 
 
 def step(op: str, process: int = 0, *, pause: float = 0.1, size: int = 1, cancel_after: float | None = None) -> Step:
-    return Step(process=process, session="s", op=op, pause=pause, size=size, cancel_after=cancel_after)
+    return Step(number=0, process=process, session="s", op=op, pause=pause, size=size, cancel_after=cancel_after)
 
 
 def results(run: world.Run) -> list[tuple[Op, Status, tuple[str, ...]]]:
@@ -77,7 +75,7 @@ def test_another_seed_gives_another_run() -> None:
 
 @pytest.mark.parametrize("kind", ["cut-before", "cut-after", "cut-reply"])
 def test_a_change_is_stored_once_when_its_connection_breaks(kind: str) -> None:
-    struck = Fault(kind=kind, request=SECOND_APPEND, arguments={"part": 0.5})
+    struck = Fault(kind=kind, step=2, arguments={"part": 0.5})
     run = world.run(plan(step("append"), step("append"), faults=(struck,)))
     assert [str(mark) for mark in run.stored["s"]] == ["p0.s:1:0/1", "p0.s:2:0/1"]
     assert run.totals["retries"] == 1
@@ -87,7 +85,7 @@ def test_a_change_is_stored_once_when_its_connection_breaks(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["stall-request", "stall-reply"])
 def test_a_request_that_is_held_up_is_sent_again(kind: str) -> None:
     fields = {"pool": {"response_timeout_seconds": 0.5}}
-    stalled = Fault(kind=kind, request=SECOND_APPEND, arguments={"seconds": 3.0})
+    stalled = Fault(kind=kind, step=2, arguments={"seconds": 3.0})
     run = world.run(replace(plan(step("append"), step("append"), faults=(stalled,)), fields=(fields,)))
     assert [str(mark) for mark in run.stored["s"]] == ["p0.s:1:0/1", "p0.s:2:0/1"]
     assert slowest(run).end - slowest(run).begin > 0.5
@@ -95,7 +93,7 @@ def test_a_request_that_is_held_up_is_sent_again(kind: str) -> None:
 
 
 def test_a_process_that_is_killed_says_no_more_and_another_one_takes_its_place() -> None:
-    killed = Fault(kind="kill-at-request", request=SECOND_APPEND, arguments={"seconds": 1.0})
+    killed = Fault(kind="kill-at-request", step=2, arguments={"seconds": 1.0})
     run = world.run(plan(step("append"), step("append"), step("append"), faults=(killed,)))
     assert [(call.worker, call.status) for call in run.calls] == [
         ("p0.1", Status.OK),

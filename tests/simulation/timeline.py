@@ -8,6 +8,7 @@ from typing import Any
 from hiredis import Reader
 
 _LONGEST = 160
+_UNKNOWN = b"-ERR unknown command 'CLIENT'"
 
 
 class Timeline:
@@ -42,6 +43,13 @@ class Timeline:
     def digest(self) -> str:
         """Return what two timelines have in common that are equal to the byte."""
         return hashlib.sha256("\n".join(self.lines()).encode()).hexdigest()
+
+
+def _is_greeting(detail: Any) -> bool:
+    """Whether it is what redis-py says of itself with each new connection, or the answer."""
+    return isinstance(detail, bytes) and (
+        b"\r\nSETINFO\r\n" in detail or detail.startswith(b"-ERR unknown command 'CLIENT'")
+    )
 
 
 def _words(detail: Any) -> str:

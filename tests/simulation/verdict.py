@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.failover.campaign.checker import check
@@ -34,6 +35,11 @@ def judge(run: Run) -> Verdict:
     excused = Excuses(run.plan)
     unexpected = [str(violation) for violation in report.violations if not excused.covers(violation)]
     return Verdict(report=report, broken=(*unexpected, *run.problems))
+
+
+def kinds(broken: Iterable[str]) -> set[str]:
+    """Return what kinds of things were broken: the word in front."""
+    return {text.partition(":")[0] for text in broken}
 
 
 class Excuses:

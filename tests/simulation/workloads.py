@@ -31,10 +31,10 @@ def draw_steps(stream: random.Random, processes: int, *, steps: int = STEPS) -> 
         process: ([f"own{process}"] if processes == 1 or chance(stream, 0.4) else []) for process in range(processes)
     }
     drawn = []
-    for _ in range(steps):
+    for number in range(1, steps + 1):
         process = stream.randrange(processes)
         session = stream.choice([*shared, *homes[process]])
-        drawn.append(_draw_step(stream, process, session, mix, pace, cancelling))
+        drawn.append(_draw_step(stream, number, process, session, mix, pace, cancelling))
     return tuple(drawn)
 
 
@@ -47,7 +47,13 @@ def duration(steps: Iterable[Step]) -> float:
 
 
 def _draw_step(
-    stream: random.Random, process: int, session: str, mix: Mapping[str, float], pace: float, cancelling: float
+    stream: random.Random,
+    number: int,
+    process: int,
+    session: str,
+    mix: Mapping[str, float],
+    pace: float,
+    cancelling: float,
 ) -> Step:
     (op,) = stream.choices(list(mix), list(mix.values()))
     details: dict[str, Any] = {}
@@ -58,4 +64,4 @@ def _draw_step(
     if chance(stream, cancelling):
         details["cancel_after"] = stream.choice((0.0, stream.uniform(0, 0.002), stream.uniform(0, 0.5)))
     pause = 1e-4 + stream.expovariate(1 / pace)
-    return Step(process=process, session=session, op=op, pause=pause, **details)
+    return Step(number=number, process=process, session=session, op=op, pause=pause, **details)

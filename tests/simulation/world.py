@@ -24,8 +24,8 @@ from tests.simulation.network import Flow, Network
 from tests.simulation.plan import Fault, Plan
 from tests.simulation.processes import Memory, Worker
 from tests.simulation.randomness import Seed, determined
-from tests.simulation.servers import Servers, make_servers
 from tests.simulation.timeline import Timeline
+from tests.simulation.topologies import Servers, make_servers
 
 _LOOK_SECONDS = 0.02
 _MOST_SECONDS = 600.0
@@ -90,9 +90,10 @@ class World:
         self.servers: Servers = make_servers(self)
         self.memory = Memory(self.loop, self.timeline)
         self.workers = [self._worker(number) for number in range(len(plan.fields))]
-        self.requests = 0
         self._run = run
-        self._at_request: dict[int, list[Fault]] = {}
+        self._at_request: dict[tuple[int | None, int], list[Fault]] = {}
+        self._requests: Counter[int] = Counter()
+        self._lasts_until = 0.0
         self._to_come: list[Handle] = []
         self._undo: list[Callable[[], None]] = []
         self.network.on_accept = self._watch
@@ -125,6 +126,10 @@ class World:
 
         self.later(seconds, heal)
 
+    def lasts_until(self, when: float) -> None:
+        """Let the run go on until then: something is still on its way."""
+        self._lasts_until = max(self._lasts_until, when)
+
     def strike(self, fault: Fault, flow: Flow | None = None, data: bytes = b"") -> bool:
         """Let a fault happen; return whether the request that it struck at goes on its way."""
         self._run.struck[fault.kind] += 1
@@ -139,11 +144,17 @@ class World:
 
     def _request_arrives(self, flow: Flow, data: bytes) -> bool:
         self.timeline.note(self.loop.time(), flow.server, f"is asked by {flow.client}", data)
-        if b"EVAL" not in data:
+        step = self._step_of(flow, data) if b"EVAL" in data else None
+        if step is None:
             return True
-        self.requests += 1
-        struck = self._at_request.pop(self.requests, None)
+        self._requests[step] += 1
+        struck = self._at_request.pop((step, self._requests[step]), None)
         return struck is None or min([self.strike(fault, flow, data) for fault in struck])
+
+    def _step_of(self, flow: Flow, data: bytes) -> int | None:
+        """Return the step that a request belongs to."""
+        steps = self.workers[int(flow.client[1:])].under_way
+        return next((step.number for name, step in steps.items() if b"{%b}" % name.encode() in data), None)
 
     def _reply_arrives(self, flow: Flow, data: bytes) -> bool:
         self.timeline.note(self.loop.time(), flow.client, f"hears from {flow.server}", data)
@@ -156,8 +167,8 @@ class World:
         await self.servers.start()
         start = self.loop.time()
         for fault in self.plan.faults:
-            if fault.request is not None:
-                self._at_request.setdefault(fault.request, []).append(fault)
+            if fault.step is not None:
+                self._at_request.setdefault((fault.step, fault.request), []).append(fault)
             else:
                 self._to_come.append(self.loop.deliver_at(start + (fault.at or 0.0), None, self.strike, fault))
         for worker in self.workers:
@@ -178,7 +189,7 @@ class World:
         while self._undo:
             self._undo.pop()()
         self.note("world", "all faults are over")
-        await asyncio.sleep(_QUIET_SECONDS)
+        await asyncio.sleep(max(self._lasts_until - self.loop.time(), 0.0) + _QUIET_SECONDS)
         if not await self._until(self.servers.is_well, _SETTLE_SECONDS):
             self._run.problems.append(f"the servers are not well {_SETTLE_SECONDS:.0f} s after the last fault")
 

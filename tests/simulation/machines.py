@@ -1,15 +1,14 @@
-"""The servers of a topology: how they are started and broken, which is the primary, and what is stored in the end."""
+"""A host with one server, how it is broken, and what is stored there in the end."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hiredis import Reader
 
 from agents_redis_ha import session_keys
-from tests.failover.campaign.history import Call
 from tests.failover.campaign.marks import Mark, find_mark
 from tests.simulation.randomness import EPOCH_SECONDS
 from tests.simulation.redis.server import Server
@@ -19,37 +18,6 @@ if TYPE_CHECKING:
 
 PREFIX = "agents:ha"
 PORT = 6379
-
-
-class Servers(Protocol):
-    """What a topology knows.
-
-    Attributes:
-        data_hosts: The hosts of the servers that keep sessions.
-        machines: These servers.
-        removals: What they removed by themselves.
-        promotions: How often another one became the primary.
-    """
-
-    data_hosts: set[str]
-    machines: list[Machine]
-    removals: list[Call]
-    promotions: int
-
-    def addresses(self) -> Mapping[str, Any]:
-        """Return the fields of a configuration that lead to them."""
-
-    async def start(self) -> None:
-        """Start them, and return when they are well."""
-
-    def is_well(self) -> bool:
-        """Whether they can be used."""
-
-    def primary(self) -> Machine:
-        """Return the one that takes writes."""
-
-    def stored(self, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:
-        """Return each session's items, past the library's read path."""
 
 
 class Clock:
@@ -139,32 +107,6 @@ class Machine:
         return reply
 
 
-class Standalone:
-    """One server."""
-
-    def __init__(self, world: World) -> None:
-        settings = world.plan.settings
-        self.machines = [Machine(world, "redis", settings.get("config", {}), drift=settings.get("drift", 0.0))]
-        self.data_hosts = {"redis"}
-        self.removals: list[Call] = []
-        self.promotions = 0
-
-    def addresses(self) -> Mapping[str, Any]:
-        return {"nodes": ["redis"]}
-
-    async def start(self) -> None:
-        """It is there at once."""
-
-    def is_well(self) -> bool:
-        return self.machines[0].is_up
-
-    def primary(self) -> Machine:
-        return self.machines[0]
-
-    def stored(self, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:
-        return read_stored(self.primary(), sessions)
-
-
 def read_stored(machine: Machine, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:
     """Return each session's items on a server, oldest first; None for an element without a mark of that session."""
     found: dict[str, list[Mark | None]] = {}
@@ -180,10 +122,3 @@ def _mark_of(element: bytes, session: str) -> Mark | None:
         return find_mark(json.loads(element), session)
     except ValueError:
         return None
-
-
-def make_servers(world: World) -> Servers:
-    """Return the servers of a plan's topology."""
-    if world.plan.topology == "standalone":
-        return Standalone(world)
-    raise ValueError(f"no such topology: {world.plan.topology!r}")
