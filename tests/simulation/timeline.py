@@ -35,9 +35,9 @@ class Timeline:
 
     def lines(self) -> list[str]:
         """Return it in words, a line for each row."""
+        shown = (row for row in self._rows if not _is_greeting(row[3]))
         return [
-            f"{now - self._start:10.6f}  {who:24} {what}{_words(detail)}".rstrip()
-            for now, who, what, detail in self._rows
+            f"{now - self._start:10.6f}  {who:8} {what}{_words(detail)}".rstrip() for now, who, what, detail in shown
         ]
 
     def digest(self) -> str:

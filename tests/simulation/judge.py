@@ -1,0 +1,215 @@
+"""An independent judge of a history, written from docs/guarantees.md alone, without the checker and the campaign.
+
+Where servers lost nothing, each session has to be linearizable: there is one order of all its calls, each between its
+beginning and its end, in which every call returns what it returned. That is searched for as Wing and Gong, and Lowe, do
+(G. Lowe, "Testing for linearizability", 2017). A call of unknown outcome may have happened at any time after it began,
+or never.
+
+Where servers may lose what they confirmed, the anomalies of Elle's list-append are looked for (K. Kingsbury, P. Alvaro,
+"Elle", 2020), which need no single order: garbage, aborted and torn batches, duplicates, orders that contradict each
+other, and what was confirmed, is gone, and was not said to be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_MOST_STATES = 200_000
+
+Item = tuple[str, int, int]
+"""What names an element: the batch (by writer and number) and the place in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One call of a session.
+
+    Attributes:
+        process: Who called.
+        kind: ``append``, ``replace``, ``clear``, ``pop`` or ``read``.
+        begin: When it began.
+        end: When it ended; infinite if it never did.
+        outcome: ``ok``; ``applied`` (it happened, but what it returned is not known); ``unknown``; ``failed`` (nothing
+            was changed); ``lost`` (nothing was changed, and the caller was told that history is gone).
+        items: What it was to write.
+        result: What it returned: what was read, oldest first, or the element popped, or nothing.
+        limit: How many of the newest elements a read asked for; None means all.
+    """
+
+    process: str
+    kind: str
+    begin: float
+    end: float = math.inf
+    outcome: str = "ok"
+    items: tuple[Item, ...] = ()
+    result: tuple[Item | None, ...] = ()
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One promise that was broken: which, and how that shows."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
+def judge(events: Sequence[Event], stored: Sequence[Item | None], *, may_lose: bool) -> list[Finding]:
+    """Return what one session's history breaks.
+
+    Args:
+        events: All calls.
+        stored: What is there in the end.
+        may_lose: Whether servers may have lost what they confirmed.
+    """
+    last = max((event.end for event in events if event.end < math.inf), default=0.0)
+    final = Event(process="stored", kind="read", begin=last + 1, end=last + 2, result=tuple(stored))
+    everything = [*events, final]
+    found = list(_anomalies(everything))
+    if may_lose:
+        return [*found, *_losses(everything)]
+    if not found and not is_linearizable(everything):
+        found.append(Finding("not linearizable", f"{len(events)} calls have no order that explains what they returned"))
+    return found
+
+
+# -- one order of all calls
+
+
+def is_linearizable(events: Sequence[Event]) -> bool:
+    """Whether there is an order of all calls; true also where that could not be decided within bounds."""
+    calls = sorted((e for e in events if e.outcome in ("ok", "applied", "unknown")), key=lambda e: (e.begin, e.end))
+    calls = [e for e in calls if e.kind != "read" or e.outcome == "ok"]
+    certain = sum(1 << n for n, e in enumerate(calls) if e.outcome != "unknown")
+    seen: set[tuple[int, tuple[Any, ...]]] = set()
+    stack: list[tuple[int, tuple[Any, ...]]] = [(0, ())]
+    while stack:
+        done, state = stack.pop()
+        if done & certain == certain:
+            return True
+        if (done, state) in seen:
+            continue
+        seen.add((done, state))
+        if len(seen) > _MOST_STATES:
+            return True
+        stack.extend(_next(calls, done, state))
+    return False
+
+
+def _next(calls: Sequence[Event], done: int, state: tuple[Any, ...]) -> list[tuple[int, tuple[Any, ...]]]:
+    """Return what can come next: no call before one that had ended when it began; the likeliest last."""
+    deadline = math.inf
+    likely, unlikely = [], []
+    for number, call in enumerate(calls):
+        if done >> number & 1:
+            continue
+        if call.begin > deadline:
+            break
+        after = _after(call, state)
+        if after is not None:
+            (likely if call.outcome != "unknown" else unlikely).append((done | 1 << number, after))
+        if call.outcome != "unknown":
+            deadline = min(deadline, call.end)
+    return [*unlikely, *reversed(likely)]
+
+
+def _after(call: Event, state: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Return the list behind a call, None if the call cannot have happened here."""
+    if call.kind == "read":
+        shown = state if call.limit is None else state[max(len(state) - call.limit, 0) :]
+        return state if shown == call.result else None
+    if call.kind == "pop":
+        if call.outcome == "ok" and call.result[:1] != state[-1:]:
+            return None
+        return state[:-1]
+    if call.kind == "clear":
+        return ()
+    return call.items if call.kind == "replace" else state + call.items
+
+
+# -- anomalies
+
+
+def _views(events: Iterable[Event]) -> Iterator[Event]:
+    return (event for event in events if event.kind == "read" and event.outcome == "ok")
+
+
+def _anomalies(events: Sequence[Event]) -> Iterator[Finding]:
+    """Yield what no view may show, whatever servers lose."""
+    writers = {item: event for event in events for item in event.items}
+    batches: dict[tuple[str, int], int] = Counter(item[:2] for item in writers)
+    before: dict[tuple[Item, Item], str] = {}
+    for view in _views(events):
+        where = f"the read of {view.process} at {view.begin:.3f}"
+        for item in view.result:
+            writer = writers.get(item) if item is not None else None
+            if writer is None:
+                yield Finding("garbage", f"{item} in {where}")
+            elif writer.outcome in ("failed", "lost"):
+                yield Finding("aborted", f"{item}, which was reported as not applied, in {where}")
+        shown = [item for item in view.result if item is not None]
+        for item, count in Counter(shown).items():
+            if count > 1:
+                yield Finding("duplicate", f"{item} {count} times in {where}")
+        yield from _tears(view, shown, batches, where)
+        yield from _contradictions(shown, before, where)
+    for event in events:
+        if event.kind == "pop" and event.outcome == "ok" and event.result:
+            item = event.result[0]
+            writer = writers.get(item) if item is not None else None
+            if writer is None or writer.outcome in ("failed", "lost"):
+                yield Finding("garbage", f"{item}, popped by {event.process} at {event.end:.3f}")
+
+
+def _tears(view: Event, shown: Sequence[Item], batches: dict[tuple[str, int], int], where: str) -> Iterator[Finding]:
+    """A batch stands in one piece, in its order, from its beginning; only a window cuts that off."""
+    ended: set[tuple[str, int]] = set()
+    for number, item in enumerate(shown):
+        previous = shown[number - 1] if number else None
+        if previous is not None and previous[:2] == item[:2]:
+            fits = item[2] == previous[2] + 1
+        else:
+            is_cut = number == 0 and view.limit is not None and len(shown) == view.limit
+            fits = item[:2] not in ended and (item[2] == 0 or is_cut)
+            if previous is not None:
+                ended.add(previous[:2])
+        if not fits and shown.count(item) == 1 and item[:2] in batches:
+            yield Finding("torn", f"{item} behind {previous} in {where}")
+
+
+def _contradictions(shown: Sequence[Item], before: dict[tuple[Item, Item], str], where: str) -> Iterator[Finding]:
+    """Two batches have the same order in all views."""
+    heads = list(dict.fromkeys((item[0], item[1], -1) for item in shown))
+    for at, later in enumerate(heads):
+        for earlier in heads[:at]:
+            before.setdefault((earlier, later), where)
+            if (later, earlier) in before:
+                first = before[later, earlier]
+                yield Finding("contradiction", f"{earlier[:2]} before {later[:2]} in {where}, behind it in {first}")
+
+
+# -- losses
+
+
+def _losses(events: Sequence[Event]) -> Iterator[Finding]:
+    """Yield what was confirmed, nothing can have removed, and is not stored, where too few were told of a loss."""
+    *calls, final = events
+    stored = {item for item in final.result if item is not None}
+    popped = {item for e in calls if e.kind == "pop" and e.outcome == "ok" for item in e.result}
+    told = sum(e.outcome == "lost" for e in calls)
+    open_pops = sum(e.kind == "pop" and e.outcome in ("unknown", "applied") for e in calls)
+    for event in calls:
+        if event.outcome != "ok" or event.kind not in ("append", "replace"):
+            continue
+        missing = [item for item in event.items if item not in stored and item not in popped]
+        removers = (e for e in calls if e.kind in ("clear", "replace") and e is not event)
+        may_be_cleared = any(e.outcome in ("ok", "applied", "unknown") and e.end > event.begin for e in removers)
+        if missing and not may_be_cleared and not told and len(missing) > open_pops:
+            yield Finding("lost", f"{missing[0]}, confirmed to {event.process} at {event.end:.3f}")
