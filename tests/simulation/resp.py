@@ -1,7 +1,7 @@
 """RESP: requests as a server reads them, replies as it writes them (RESP2 and RESP3).
 
 A reply is a Python value: bytes are a bulk string, int an integer, None a null, list and tuple an array, dict a map,
-bool a boolean, float a double. `Simple` and `Failure` are the two kinds of one line; `Raw` is encoded already.
+bool a boolean, float a double, str a status. `Simple` and `Failure` are the two kinds of one line; `Raw` is encoded.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "Failure",
+    "NullArray",
     "ProtocolError",
     "Push",
     "Raw",
@@ -42,6 +43,12 @@ class Raw(bytes):
 
 class Push(list[Any]):
     """What the server says unasked: a push in RESP3, an array in RESP2."""
+
+    __slots__ = ()
+
+
+class NullArray:
+    """The null where an array is expected: RESP2 has one of its own."""
 
     __slots__ = ()
 
@@ -94,13 +101,14 @@ def _encode_set(value: frozenset[Any], protocol: int) -> bytes:
 
 _ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
     Simple: lambda value, protocol: b"+%b\r\n" % value,
-    Failure: lambda value, protocol: b"-%b\r\n" % value,
+    Failure: lambda value, protocol: b"-%b\r\n" % value.replace(b"\r", b" ").replace(b"\n", b" "),
+    NullArray: lambda value, protocol: b"_\r\n" if protocol == 3 else b"*-1\r\n",
     Raw: lambda value, protocol: value,
     dict: _encode_map,
     bool: _encode_bool,
     float: _encode_float,
     frozenset: _encode_set,
-    str: lambda value, protocol: encode(value.encode(), protocol),
+    str: lambda value, protocol: b"+%b\r\n" % value.encode(),
     Push: lambda value, protocol: (
         b"%b%d\r\n" % (b">" if protocol == 3 else b"*", len(value))
         + b"".join([encode(each, protocol) for each in value])

@@ -3,45 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import pytest
 
 from tests.simulation.redis.server import Server
 from tests.simulation.resp import encode_request
-
-
-class Timers:
-    """Virtual time: `advance` calls what is due."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-        self._due: list[tuple[float, int, Timer]] = []
-        self._count = 0
-
-    def __call__(self, delay: float, callback: Callable[[], None]) -> Timer:
-        timer = Timer(callback)
-        self._count += 1
-        self._due.append((self.now + delay, self._count, timer))
-        return timer
-
-    def advance(self, seconds: float) -> None:
-        until = self.now + seconds
-        while self._due and min(self._due)[0] <= until:
-            found = min(self._due)
-            self._due.remove(found)
-            self.now = max(self.now, found[0])
-            if found[2].callback is not None:
-                found[2].callback()
-        self.now = until
-
-
-class Timer:
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback: Callable[[], None] | None = callback
-
-    def cancel(self) -> None:
-        self.callback = None
+from tests.simulation.timers import Timers
 
 
 class Client:
@@ -71,7 +38,7 @@ def timers() -> Timers:
 
 @pytest.fixture
 def server(timers: Timers) -> Server:
-    return Server("10.0.0.1:6379", clock=lambda: timers.now, call_later=timers, random=random.Random(1))
+    return Server("10.0.0.1:6379", clock=timers.clock, call_later=timers.call_later, random=random.Random(1))
 
 
 def test_a_script_runs_and_is_known_by_its_digest_afterwards(server: Server) -> None:

@@ -114,6 +114,18 @@ class Connection:
             self.forget()
             self._close()
 
+    def abort(self) -> None:
+        """Be cut, since the process has ended: what was not sent is lost."""
+        if self.is_open:
+            self._out.clear()
+            self.forget()
+            self._close()
+
+    def turn_away(self) -> None:
+        """Close the connection, since there are too many."""
+        self._out.append(b"-ERR max number of clients reached\r\n")
+        self.end()
+
     def end_after_reply(self) -> None:
         """Close the connection as soon as the reply to the command that runs is out."""
         self._ends = True

@@ -39,7 +39,7 @@ class Executor:
         dirty: Counts changes; a command that raises it is replicated.
         rewritten: What to replicate in place of the command that runs.
         effects: What the request that runs has changed so far: one batch of replication.
-        in_script: Whether a script runs.
+        in_exec: Whether a transaction runs.
     """
 
     def __init__(self, server: Server) -> None:
@@ -47,8 +47,8 @@ class Executor:
         self.dirty = 0
         self.rewritten: list[bytes] | None = None
         self.effects: list[list[bytes]] = []
+        self.in_exec = False
         self._depth = 0
-        self._wraps = False
 
     def process(self, client: Connection, argv: list[bytes]) -> Reply:
         """Return the reply to a request; what it changed leaves for the replicas as one batch."""
@@ -62,8 +62,10 @@ class Executor:
                 raise RefusalError(f"ERR wrong number of arguments for '{found.name}' command")
             self._check(client, found, argv)
         except RefusalError as error:
-            if client.queue is not None and (found is None or found.name != "exec"):
-                client.aborts = True
+            if found is not None and found.name == "exec":
+                client.discard()
+                return self.failure(f"EXECABORT Transaction discarded because of: {error}")
+            client.aborts = client.queue is not None
             return error.reply
         if client.queue is not None and found.name not in _NEVER_QUEUED:
             client.queue.append((found, argv))
@@ -79,7 +81,7 @@ class Executor:
             reply = error.reply
         finally:
             self._depth -= 1
-            if not self._depth:
+            if not self._depth and self.effects:
                 self.flush(script=found.may_replicate)
         client.write_offset = self._server.replication.offset
         return reply
@@ -96,17 +98,15 @@ class Executor:
 
     def flush(self, *, script: bool = False) -> None:
         """Send the effects that were noted as one batch; several of them, or a script's before 7.0, within MULTI."""
-        effects = self.effects
-        if effects:
-            self.effects = []
-            in_multi = len(effects) > 1 or (script and self._server.version < (7, 0))
-            self._server.replication.feed(effects, in_multi=in_multi)
+        effects, self.effects = self.effects, []
+        in_multi = len(effects) > 1 or (script and self._server.version < (7, 0))
+        self._server.replication.feed(effects, in_multi=in_multi)
 
     def _unknown(self, argv: list[bytes]) -> str:
-        name = argv[0].decode("latin-1")[:128]
-        parts = "".join(f"'{each.decode('latin-1')[:128]}' " for each in argv[1:])
+        name, *rest = (each.partition(b"\0")[0].decode("latin-1")[:128] for each in argv)
+        parts = "".join(f"'{each}' " for each in rest)
         if self._server.version < (7, 0):
-            parts = "".join(f"`{each.decode('latin-1')[:128]}`, " for each in argv[1:])
+            parts = "".join(f"`{each}`, " for each in rest)
             return f"ERR unknown command `{name}`, with args beginning with: {parts}"
         return f"ERR unknown command '{name}', with args beginning with: {parts}"
 

@@ -26,17 +26,19 @@ class Keyspace:
         values: By key, expired ones that were not deleted yet among them.
         expires: When a key expires, in milliseconds since 1970.
         on_expired: Called with a key that is met after it expired; returns whether to delete it.
+        ignores_expiry: Whether expired keys are there all the same: while the primary's stream is applied.
         on_access: Called with a key that is read or written, for eviction by use; None where that does not matter.
         now_ms: The server's clock; it stands still while a script runs.
     """
 
-    __slots__ = ("expires", "now_ms", "on_access", "on_expired", "values")
+    __slots__ = ("expires", "ignores_expiry", "now_ms", "on_access", "on_expired", "values")
 
     def __init__(self, now_ms: Callable[[], int], on_expired: Callable[[bytes], bool]) -> None:
         self.values: dict[bytes, Value] = {}
         self.expires: dict[bytes, int] = {}
         self.now_ms = now_ms
         self.on_expired = on_expired
+        self.ignores_expiry = False
         self.on_access: Callable[[bytes], None] | None = None
 
     def get(self, key: bytes) -> Value | None:
@@ -44,7 +46,8 @@ class Keyspace:
         value = self.values.get(key)
         if value is None:
             return None
-        if key in self.expires and self.expires[key] < self.now_ms():  # at the very millisecond it is there
+        at = self.expires.get(key)
+        if at is not None and at < self.now_ms() and not self.ignores_expiry:  # at the very millisecond it is there
             if self.on_expired(key):
                 self.delete(key)
             return None

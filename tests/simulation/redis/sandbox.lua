@@ -25,6 +25,9 @@ local function explain(err)
   if info and info.what == 'C' then
     info = getinfo(3, 'nSl')
   end
+  if info and info.source == '@sandbox' then  -- a C function in Redis
+    info = getinfo(4, 'nSl')
+  end
   err = raised(err)
   if major < 7 then
     return info and info.source .. ':' .. info.currentline .. ': ' .. tostring(err) or tostring(err)

@@ -244,7 +244,7 @@ def _script_keys(argv: Sequence[bytes]) -> list[bytes]:
         count = int(argv[2])
     except (ValueError, IndexError):
         return []
-    return list(argv[3 : 3 + max(count, 0)])
+    return list(argv[3 : 3 + count]) if 0 <= count <= len(argv) - 3 else []
 
 
 def _run(server: Server, client: Connection, sha: bytes, argv: list[bytes]) -> Reply:

@@ -43,13 +43,21 @@ _UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g"
 
 
 class Settings(dict[str, str]):
-    """The directives of one server."""
+    """The directives of one server.
+
+    Attributes:
+        least_replicas: ``min-replicas-to-write``, 0 where it does not count.
+        appends: Whether there is an append-only file.
+    """
 
     def __init__(self, server: Server, given: Mapping[str, str]) -> None:
         super().__init__(_DEFAULTS)
         self._server = server
         for name, value in given.items():
             self[self._named(name)] = value
+        self._written = dict(self)
+        self.least_replicas = 0
+        self.appends = False
 
     def _named(self, name: str) -> str:
         name = name.lower().replace("slave", "replica")
@@ -68,9 +76,24 @@ class Settings(dict[str, str]):
 
     def apply(self) -> None:
         """Have the server use what is set."""
+        self._derive()
         self._server.memory.configure(self.bytes("maxmemory"), self["maxmemory-policy"])
         if "requirepass" in self:
             self._server.users.require_password(self["requirepass"].encode())
+
+    def _derive(self) -> None:
+        most = int(self["min-replicas-max-lag"])
+        self.least_replicas = int(self["min-replicas-to-write"]) if most else 0
+        self.appends = self["appendonly"] == "yes"
+
+    def write(self) -> None:
+        """Keep the directives for the next start (CONFIG REWRITE)."""
+        self._written = dict(self)
+
+    def read(self) -> None:
+        """Have the directives as they were written, as after a start."""
+        self.clear()
+        self.update(self._written)
 
     def change(self, name: str, value: str) -> None:
         """Set a directive (CONFIG SET)."""
@@ -78,6 +101,7 @@ class Settings(dict[str, str]):
         if name not in self and name not in ("requirepass", "masterauth", "masteruser"):
             raise RefusalError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
         self[name] = value
+        self._derive()
         if name.startswith("maxmemory"):
             self._server.memory.configure(self.bytes("maxmemory"), self["maxmemory-policy"])
         elif name == "requirepass":
@@ -110,4 +134,5 @@ def config_resetstat(server: Server, client: Connection, argv: list[bytes]) -> R
 @command("config|rewrite", 2, "no_script loading stale", categories="admin dangerous slow")
 def config_rewrite(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """CONFIG REWRITE"""
+    server.config.write()
     return OK

@@ -164,6 +164,7 @@ class Users:
 
     Attributes:
         default: Whose rights a new connection has.
+        everything: May do everything: for what the server runs by itself.
     """
 
     def __init__(self, version: tuple[int, int]) -> None:
@@ -171,6 +172,8 @@ class Users:
         self.default = User(b"default", version)
         self.default.apply([b"on", b"nopass", b"~*", b"&*", b"+@all"])
         self.by_name = {b"default": self.default}
+        self.everything = User(b"", version)
+        self.everything.apply([b"~*", b"&*", b"+@all"])
 
     def authenticated(self, name: bytes, password: bytes) -> User | None:
         """Return the user who signs in so; None if the name or the password is wrong."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulation.resp import Simple
+from tests.simulation.resp import NullArray, Simple
 
 from ..connection import Connection
-from ..registry import OK, RefusalError, Reply, command, whole_number
+from ..registry import OK, Command, RefusalError, Reply, command, whole_number
 
 if TYPE_CHECKING:
     from ..server import Server
@@ -35,7 +35,8 @@ def echo(server: Server, client: Connection, argv: list[bytes]) -> Reply:
 @command("select", 2, _ALWAYS, categories="fast connection")
 def select(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """SELECT database: only the first one is simulated."""
-    if whole_number(argv[1], "ERR invalid DB index") != 0:
+    error = "ERR invalid DB index" if server.version < (7, 0) else "ERR value is not an integer or out of range"
+    if whole_number(argv[1], error) != 0:
         raise RefusalError("ERR DB index is out of range")
     return OK
 
@@ -196,7 +197,7 @@ def client_unblock(server: Server, client: Connection, argv: list[bytes]) -> Rep
     found = server.connections.get(whole_number(argv[2]))
     if found is None or found.unblock is None:
         return 0
-    server.replication.give_up_waiting(found)
+    server.replication.waiting.give_up(found)
     return 1
 
 
@@ -244,14 +245,19 @@ def exec_(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     if aborts:
         raise RefusalError("EXECABORT Transaction discarded because of previous errors.")
     if was_changed:
-        return None
-    replies = []
-    for found, words in queue:
-        try:
-            replies.append(server.executor.call(client, found, words))
-        except RefusalError as error:
-            replies.append(error.reply)
-    return replies
+        return NullArray()
+    server.executor.in_exec = True
+    try:
+        return [_reply(server, client, found, words) for found, words in queue]
+    finally:
+        server.executor.in_exec = False
+
+
+def _reply(server: Server, client: Connection, found: Command, words: list[bytes]) -> Reply:
+    try:
+        return server.executor.call(client, found, words)
+    except RefusalError as error:
+        return error.reply
 
 
 @command("watch", -2, "no_script loading stale allow_busy", (1, -1, 1), "fast transaction")

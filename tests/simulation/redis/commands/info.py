@@ -145,7 +145,8 @@ def slaveof(server: Server, client: Connection, argv: list[bytes]) -> Reply:
 @command("wait", 3, "no_script", categories="slow connection blocking")
 def wait(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """WAIT replicas milliseconds"""
-    return server.replication.wait(client, whole_number(argv[1]), _timeout(argv[2]))
+    server.replication.check_may_wait("WAIT")
+    return server.replication.waiting.wait(client, whole_number(argv[1]), None, _timeout(argv[2]))
 
 
 @command("waitaof", 4, "no_script", categories="slow connection blocking", since=(7, 2))
@@ -154,7 +155,11 @@ def waitaof(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     local = whole_number(argv[1])
     if local not in (0, 1):
         raise RefusalError("ERR value is out of range, must be between 0 and 1")
-    return server.replication.wait_for_disks(client, local, whole_number(argv[2]), _timeout(argv[3]))
+    replicas, seconds = whole_number(argv[2]), _timeout(argv[3])
+    server.replication.check_may_wait("WAITAOF")
+    if local and not server.config.appends:
+        raise RefusalError("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.")
+    return server.replication.waiting.wait(client, replicas, local, seconds)
 
 
 def _timeout(text: bytes) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from tests.simulation.resp import NullArray
+
 from ..registry import OK, RefusalError, Reply, command, whole_number
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def _pop(server: Server, argv: list[bytes], at: int) -> Reply:
         raise RefusalError("ERR value is out of range, must be positive")
     found = server.keyspace.list(argv[1])
     if found is None or count == 0:
-        return None if found is None else []
+        return [] if found is not None else None if count is None else NullArray()
     popped = [found.pop(at) for _ in range(min(1 if count is None else count, len(found)))]
     server.executor.dirty += len(popped)
     if not found:
@@ -175,11 +177,11 @@ def _lpos_options(argv: list[bytes]) -> tuple[int, int | None, int]:
                     "or use negative to start from the end of the list"
                 )
         elif word == b"COUNT":
-            count = whole_number(text)
+            count = whole_number(text, "ERR COUNT can't be negative")
             if count < 0:
                 raise RefusalError("ERR COUNT can't be negative")
         elif word == b"MAXLEN":
-            longest = whole_number(text)
+            longest = whole_number(text, "ERR MAXLEN can't be negative")
             if longest < 0:
                 raise RefusalError("ERR MAXLEN can't be negative")
         else:
