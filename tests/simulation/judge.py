@@ -106,7 +106,8 @@ def is_linearizable(events: Sequence[Event]) -> bool:
 def _next(calls: Sequence[Event], done: int, state: tuple[Any, ...]) -> list[tuple[int, tuple[Any, ...]]]:
     """Return what can come next: no call before one that had ended when it began; the likeliest last."""
     deadline = math.inf
-    likely, unlikely = [], []
+    likely: list[tuple[int, tuple[Any, ...]]] = []
+    unlikely: list[tuple[int, tuple[Any, ...]]] = []
     for number, call in enumerate(calls):
         if done >> number & 1:
             continue

@@ -65,7 +65,7 @@ class Machine:
             version=world.plan.settings.get("version", "7.0.15"),
             config=config,
         )
-        network.listen(name, PORT, self.server)  # type: ignore[arg-type]
+        network.listen(name, PORT, self.server)
 
     def crash(self, *, silently: bool = False) -> None:
         """End the server's process at once.
@@ -82,9 +82,9 @@ class Machine:
                 pipe = flow.back if flow.server == self.name else flow.there
                 pipe.dropped_from = world.loop.time()
         world.network.deafen(self.name, PORT)
-        self.server.crash()  # type: ignore[attr-defined]
+        self.server.crash()
 
-    def restart(self, keep: str) -> None:
+    def restart(self, keep: Any) -> None:
         """Start it again.
 
         Args:
@@ -94,8 +94,8 @@ class Machine:
             return
         self.is_up = True
         self._world.note(self.name, f"starts again and keeps {keep}")
-        self.server.restart(keep)  # type: ignore[attr-defined]
-        self._world.network.listen(self.name, PORT, self.server)  # type: ignore[arg-type]
+        self.server.restart(keep)
+        self._world.network.listen(self.name, PORT, self.server)
 
     def ask(self, *command: bytes) -> Any:
         """Return the reply to a command, which no network delays."""

@@ -21,6 +21,7 @@ from tests.simulation.plan import Step
 from tests.simulation.timeline import Timeline
 
 _FINAL_READS = 4
+_BETWEEN_SECONDS = 0.001  # what begins in the moment in which another call ends is not behind it
 
 
 class Memory(Recorder):
@@ -182,6 +183,7 @@ class Worker:
         for name in self._todo:
             caller = self._caller(name)
             for _ in range(_FINAL_READS):
+                await asyncio.sleep(_BETWEEN_SECONDS)
                 call = await caller.read()
                 if call.status is Status.OK:
                     break

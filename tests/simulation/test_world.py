@@ -12,7 +12,6 @@ import pytest
 from tests.failover.campaign.history import Call, Op, Status
 from tests.simulation import draw, verdict, world
 from tests.simulation.plan import Fault, Plan, Step
-from tests.simulation.redis.server import Server
 
 
 def plan(*steps: Step, faults: tuple[Fault, ...] = (), processes: int = 1) -> Plan:
@@ -130,7 +129,6 @@ def test_nothing_passes_through_a_partition_and_everything_behind_it() -> None:
     assert append.end > 1002.05
 
 
-@pytest.mark.skipif(not hasattr(Server, "crash"), reason="the server cannot crash yet")
 @pytest.mark.parametrize("seed", range(30))
 def test_nothing_is_broken_by_the_faults_of_a_seed(seed: int) -> None:
     assert verdict.judge(world.run(draw.draw_plan(seed))).broken == ()
