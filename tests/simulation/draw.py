@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
-from tests.simulation import faults
+from tests.simulation.draw_faults import Scene, draw_faults
 from tests.simulation.plan import Plan, chance
 from tests.simulation.randomness import Seed
 from tests.simulation.workloads import draw_steps, duration
 
-TOPOLOGIES = ("standalone",)
+_PACES = {"standalone": (0.01, 0.05, 0.2), "sentinel": (0.05, 0.2, 0.5)}
+"""Mean pauses between two calls of one caller, in seconds."""
+
+TOPOLOGIES = ("standalone", "sentinel")
 
 
 def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None = None) -> Plan:
@@ -24,18 +28,54 @@ def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None 
     stream = Seed(seed).stream("plan")
     drawn = stream.choice((1, 1, 2, 2, 3))
     count = drawn if processes is None else processes
-    fields = _draw_fields(stream, count)
-    steps = draw_steps(Seed(seed).stream("steps"), count)
-    struck = faults.draw_standalone(Seed(seed).stream("faults"), count, len(steps), duration(steps))
-    settings: dict[str, Any] = {"drift": stream.choice((0.0, 0.0, 1e-4, -1e-3))}
-    return Plan(seed=seed, topology=topology, fields=fields, steps=steps, faults=struck, settings=settings)
+    steps = draw_steps(Seed(seed).stream("steps"), count, _PACES[topology])
+    settings = _draw_settings(stream, topology)
+    scene = Scene(
+        topology=topology,
+        processes=count,
+        steps=len(steps),
+        seconds=duration(steps),
+        servers=1 if topology == "standalone" else 1 + settings["replicas"],
+        sentinels=settings.get("sentinels", 0),
+    )
+    return Plan(
+        seed=seed,
+        topology=topology,
+        fields=_draw_fields(stream, count, topology, settings),
+        steps=steps,
+        faults=draw_faults(Seed(seed).stream("faults"), scene),
+        settings=settings,
+    )
 
 
-def _draw_fields(stream: random.Random, processes: int) -> tuple[dict[str, Any], ...]:
+def _draw_settings(stream: random.Random, topology: str) -> dict[str, Any]:
+    drift = stream.choice((0.0, 0.0, 1e-4, -1e-3))
+    if topology == "standalone":
+        return {"drift": drift}
+    return {
+        "drift": drift,
+        "replicas": 2,
+        "sentinels": 3,
+        "quorum": 2,
+        "down_after": stream.choice((0.5, 1.0, 2.0)),
+        "failover_timeout": stream.choice((3.0, 10.0)),
+        "config": {"repl-diskless-sync-delay": "0"},
+    }
+
+
+def _draw_fields(
+    stream: random.Random, processes: int, topology: str, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], ...]:
     """Return the fields of each process's configuration: mostly alike, sometimes mixed."""
-    alike = _draw_options(stream)
+    durability = _draw_durability(stream, settings) if topology != "standalone" else {}
+    alike = {**_draw_options(stream), **durability}
     mixed = chance(stream, 0.2)
-    return tuple(_draw_options(stream) if mixed else alike for _ in range(processes))
+    return tuple({**_draw_options(stream), **durability} if mixed else alike for _ in range(processes))
+
+
+def _draw_durability(stream: random.Random, settings: Mapping[str, Any]) -> dict[str, Any]:
+    replicas = stream.choice((0, 0, 1, 1, settings["replicas"]))
+    return {"durability": {"replicas": replicas, "timeout_seconds": 0.4}} if replicas else {}
 
 
 def _draw_options(stream: random.Random) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What strikes: drawn from the seed beforehand, each at a moment or at a point of a request.
+"""What strikes, at a moment or at a point of a request.
 
 A fault is a function of the world; it returns False if the request that it struck at goes no further. What it breaks
 for a time it undoes by `World.heal_later`, so that the run can end with servers that are well.
@@ -6,12 +6,12 @@ for a time it undoes by `World.heal_later`, so that the run can end with servers
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.network import Flow
 from tests.simulation.plan import Fault
+from tests.simulation.sentinels.servers import SERVICE
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -149,10 +149,11 @@ def kill_process(world: World, fault: Fault, flow: Flow | None, data: bytes) -> 
 
 
 def partition(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
-    """Nothing passes between two groups of hosts, one way or both."""
+    """Nothing passes between some hosts and all others, or only some others, one way or both."""
     ways = fault.arguments["ways"]
-    groups = fault.arguments["groups"]
-    pairs = [(a, b) for a in groups[0] for b in groups[1]]
+    inside = _hosts(world, fault.arguments["inside"])
+    others = _hosts(world, fault.arguments["others"]) if "others" in fault.arguments else world.hosts
+    pairs = [(a, b) for a in inside for b in others if b not in inside]
     blocked = (pairs if "there" in ways else []) + ([(b, a) for a, b in pairs] if "back" in ways else [])
     for source, target in blocked:
         world.network.block(source, target)
@@ -212,6 +213,28 @@ def fill_memory(world: World, fault: Fault, flow: Flow | None, data: bytes) -> N
     world.heal_later(fault.arguments["seconds"], heal)
 
 
+def fail_over(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """SENTINEL FAILOVER, while the primary is alive."""
+    _sentinel(world, fault).ask(b"SENTINEL", b"FAILOVER", SERVICE.encode())
+
+
+def crash_sentinel(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A Sentinel ends, and is started again."""
+    machine = _sentinel(world, fault)
+    machine.crash()
+    world.heal_later(fault.arguments["seconds"], machine.start)
+
+
+def pause_sentinel(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A Sentinel stands still; it goes on by itself."""
+    _sentinel(world, fault).sentinel.stand_still(fault.arguments["seconds"])
+
+
+def step_sentinel_clock(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A Sentinel's wall clock steps."""
+    _sentinel(world, fault).clock.step(fault.arguments["seconds"])
+
+
 KINDS: Mapping[str, Strike] = {
     each.__name__.replace("_", "-"): each
     for each in (
@@ -235,6 +258,10 @@ KINDS: Mapping[str, Strike] = {
         flush_scripts,
         kill_clients,
         fill_memory,
+        fail_over,
+        crash_sentinel,
+        pause_sentinel,
+        step_sentinel_clock,
     )
 }
 
@@ -247,6 +274,17 @@ def _machine(world: World, fault: Fault) -> Any:
     """Return the server that a fault is about: one by its number, or the primary of that moment."""
     number = fault.arguments.get("server")
     return world.servers.primary() if number is None else world.servers.machines[number]
+
+
+def _sentinel(world: World, fault: Fault) -> Any:
+    """Return the Sentinel that a fault is about, by its number."""
+    servers: Any = world.servers  # those of a topology with Sentinels
+    return servers.sentinels[fault.arguments["sentinel"]]
+
+
+def _hosts(world: World, names: tuple[str, ...]) -> list[str]:
+    """Return hosts by their names; ``primary`` is the one of this moment."""
+    return [world.servers.primary().name if name == "primary" else name for name in names]
 
 
 def _restart_later(world: World, fault: Fault, name: str) -> None:
@@ -265,82 +303,3 @@ def _kill(world: World, number: int, seconds: float) -> None:
         if each.back.owner is process:
             each.there.send(None)
     world.heal_later(seconds, worker.start)
-
-
-# -- drawing
-
-
-def draw_standalone(
-    stream: random.Random, processes: int, steps: int, seconds: float, most: int = 4
-) -> tuple[Fault, ...]:
-    """Return the faults of a run with one server: one at least, several at a time.
-
-    Args:
-        stream: Decides.
-        processes: How many there are.
-        steps: How many calls they make.
-        seconds: How long their calls take without faults.
-        most: How many faults at most.
-    """
-    drawn = []
-    for _ in range(stream.randint(1, most)):
-        kind = stream.choice([*_AT_A_REQUEST, *_AT_A_MOMENT])
-        arguments: dict[str, Any] = {}
-        for name in (*_AT_A_REQUEST.get(kind, ()), *_AT_A_MOMENT.get(kind, ())):
-            arguments[name] = _draw(stream, kind, name, processes)
-        if kind in _AT_A_REQUEST:
-            drawn.append(
-                Fault(
-                    kind=kind, step=stream.randint(1, steps), request=stream.choice((1, 1, 1, 2)), arguments=arguments
-                )
-            )
-        else:
-            drawn.append(Fault(kind=kind, at=stream.uniform(0, seconds), arguments=arguments))
-    return tuple(drawn)
-
-
-_AT_A_REQUEST: Mapping[str, tuple[str, ...]] = {
-    "cut-before": (),
-    "cut-after": (),
-    "cut-reply": ("part",),
-    "stall-request": ("seconds",),
-    "stall-reply": ("seconds",),
-    "crash-at-request": ("when", "seconds", "keep"),
-    "kill-at-request": ("seconds",),
-}
-_AT_A_MOMENT: Mapping[str, tuple[str, ...]] = {
-    "cut-all": (),
-    "forget-all": ("process",),
-    "half-open": (),
-    "pause-server": ("seconds",),
-    "crash": ("silently", "seconds", "keep"),
-    "pause-process": ("process", "seconds"),
-    "kill-process": ("process", "seconds"),
-    "partition": ("ways", "groups", "seconds"),
-    "slow-link": ("process", "latency", "seconds"),
-    "step-clock": ("seconds",),
-    "flush-scripts": (),
-    "kill-clients": (),
-    "fill-memory": ("seconds",),
-}
-
-
-def _draw(stream: random.Random, kind: str, name: str, processes: int) -> Any:
-    if name == "part":
-        return stream.random()
-    if name == "when":
-        return stream.choice(("before", "after", "behind"))
-    if name == "keep":
-        return stream.choice(("all", "all", "nothing", "snapshot"))
-    if name == "silently":
-        return stream.random() < 0.5
-    if name == "process":
-        return stream.randrange(processes)
-    if name == "ways":
-        return stream.choice((("there",), ("back",), ("there", "back")))
-    if name == "groups":
-        chosen = sorted(stream.sample(range(processes), stream.randint(1, processes)))
-        return (tuple(f"h{number}" for number in chosen), ("redis",))
-    if name == "latency":
-        return stream.choice((0.01, 0.1, 0.4))
-    return stream.choice((stream.uniform(0, 0.3), stream.uniform(0.2, 2), stream.uniform(1, 6)))

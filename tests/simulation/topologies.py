@@ -19,12 +19,14 @@ class Servers(Protocol):
 
     Attributes:
         data_hosts: The hosts of the servers that keep sessions.
+        hosts: All hosts of servers.
         machines: These servers.
         removals: What they removed by themselves.
         promotions: How often another one became the primary.
     """
 
     data_hosts: set[str]
+    hosts: list[str]
     machines: list[Machine]
     removals: list[Call]
 
@@ -54,6 +56,7 @@ class Standalone:
         settings = world.plan.settings
         self.machines = [Machine(world, "redis", settings.get("config", {}), drift=settings.get("drift", 0.0))]
         self.data_hosts = {"redis"}
+        self.hosts = ["redis"]
         self.removals: list[Call] = []
 
     promotions = 0

@@ -57,7 +57,9 @@ class Excuses:
         self._unsaid: frozenset[Kind] = frozenset()
         if self.loses and several:
             # A process pops, or reads, what another one has changed and has not put back yet.
-            self._unsaid = frozenset({Kind.STALE, Kind.HANDED_OUT_TWICE, Kind.POPPED_STILL_THERE})
+            self._unsaid = frozenset(
+                {Kind.STALE, Kind.HANDED_OUT_TWICE, Kind.POPPED_STILL_THERE, Kind.CLEARED_STILL_THERE}
+            )
         if self.loses and kills:
             self._unsaid |= LOSSES | {Kind.TORN}
 

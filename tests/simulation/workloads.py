@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tests.simulation.plan import Step, chance
@@ -21,11 +21,20 @@ _MIXES: Mapping[str, Mapping[str, float]] = {
 """How often each kind of call occurs in a mix."""
 
 
-def draw_steps(stream: random.Random, processes: int, *, steps: int = STEPS) -> tuple[Step, ...]:
-    """Return the calls of a run: some sessions of its own for each process, and some that all of them call."""
+def draw_steps(
+    stream: random.Random, processes: int, paces: Sequence[float], *, steps: int = STEPS
+) -> tuple[Step, ...]:
+    """Return the calls of a run: some sessions of its own for each process, and some that all of them call.
+
+    Args:
+        stream: Decides.
+        processes: How many there are.
+        paces: Mean pauses to choose from, in seconds.
+        steps: How many calls.
+    """
     shared = [f"shared{n}" for n in range(stream.choice((1, 1, 2)))]
     mix = _MIXES[stream.choice(list(_MIXES))]
-    pace = stream.choice((0.01, 0.05, 0.2))
+    pace = stream.choice(paces)
     cancelling = stream.choice((0.0, 0.0, 0.03, 0.1))
     homes = {
         process: ([f"own{process}"] if processes == 1 or chance(stream, 0.4) else []) for process in range(processes)

@@ -106,6 +106,11 @@ class World:
 
     # -- what faults use
 
+    @property
+    def hosts(self) -> list[str]:
+        """The names of all hosts."""
+        return [f"h{worker.number}" for worker in self.workers] + self.servers.hosts
+
     def note(self, who: str, what: str, detail: Any = None) -> None:
         """Note what happens."""
         self.timeline.note(self.loop.time(), who, what, detail)

@@ -87,6 +87,7 @@ class WithSentinels:
             SentinelMachine(world, f"s{number}", first, settings) for number in range(settings.get("sentinels", 3))
         ]
         self.data_hosts = set(names)
+        self.hosts = [*names, *(each.name for each in self.sentinels)]
         self.removals: list[Call] = []
 
     def addresses(self) -> Mapping[str, Any]:
@@ -106,7 +107,7 @@ class WithSentinels:
         for machine in self.sentinels:
             machine.start()
         deadline = self._world.loop.time() + _START_SECONDS
-        while not self.is_well():
+        while not (self.is_well() and self._is_complete()):
             if self._world.loop.time() > deadline:
                 raise TimeoutError("the Sentinels do not find their servers")
             await asyncio.sleep(_LOOK_SECONDS)
@@ -123,27 +124,31 @@ class WithSentinels:
         return next(each for each in self.machines if each.name == most)
 
     def is_well(self) -> bool:
-        """Whether all agree on one primary, which the others follow."""
-        if not all(each.is_up for each in self.machines) or not all(each.sentinel.is_up for each in self.sentinels):
+        """Whether all Sentinels agree on one primary, which is one, and no failover is under way."""
+        if not all(each.sentinel.is_up for each in self.sentinels):
             return False
         if len({each.sentinel.current_address() for each in self.sentinels}) > 1:
             return False
-        return all(map(self._is_settled, self.sentinels)) and all(map(self._follows, self.machines))
-
-    def _is_settled(self, machine: SentinelMachine) -> bool:
-        sentinel = machine.sentinel
-        known = [sentinel.primary, *sentinel.replicas.values()]
-        is_seen = all(each.info_at and each.is_connected and not each.open_ping for each in known)
-        knows_all = len(sentinel.replicas) == len(self.machines) - 1
-        return is_seen and knows_all and sentinel.state == NONE and not sentinel.primary.is_down
-
-    def _follows(self, machine: Machine) -> bool:
-        role = machine.ask(b"ROLE")
         primary = self.primary()
-        if machine is primary:
-            return bool(role[0] == b"master")
-        return bool(role[0] == b"slave" and role[1] == primary.name.encode() and role[3] == b"connected")
+        is_primary = primary.is_up and primary.ask(b"ROLE")[0] == b"master"
+        return is_primary and all(map(_is_calm, self.sentinels))
+
+    def _is_complete(self) -> bool:
+        """Whether every Sentinel sees every server, and all replicas follow."""
+        offsets = self.machines[0].ask(b"ROLE")[2]
+        return len(offsets) == len(self.machines) - 1 and all(map(_sees_all, self.sentinels))
 
     def stored(self, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:
         """Return each session's items on the primary."""
         return read_stored(self.primary(), sessions)
+
+
+def _is_calm(machine: SentinelMachine) -> bool:
+    sentinel = machine.sentinel
+    return sentinel.state == NONE and not sentinel.primary.is_down and sentinel.primary.is_connected
+
+
+def _sees_all(machine: SentinelMachine) -> bool:
+    sentinel = machine.sentinel
+    known = [sentinel.primary, *sentinel.replicas.values()]
+    return all(each.info_at and not each.open_ping for each in known)
