@@ -126,6 +126,7 @@ def pause_server(world: World, fault: Fault, flow: Flow | None, data: bytes) -> 
     machine = _machine(world, fault)
     if machine.is_up:
         machine.server.pause(fault.arguments["seconds"])
+        world.lasts_until(world.loop.time() + fault.arguments["seconds"])
 
 
 def crash(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
@@ -228,6 +229,7 @@ def crash_sentinel(world: World, fault: Fault, flow: Flow | None, data: bytes) -
 def pause_sentinel(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
     """A Sentinel stands still; it goes on by itself."""
     _sentinel(world, fault).sentinel.stand_still(fault.arguments["seconds"])
+    world.lasts_until(world.loop.time() + fault.arguments["seconds"])
 
 
 def step_sentinel_clock(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:

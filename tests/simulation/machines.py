@@ -98,11 +98,11 @@ class Machine:
         self._world.network.listen(self.name, PORT, self.server)
 
     def ask(self, *command: bytes) -> Any:
-        """Return the reply to a command, which no network delays."""
+        """Return the reply to a command, which no network delays; None where the server does not read now."""
         reader = Reader(replyError=Exception)
         connection = self.server.connect("world:0", reader.feed, lambda: None)
         connection.receive(b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(c), c) for c in command))
-        reply = reader.gets()
+        reply = reader.gets() or None
         connection.closed()
         return reply
 

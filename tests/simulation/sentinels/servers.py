@@ -130,7 +130,7 @@ class WithSentinels:
         if len({each.sentinel.current_address() for each in self.sentinels}) > 1:
             return False
         primary = self.primary()
-        is_primary = primary.is_up and primary.ask(b"ROLE")[0] == b"master"
+        is_primary = primary.is_up and (primary.ask(b"ROLE") or [None])[0] == b"master"
         return is_primary and all(map(_is_calm, self.sentinels))
 
     def _is_complete(self) -> bool:
