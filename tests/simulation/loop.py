@@ -1,8 +1,8 @@
 """An event loop with virtual time, on which several processes live: no sockets, no threads, no waiting.
 
-Time moves when nothing is ready; until then it stands still. What is ready runs first in, first out, as in asyncio's
-own loop: other orders would be histories that cannot be. Timers run by their time, and in the order in which they were
-set where the time is the same.
+Time moves when nothing is ready; until then a turn takes a microsecond. What is ready runs first in, first out, as in
+asyncio's own loop: other orders would be histories that cannot be. Timers run by their time, and in the order in which
+they were set where the time is the same.
 
 What a process starts belongs to it, by inheritance: a handle has the owner of the handle in which it was made. So a
 process can be stopped (what is ready for it waits) and killed (it is dropped, and no ``finally`` runs).
@@ -21,6 +21,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+# What a turn of the loop takes: a task that tries again and again comes to its deadline.
+_TURN_SECONDS = 1e-6
 
 
 class RunawayError(Exception):
@@ -184,8 +187,11 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def _turn(self) -> None:
         ready = self._ready
+        self._now += _TURN_SECONDS
         if not ready:
             self._move_time()
+        elif self._timers and self._timers[0][0] <= self._now:
+            self._take_due()
         for _ in range(len(ready)):
             handle = ready.popleft()
             callback = handle._callback
@@ -211,14 +217,18 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             raise RunawayError(f"{self.steps} steps until {self._now:.3f}")
 
     def _move_time(self) -> None:
-        timers, ready = self._timers, self._ready
+        timers = self._timers
         while timers and timers[0][2]._callback is None:
             heapq.heappop(timers)
         if not timers:
             raise RunawayError("every task waits, and nothing is left that could wake one")
-        now = self._now = max(self._now, timers[0][0])
-        if now > self._end:
-            raise RunawayError(f"still waiting at {now:.3f}")
+        self._now = max(self._now, timers[0][0])
+        if self._now > self._end:
+            raise RunawayError(f"still waiting at {self._now:.3f}")
+        self._take_due()
+
+    def _take_due(self) -> None:
+        timers, ready, now = self._timers, self._ready, self._now
         while timers and timers[0][0] <= now:
             ready.append(heapq.heappop(timers)[2])
 

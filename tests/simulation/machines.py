@@ -94,6 +94,8 @@ class Machine:
             return
         self.is_up = True
         self._world.note(self.name, f"starts again and keeps {keep}")
+        if keep != "all":
+            self._world.note_loss()
         self.server.restart(keep)
         self._world.network.listen(self.name, PORT, self.server)
 

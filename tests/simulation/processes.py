@@ -4,64 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import itertools
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents_redis_ha import HAConfig, SessionStore
-from tests.failover.campaign.history import Call, Op, Status
-from tests.failover.campaign.marks import Mark, make_batch, put_mark
-from tests.failover.campaign.record import Recorder
+from tests.failover.campaign.history import Status
+from tests.failover.campaign.marks import make_batch, put_mark
 from tests.simulation.calls import Caller
 from tests.simulation.loop import Process, SimulatedLoop
+from tests.simulation.memory import Memory
 from tests.simulation.plan import Step
-from tests.simulation.timeline import Timeline
 
 _FINAL_READS = 4
+_SEEN_THROUGH = ("append", "pop", "clear", "replace")
+_MARGIN_SECONDS = 0.6  # what takes longer may have come to its deadline
 _BETWEEN_SECONDS = 0.001  # what begins in the moment in which another call ends is not behind it
-
-
-class Memory(Recorder):
-    """Takes the calls of all processes, in place of a file."""
-
-    def __init__(self, loop: SimulatedLoop, timeline: Timeline) -> None:
-        self._loop = loop
-        self._timeline = timeline
-        self._numbers = itertools.count(1)
-        self._calls: dict[int, Call] = {}
-
-    def begin(self, session: str, handle: str, op: Op, *, items: Iterable[Mark] = (), limit: int | None = None) -> Call:
-        """Note that a call begins now."""
-        number = next(self._numbers)
-        marks = tuple(items)
-        worker = handle.partition("/")[0]
-        now = self._loop.time()
-        call = Call(
-            worker=worker, number=number, session=session, handle=handle, op=op, begin=now, items=marks, limit=limit
-        )
-        self._calls[number] = call
-        what = f"calls #{number} {op.value}{f'({limit})' if limit is not None else ''}"
-        self._timeline.note(now, worker, f"{what} {session} {_marks(marks)}")
-        return call
-
-    def end(self, call: Call, status: Status, **outcome: Any) -> Call:
-        """Note that a call has ended now, and how."""
-        ended = self._calls[call.number] = replace(call, end=self._loop.time(), status=status, **outcome)
-        told = ended.error or _marks(ended.result)
-        self._timeline.note(ended.end, ended.worker, f"is told #{call.number} {status.value} {told}")
-        return ended
-
-    @property
-    def calls(self) -> list[Call]:
-        """All calls, in the order in which they began."""
-        return list(self._calls.values())
-
-
-def _marks(marks: Sequence[Mark | None]) -> str:
-    return " ".join(map(str, marks))
 
 
 class Worker:
@@ -71,7 +29,7 @@ class Worker:
         number: Which.
         process: What runs now; None while it is down.
         under_way: The step that each session's caller is at.
-        ended: Whether it has read all of its sessions once more, and closed its store.
+        ended: Whether it has done what it was asked for after the end of all faults.
         problems: What it could not do in the end.
     """
 
@@ -101,7 +59,7 @@ class Worker:
         self._store: SessionStore
         self._callers: dict[str, Caller] = {}
         self.under_way: dict[str, Step] = {}
-        self.ended = 0
+        self.ended = False
         self.problems: list[str] = []
 
     @property
@@ -127,10 +85,15 @@ class Worker:
         self.process = None
         self.under_way = {}
 
+    def read_one(self) -> None:
+        """Let the process use one of its sessions: what it knows of the others has to be put back by itself."""
+        self.ended = False
+        self._spawn(self._end(list(self._todo)[:1], is_last=False))
+
     def read_all(self) -> None:
         """Let the process read each of its sessions, and end."""
-        self.ended = 0
-        self._spawn(self._end())
+        self.ended = False
+        self._spawn(self._end(list(self._todo), is_last=True))
 
     def _spawn(self, coroutine: Any) -> None:
         loop = self._loop
@@ -160,10 +123,15 @@ class Worker:
         if step.cancel_after is None:
             await call
             return
+        loop = self._loop
         task = asyncio.ensure_future(call)
         await asyncio.wait((task,), timeout=step.cancel_after)
-        task.cancel()
+        was_running, cancelled_at = task.cancel(), loop.time()
         await asyncio.wait((task,))
+        deadline = self._config.retry.deadline_seconds
+        in_time = loop.time() - cancelled_at < deadline - _MARGIN_SECONDS
+        if was_running and step.op in _SEEN_THROUGH and in_time:
+            caller.see_through()
 
     async def _call(self, step: Step, caller: Caller) -> None:
         if step.op == "read":
@@ -179,8 +147,8 @@ class Worker:
             items = [put_mark({"role": "user", "content": str(mark)}, mark, step.session) for mark in batch]
             await getattr(caller, step.op)(batch, items)
 
-    async def _end(self) -> None:
-        for name in self._todo:
+    async def _end(self, names: Sequence[str], *, is_last: bool) -> None:
+        for name in names:
             caller = self._caller(name)
             for _ in range(_FINAL_READS):
                 await asyncio.sleep(_BETWEEN_SECONDS)
@@ -189,10 +157,6 @@ class Worker:
                     break
             else:
                 self.problems.append(f"p{self.number} cannot read {name} after the end of all faults: {call.error}")
-        await self._store.close()
-        self.ended = 1
-
-
-def unfinished(calls: Iterable[Call]) -> list[Call]:
-    """Return the calls that never got an answer."""
-    return [call for call in calls if call.end == math.inf]
+        if is_last:
+            await self._store.close()
+        self.ended = True

@@ -20,9 +20,10 @@ from tests.failover.campaign.history import Call
 from tests.failover.campaign.marks import Mark
 from tests.simulation import faults
 from tests.simulation.loop import Handle, RunawayError, SimulatedLoop, quiet_end
+from tests.simulation.memory import Memory
 from tests.simulation.network import Flow, Network
 from tests.simulation.plan import Fault, Plan
-from tests.simulation.processes import Memory, Worker
+from tests.simulation.processes import Worker
 from tests.simulation.randomness import Seed, determined
 from tests.simulation.timeline import Timeline
 from tests.simulation.topologies import Servers, make_servers
@@ -32,6 +33,8 @@ _MOST_SECONDS = 600.0
 _MOST_STEPS = 2_000_000
 _SETTLE_SECONDS = 60.0
 _QUIET_SECONDS = 0.5
+# A sweep looks at all sessions that wait; where it needs what others know, it has patience for 2 s.
+_SWEEP_SECONDS = 4.0
 
 
 @dataclass(kw_only=True)
@@ -51,6 +54,8 @@ class Run:
         totals: What the library counted meanwhile.
         promotions: How often another server became the primary.
         removals: What the servers removed by themselves.
+        expectations: Of each batch that was added at an expected version: the item in front of it.
+        last_loss: When servers lost data, or another one took over, for the last time; 0 if that never happened.
     """
 
     plan: Plan
@@ -64,6 +69,8 @@ class Run:
     totals: Mapping[str, int] = field(default_factory=dict)
     promotions: int = 0
     removals: list[Call] = field(default_factory=list)
+    expectations: Mapping[tuple[str, Mark], Mark | None] = field(default_factory=dict)
+    last_loss: float = 0.0
 
 
 class World:
@@ -94,6 +101,7 @@ class World:
         self._at_request: dict[tuple[int | None, int], list[Fault]] = {}
         self._requests: Counter[int] = Counter()
         self._lasts_until = 0.0
+        self.last_loss = 0.0
         self._to_come: list[Handle] = []
         self._undo: list[Callable[[], None]] = []
         self.network.on_accept = self._watch
@@ -130,6 +138,15 @@ class World:
                 action()
 
         self.later(seconds, heal)
+
+    def note_loss(self) -> None:
+        """Note that a server has lost data, or that another one takes over, which may lack some."""
+        self.last_loss = self.loop.time()
+
+    @property
+    def loses(self) -> bool:
+        """Whether servers may have lost anything."""
+        return self.last_loss > 0.0
 
     def lasts_until(self, when: float) -> None:
         """Let the run go on until then: something is still on its way."""
@@ -183,7 +200,17 @@ class World:
         for worker in self.workers:
             if worker.process is None:
                 worker.start()
-            worker.read_all()
+        if self.loses:  # what a process knows of sessions that it does not use has to be put back, too
+            await self._all(Worker.read_one)
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self._run.stored = self.servers.stored(self.plan.sessions)
+        await self._all(Worker.read_all)
+        if not self.loses:
+            self._run.stored = self.servers.stored(self.plan.sessions)
+
+    async def _all(self, action: Callable[[Worker], None]) -> None:
+        for worker in self.workers:
+            action(worker)
         await self._until(lambda: all(worker.ended for worker in self.workers), math.inf)
 
     async def _heal(self) -> None:
@@ -231,8 +258,9 @@ def _run(plan: Plan, result: Run) -> None:
             world.loop.run_until_complete(world.main())
         except RunawayError as error:
             result.problems.append(f"the run did not end: {error}")
-        result.stored = world.servers.stored(plan.sessions)
     result.calls = world.memory.calls
+    result.expectations = world.memory.expectations
+    result.last_loss = world.last_loss - 1000.0 if world.last_loss else 0.0
     result.removals = world.servers.removals
     result.promotions = world.servers.promotions
     result.seconds, result.steps = world.loop.time() - 1000.0, world.loop.steps

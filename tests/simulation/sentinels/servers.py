@@ -52,7 +52,12 @@ class SentinelMachine:
             down_after=settings.get("down_after", 1.0),
             failover_timeout=settings.get("failover_timeout", 10.0),
         )
-        self._desk = Desk(self.sentinel, lambda channel, message: world.note(name, f"{channel} {message}"))
+        self._desk = Desk(self.sentinel, self._hear)
+
+    def _hear(self, channel: str, message: str) -> None:
+        self._world.note(self.name, f"{channel} {message}")
+        if channel in ("+failover-state-wait-promotion", "+promoted-slave"):
+            self._world.note_loss()
 
     def start(self) -> None:
         """Start the process."""

@@ -1,0 +1,63 @@
+"""The record of all processes' calls, in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.marks import Mark
+from tests.failover.campaign.record import Recorder
+from tests.simulation.loop import SimulatedLoop
+from tests.simulation.timeline import Timeline
+
+
+class Memory(Recorder):
+    """Takes the calls of all processes, in place of a file.
+
+    Attributes:
+        latest: The call that began last, by session object.
+        expectations: Of each batch that was added at an expected version, by session and first item: the item in front.
+    """
+
+    def __init__(self, loop: SimulatedLoop, timeline: Timeline) -> None:
+        self._loop = loop
+        self._timeline = timeline
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, Call] = {}
+        self.latest: dict[str, Call] = {}
+        self.expectations: dict[tuple[str, Mark], Mark | None] = {}
+
+    def begin(self, session: str, handle: str, op: Op, *, items: Iterable[Mark] = (), limit: int | None = None) -> Call:
+        """Note that a call begins now."""
+        number = next(self._numbers)
+        marks = tuple(items)
+        worker = handle.partition("/")[0]
+        now = self._loop.time()
+        call = Call(
+            worker=worker, number=number, session=session, handle=handle, op=op, begin=now, items=marks, limit=limit
+        )
+        self._calls[number] = self.latest[handle] = call
+        what = f"calls #{number} {op.value}{f'({limit})' if limit is not None else ''}"
+        self._timeline.note(now, worker, f"{what} {session} {_marks(marks)}")
+        return call
+
+    def end(self, call: Call, status: Status, **outcome: Any) -> Call:
+        """Note that a call has ended now, and how."""
+        ended = self._calls[call.number] = self.latest[call.handle] = replace(
+            call, end=self._loop.time(), status=status, **outcome
+        )
+        told = ended.error or _marks(ended.result)
+        self._timeline.note(ended.end, ended.worker, f"is told #{call.number} {status.value} {told}")
+        return ended
+
+    @property
+    def calls(self) -> list[Call]:
+        """All calls, in the order in which they began."""
+        return list(self._calls.values())
+
+
+def _marks(marks: Sequence[Mark | None]) -> str:
+    return " ".join(map(str, marks))
