@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.failover.campaign.checker import check
 from tests.failover.campaign.findings import Kind, Report, Violation
 from tests.failover.campaign.history import Op, Status
 from tests.failover.campaign.scenarios import AFTER_A_NOTICE, LOSSES
-from tests.simulation.plan import Fault, Plan
+from tests.simulation.plan import Fault
 from tests.simulation.world import Run
 
 _KILLS = {"kill-process", "kill-at-request"}
 _EVICTIONS = {"evict"}
+_UNTIL_IT_IS_BACK = frozenset(
+    {
+        Kind.STALE,
+        Kind.HANDED_OUT_TWICE,
+        Kind.POPPED_STILL_THERE,
+        Kind.POPPED_OUT_OF_TURN,
+        Kind.CLEARED_STILL_THERE,
+    }
+)
+"""What a process meets that does not know a change which the servers lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +43,31 @@ def judge(run: Run) -> Verdict:
     """Return what a run broke."""
     counts_versions = not any(fault.kind in _EVICTIONS for fault in run.plan.faults)
     report = check(run.calls, run.stored, run.removals, counts_versions=counts_versions)
-    excused = Excuses(run.plan)
+    excused = Excuses(run)
     unexpected = [
         str(violation)
         for violation in report.violations
         if not excused.covers(violation) and not (excused.loses and _is_accounted(violation, run, report))
     ]
-    return Verdict(report=report, broken=(*unexpected, *run.problems))
+    found = [*unexpected, *_unexpected_order(run), *run.problems]
+    if counts_versions:
+        found += [f"outcome lost: {call.error}" for call in run.calls if (call.error or "").startswith("OutcomeLost")]
+    return Verdict(report=report, broken=tuple(found))
+
+
+def _unexpected_order(run: Run) -> Iterator[str]:
+    """Yield what was added at an expected version and stands behind something else than what was there then.
+
+    What is in front of a batch stays there as long as the batch does: a pop takes the newest item.
+    """
+    views = [(call.session, call.result, call.limit is None) for call in run.calls if call.op is Op.READ]
+    views += [(session, tuple(items), True) for session, items in run.stored.items()]
+    for session, items, is_whole in views:
+        for at, mark in enumerate(items):
+            if mark is not None and (session, mark) in run.expectations and (at or is_whole):
+                before = items[at - 1] if at else None
+                if before != run.expectations[session, mark]:
+                    yield f"expected version: {mark} in {session} behind {before}"
 
 
 def _is_accounted(violation: Violation, run: Run, report: Report) -> bool:
@@ -62,34 +90,39 @@ def kinds(broken: Iterable[str]) -> set[str]:
 
 
 class Excuses:
-    """What a plan's faults excuse (docs/guarantees.md, "What is lost all the same").
+    """What happened in a run excuses (docs/guarantees.md, "What is lost all the same").
 
-    Servers that lose confirmed changes: these are put back or said. A process that never knew them may read less until
-    then. If a process that alone knew them is killed, they are gone without a word.
+    Where servers lost nothing, nothing is excused. What they lost is put back by the processes that knew it, so where
+    there is one that lives on, nothing is excused either. Of several processes, each knows a part: one that did not
+    know a change reads and changes less until it is back, and what it writes in the place of a change takes that one's
+    place, which then is said. If a process that alone knew changes is killed, they are gone without a word.
+
+    What all replicas confirmed is never lost by a promotion, and what was confirmed by a replica after the last
+    promotion is not lost any more.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.loses = any(map(loses_data, plan.faults)) or self._promotes(plan)
-        kills = any(fault.kind in _KILLS for fault in plan.faults)
-        several = len(plan.fields) > 1 or kills
-        self._said: frozenset[Kind] = AFTER_A_NOTICE if self.loses else frozenset()
+    def __init__(self, run: Run) -> None:
+        plan = run.plan
+        self._last_loss = run.last_loss
+        self.loses = run.last_loss > 0
+        kills = any(run.struck[kind] for kind in _KILLS)
+        several = len(plan.fields) > 1
+        self._said: frozenset[Kind] = frozenset()
         self._unsaid: frozenset[Kind] = frozenset()
         if self.loses and several:
-            # A process pops, or reads, what another one has changed and has not put back yet.
-            self._unsaid = frozenset(
-                {Kind.STALE, Kind.HANDED_OUT_TWICE, Kind.POPPED_STILL_THERE, Kind.CLEARED_STILL_THERE}
-            )
+            self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK
         if self.loses and kills:
-            self._unsaid |= LOSSES | {Kind.TORN}
+            self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK | LOSSES | {Kind.TORN}
+        self._replicas = min(fields.get("durability", {}).get("replicas", 0) for fields in plan.fields)
+        forgets = any(map(loses_data, plan.faults))
+        self._all_confirm = bool(self._replicas) and self._replicas >= plan.settings["replicas"] and not forgets
 
     def covers(self, violation: Violation) -> bool:
-        """Whether the faults excuse a finding."""
+        """Whether what happened excuses a finding."""
         kind: Kind = violation.kind
+        if kind is Kind.LOST and (self._all_confirm or (self._replicas and violation.begin > self._last_loss)):
+            return False
         return kind in self._unsaid or (violation.said and kind in self._said)
-
-    @staticmethod
-    def _promotes(plan: Plan) -> bool:
-        return plan.topology != "standalone"
 
 
 def loses_data(fault: Fault) -> bool:

@@ -55,7 +55,7 @@ class Run:
         promotions: How often another server became the primary.
         removals: What the servers removed by themselves.
         expectations: Of each batch that was added at an expected version: the item in front of it.
-        last_loss: When servers lost data, or another one took over, for the last time; 0 if that never happened.
+        last_loss: When servers lost data, or another one took over, for the last time (loop time); 0 means never.
     """
 
     plan: Plan
@@ -260,7 +260,7 @@ def _run(plan: Plan, result: Run) -> None:
             result.problems.append(f"the run did not end: {error}")
     result.calls = world.memory.calls
     result.expectations = world.memory.expectations
-    result.last_loss = world.last_loss - 1000.0 if world.last_loss else 0.0
+    result.last_loss = world.last_loss
     result.removals = world.servers.removals
     result.promotions = world.servers.promotions
     result.seconds, result.steps = world.loop.time() - 1000.0, world.loop.steps
