@@ -49,7 +49,9 @@ def judge(run: Run) -> Verdict:
         for violation in report.violations
         if not excused.covers(violation) and not (excused.loses and _is_accounted(violation, run, report))
     ]
-    found = [*unexpected, *_unexpected_order(run), *run.problems]
+    found = [*unexpected, *run.problems]
+    if not excused.several_lost:
+        found += _unexpected_order(run)
     if counts_versions:
         found += [f"outcome lost: {call.error}" for call in run.calls if (call.error or "").startswith("OutcomeLost")]
     return Verdict(report=report, broken=tuple(found))
@@ -107,6 +109,7 @@ class Excuses:
         self.loses = run.last_loss > 0
         kills = any(run.struck[kind] for kind in _KILLS)
         several = len(plan.fields) > 1
+        self.several_lost = self.loses and (several or kills)
         self._said: frozenset[Kind] = frozenset()
         self._unsaid: frozenset[Kind] = frozenset()
         if self.loses and several:
