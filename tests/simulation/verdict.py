@@ -114,7 +114,8 @@ class Excuses:
         self._unsaid: frozenset[Kind] = frozenset()
         if self.loses and several:
             self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK
-        if self.loses and kills:
+        retention = min(fields.get("op_retention_seconds", 120) for fields in plan.fields)
+        if self.loses and (kills or run.seconds > retention):  # or forgotten
             self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK | LOSSES | {Kind.TORN}
         self._replicas = min(fields.get("durability", {}).get("replicas", 0) for fields in plan.fields)
         forgets = any(map(loses_data, plan.faults))

@@ -69,13 +69,13 @@ class Watch:
 
     def start(self) -> None:
         """Start the process, with what is in its configuration file."""
-        now = self.now()
+        now, address = self.now(), self.current_address()
         self.is_up, self._held = True, None
         self._generation += 1
         self._reset_failover()
-        primary = Instance("master", self.primary.address, now)
-        self.primary = primary
-        self.replicas = {address: Instance("slave", address, now) for address in self.replicas}
+        known = [each for each in (self.primary.address, *self.replicas) if each != address]
+        self.primary = Instance("master", address, now)
+        self.replicas = {each: Instance("slave", each, now) for each in known}
         self.sentinels = {
             run_id: Instance("sentinel", each.address, now, run_id) for run_id, each in self.sentinels.items()
         }
