@@ -61,20 +61,23 @@ class Finding:
         return f"{self.kind}: {self.text}"
 
 
-def judge(events: Sequence[Event], stored: Sequence[Item | None], *, may_lose: bool) -> list[Finding]:
+def judge(
+    events: Sequence[Event], stored: Sequence[Item | None], *, may_lose: bool, may_forget: bool = False
+) -> list[Finding]:
     """Return what one session's history breaks.
 
     Args:
         events: All calls.
         stored: What is there in the end.
         may_lose: Whether servers may have lost what they confirmed.
+        may_forget: Whether processes may have ended, or forgotten, that knew it; then it is gone without a word.
     """
     last = max((event.end for event in events if event.end < math.inf), default=0.0)
     final = Event(process="stored", kind="read", begin=last + 1, end=last + 2, result=tuple(stored))
     everything = [*events, final]
     found = list(_anomalies(everything))
     if may_lose:
-        return [*found, *_losses(everything)]
+        return found if may_forget else [*found, *_losses(everything), *_steps_back(everything)]
     if not found and not is_linearizable(everything):
         found.append(Finding("not linearizable", f"{len(events)} calls have no order that explains what they returned"))
     return found
@@ -214,3 +217,30 @@ def _losses(events: Sequence[Event]) -> Iterator[Finding]:
         may_be_cleared = any(e.outcome in ("ok", "applied", "unknown") and e.end > event.begin for e in removers)
         if missing and not may_be_cleared and not told and len(missing) > open_pops:
             yield Finding("lost", f"{missing[0]}, confirmed to {event.process} at {event.end:.3f}")
+
+
+def _steps_back(events: Sequence[Event]) -> Iterator[Finding]:
+    """Yield what a process was shown, and is not shown any more, with nothing that removed it and no word."""
+    changes = [e for e in events if e.kind in ("clear", "replace", "pop") and e.outcome in ("ok", "applied", "unknown")]
+    for process in dict.fromkeys(event.process for event in events):
+        shown: dict[Item, float] = {}
+        for event in sorted((e for e in events if e.process == process), key=lambda e: e.begin):
+            if event.outcome == "lost":
+                shown.clear()
+            if event.kind != "read" or event.outcome != "ok":
+                continue
+            if event.limit is None or len(event.result) < event.limit:
+                for item in [each for each, at in shown.items() if at < event.begin and each not in event.result]:
+                    del shown[item]
+                    if not any(_may_remove(change, item, event.end) for change in changes):
+                        yield Finding("backwards", f"{item}, shown to {process}, not in its read at {event.begin:.3f}")
+            for each in event.result:
+                if each is not None:
+                    shown.setdefault(each, event.end)
+
+
+def _may_remove(change: Event, item: Item, until: float) -> bool:
+    """Whether a change may have taken an item away that was there then."""
+    if change.kind == "pop" and change.outcome == "ok":
+        return item in change.result and change.begin < until
+    return change.begin < until

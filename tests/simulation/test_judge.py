@@ -86,6 +86,7 @@ FORGED: dict[str, tuple[list[Event], list[Item | None], bool]] = {
     "torn, cut in front": ([append("a1", 1, 2)], [item("a1", 1)], True),
     "contradiction": ([append("a1", 1, took=3), append("b1", 1, took=3), read(5, A1, B1)], [B1, A1], True),
     "lost": ([append("a1", 1), append("a2", 2)], [A2], True),
+    "backwards": ([append("a1", 1, outcome="applied"), read(2, A1), read(3)], [], True),
     "not linearizable: lost": ([append("a1", 1), append("a2", 2)], [A2], False),
     "not linearizable: stale": ([append("a1", 1), read(2)], [A1], False),
     "not linearizable: backwards": ([append("a1", 1, took=9), read(2, A1), read(3)], [A1], False),

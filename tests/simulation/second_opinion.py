@@ -1,0 +1,52 @@
+"""Asks the independent judge about a run, in the judge's own terms."""
+
+from __future__ import annotations
+
+from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.marks import Mark
+from tests.simulation.judge import Event, Finding, Item, judge
+from tests.simulation.world import Run
+
+_OUTCOMES = {
+    Status.OK: "ok",
+    Status.NOT_APPLIED: "failed",
+    Status.UNKNOWN: "unknown",
+    Status.UNCONFIRMED: "applied",
+    Status.HISTORY_LOST: "lost",
+}
+
+
+_SHORTEST_RETENTION_SECONDS = 30
+
+
+def second_opinion(run: Run) -> list[Finding]:
+    """Return what the independent judge finds broken in a run."""
+    forgets = any("kill" in kind for kind in run.struck) or run.seconds > _SHORTEST_RETENTION_SECONDS
+    found: list[Finding] = []
+    for session in run.plan.sessions:
+        calls = [call for call in run.calls if call.session == session]
+        stored = [_item(mark) for mark in run.stored.get(session, ())]
+        events = [_event(call) for call in calls]
+        found += judge(events, stored, may_lose=run.last_loss > 0, may_forget=forgets)
+    return found
+
+
+def _event(call: Call) -> Event:
+    return Event(
+        process=call.worker,
+        kind=call.op.value,
+        begin=call.begin,
+        end=call.end,
+        outcome=_OUTCOMES[call.status],
+        items=tuple(_named(mark) for mark in call.items),
+        result=tuple(_item(mark) for mark in call.result),
+        limit=call.limit if call.op is Op.READ else None,
+    )
+
+
+def _item(mark: Mark | None) -> Item | None:
+    return None if mark is None else _named(mark)
+
+
+def _named(mark: Mark) -> Item:
+    return (mark.writer, mark.sequence, mark.place)
