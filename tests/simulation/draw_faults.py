@@ -61,6 +61,9 @@ _WITH_SENTINELS: Mapping[str, tuple[str, ...]] = {
     "pause-sentinel": ("sentinel", "seconds"),
     "step-sentinel-clock": ("sentinel", "seconds"),
 }
+_SPANS = (*3 * ((0.0, 0.3), (0.2, 2.0), (1.0, 6.0)), (4.0, 20.0))
+"""How long a fault may last, in seconds; the longest are longer than any deadline."""
+
 # With Sentinels, what makes them fail over is what matters.
 _OFTEN_WITH_SENTINELS = (
     "crash",
@@ -118,7 +121,8 @@ def _draw(stream: random.Random, scene: Scene, name: str) -> Any:  # noqa: C901 
         return _draw_side(stream, scene)
     if name == "latency":
         return stream.choice((0.01, 0.1, 0.4))
-    return stream.choice((stream.uniform(0, 0.3), stream.uniform(0.2, 2), stream.uniform(1, 6)))
+    low, high = stream.choice(_SPANS)
+    return stream.uniform(low, high)
 
 
 def _draw_side(stream: random.Random, scene: Scene) -> tuple[str, ...]:

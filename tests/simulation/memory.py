@@ -18,6 +18,8 @@ class Memory(Recorder):
     """Takes the calls of all processes, in place of a file.
 
     Attributes:
+        guarded: When a session was not to be changed by others, since a change was made that expects it so: its name,
+            from when, until when.
         latest: The call that began last, by session object.
         expectations: Of each batch that was added at an expected version, by session and first item: the item in front.
     """
@@ -27,6 +29,7 @@ class Memory(Recorder):
         self._timeline = timeline
         self._numbers = itertools.count(1)
         self._calls: dict[int, Call] = {}
+        self.guarded: list[tuple[str, float, float]] = []
         self.latest: dict[str, Call] = {}
         self.expectations: dict[tuple[str, Mark], Mark | None] = {}
 

@@ -19,6 +19,7 @@ from tests.simulation.plan import Step
 _FINAL_READS = 4
 _SEEN_THROUGH = ("append", "pop", "clear", "replace")
 _MARGIN_SECONDS = 0.6  # what takes longer may have come to its deadline
+_LONGEST_REST_SECONDS = 0.1
 _BETWEEN_SECONDS = 0.001  # what begins in the moment in which another call ends is not behind it
 
 
@@ -145,6 +146,7 @@ class Worker:
             writer = f"p{self.number}.{step.session}"
             batch = make_batch(writer, self._sequences[step.session], step.size)
             items = [put_mark({"role": "user", "content": str(mark)}, mark, step.session) for mark in batch]
+            caller.rest_seconds = min(step.pause, _LONGEST_REST_SECONDS)
             await getattr(caller, step.op)(batch, items)
 
     async def _end(self, names: Sequence[str], *, is_last: bool) -> None:

@@ -51,7 +51,7 @@ def judge(run: Run) -> Verdict:
     ]
     found = [*unexpected, *run.problems]
     if not excused.several_lost:
-        found += _unexpected_order(run)
+        found += [*_unexpected_order(run), *_unexpected_changes(run)]
     if counts_versions:
         found += [f"outcome lost: {call.error}" for call in run.calls if (call.error or "").startswith("OutcomeLost")]
     return Verdict(report=report, broken=tuple(found))
@@ -70,6 +70,15 @@ def _unexpected_order(run: Run) -> Iterator[str]:
                 before = items[at - 1] if at else None
                 if before != run.expectations[session, mark]:
                     yield f"expected version: {mark} in {session} behind {before}"
+
+
+def _unexpected_changes(run: Run) -> Iterator[str]:
+    """Yield what was changed and confirmed between a look at a session and a change that expects it as it was then."""
+    for session, began, ended in run.guarded:
+        for call in run.calls:
+            changes = call.op is not Op.READ and (call.op is not Op.POP or call.result)
+            if call.session == session and changes and began < call.begin and call.settled < ended:
+                yield f"expected version: {call.op.value} #{call.number} came in between at {call.begin:.3f}"
 
 
 def _is_accounted(violation: Violation, run: Run, report: Report) -> bool:

@@ -55,6 +55,7 @@ class Run:
         promotions: How often another server became the primary.
         removals: What the servers removed by themselves.
         expectations: Of each batch that was added at an expected version: the item in front of it.
+        guarded: When a session was not to be changed: its name, from when, until when.
         last_loss: When servers lost data, or another one took over, for the last time (loop time); 0 means never.
     """
 
@@ -70,6 +71,7 @@ class Run:
     promotions: int = 0
     removals: list[Call] = field(default_factory=list)
     expectations: Mapping[tuple[str, Mark], Mark | None] = field(default_factory=dict)
+    guarded: list[tuple[str, float, float]] = field(default_factory=list)
     last_loss: float = 0.0
 
 
@@ -259,6 +261,7 @@ def _run(plan: Plan, result: Run) -> None:
         except RunawayError as error:
             result.problems.append(f"the run did not end: {error}")
     result.calls = world.memory.calls
+    result.guarded = world.memory.guarded
     result.expectations = world.memory.expectations
     result.last_loss = world.last_loss
     result.removals = world.servers.removals

@@ -20,6 +20,7 @@ from pathlib import Path
 import agents_redis_ha
 from tests.simulation import draw, verdict, world
 from tests.simulation.mutants.table import MUTANTS, Mutant
+from tests.simulation.second_opinion import second_opinion
 
 _PACKAGE = Path(inspect.getfile(agents_redis_ha)).parent
 _ROOT = Path(__file__).parents[3]
@@ -44,7 +45,8 @@ def main() -> int:
 
 def _is_found(mutant: Mutant, seed: int, runs: int) -> bool:
     for number, topology, at, broken in _failures(mutant, seed, runs):
-        if not verdict.judge(world.run(draw.draw_plan(at, topology))).broken:  # else it is no mutant's fault
+        run = world.run(draw.draw_plan(at, topology))
+        if not verdict.judge(run).broken and not second_opinion(run):  # else it is no mutant's fault
             print(f"| {mutant.name} | {number} | {topology} {at}: {broken[:90]} |", flush=True)
             return True
     print(f"| {mutant.name} | **survives {runs}** | |", flush=True)
@@ -95,7 +97,8 @@ def _hunt(mutant: Mutant, seed: int, runs: int) -> None:
         topology = mutant.topologies[number % len(mutant.topologies)]
         at = seed + number
         try:
-            broken = verdict.judge(world.run(draw.draw_plan(at, topology))).broken
+            run = world.run(draw.draw_plan(at, topology))
+            broken = verdict.judge(run).broken or tuple(map(str, second_opinion(run)))
         except Exception as error:  # noqa: BLE001 (a mutant may break anything)
             broken = (f"{type(error).__name__}: {error}",)
         if broken:
