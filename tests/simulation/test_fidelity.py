@@ -12,6 +12,8 @@ import pytest
 
 from agents_redis_ha import lab
 from tests.simulation.fidelity.comparison import Pair, RealServer, directives, oldest_server
+from tests.simulation.fidelity.coverage import instrumented
+from tests.simulation.redis.registry import COMMANDS
 
 
 @pytest.fixture(params=["the machine's", "6.2"])
@@ -31,3 +33,24 @@ def test_random_sequences_are_answered_as_by_a_real_server(pair: Pair) -> None:
     for seed in range(300):
         found = pair.compare(seed)
         assert found is None, f"seed {seed}:\n{found}"
+
+
+def test_a_difference_is_found_and_shrunk(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "hlen", COMMANDS["hlen"]._replace(run=lambda server, client, argv: 41))
+    monkeypatch.setattr("tests.simulation.redis.registry._FOUND", {})
+    found = next(found for seed in range(10_000) if (found := pair.compare(seed)))
+    assert found.steps[-1].words[0] == b"HLEN"
+    assert len(found.steps) <= 2
+
+
+def test_each_branch_of_a_condition_is_told_apart() -> None:
+    source = b"if KEYS[1] then\n  return 1 -- if\nend\nreturn a and (b == 'and' or c(1, 2))\n"
+    changed, conditions = instrumented(source)
+    assert conditions == [
+        (1, "KEYS[1]"),
+        (4, "a"),
+        (4, "(b == 'and' or c(1, 2))"),
+        (4, "b == 'and'"),
+        (4, "c(1, 2)"),
+    ]
+    assert b"return __branch(1, a) and" in changed.replace(b"  ", b" ")

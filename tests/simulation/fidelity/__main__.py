@@ -8,6 +8,8 @@ import time
 from agents_redis_ha import lab
 
 from .comparison import Pair, RealServer, directives
+from .coverage import BranchCoverage
+from .sequences import SCRIPTS
 
 
 def main() -> int:
@@ -17,11 +19,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--server", default=None, help="the real server's executable")
     parser.add_argument("--most", type=int, default=5, help="stop after so many differences")
+    parser.add_argument("--branches", action="store_true", help="say which branches of the scripts never ran")
     options = parser.parse_args()
     began, different, steps = time.monotonic(), 0, 0
     with lab.start("standalone", server=options.server, config=directives(options.server)) as servers:
         real = RealServer(servers)
         pair = Pair(real)
+        branches = BranchCoverage(pair.version[0], SCRIPTS) if options.branches else None
         for seed in range(options.seed, options.seed + options.sequences):
             found = pair.compare(seed)
             steps += pair.steps
@@ -34,7 +38,15 @@ def main() -> int:
     seconds = time.monotonic() - began
     count = seed - options.seed + 1
     print(f"{count} sequences, {steps} requests in {seconds:.0f} s: {different} differ from {real.version}")
+    if branches is not None:
+        _report(branches)
     return int(different > 0)
+
+
+def _report(branches: BranchCoverage) -> None:
+    print(f"{len(branches.all) - len(branches.missed)} of {len(branches.all)} branches of the scripts ran; never:")
+    for branch in sorted(branches.missed):
+        print(f"  {branch.script}:{branch.line} {'holds' if branch.holds else 'fails'}: {branch.text}")
 
 
 if __name__ == "__main__":

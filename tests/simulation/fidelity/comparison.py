@@ -126,6 +126,7 @@ class Pair:
         self._real = real
         self._model = SimulatedServer(real.version)
         self.steps = 0
+        self.version = self._model.server.version
         self.users = [f"without-{right.replace('|', '-')}" for right in RIGHTS]
         self._count = 0
         setup = [encode_request("SCRIPT", "LOAD", load_script(name).source) for name in SCRIPTS]

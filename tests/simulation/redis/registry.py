@@ -11,7 +11,18 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .server import Server
 
-__all__ = ["COMMANDS", "OK", "WRONG_TYPE", "Command", "RefusalError", "Reply", "command", "find", "whole_number"]
+__all__ = [
+    "COMMANDS",
+    "OK",
+    "WRONG_TYPE",
+    "Command",
+    "RefusalError",
+    "Reply",
+    "command",
+    "find",
+    "invalid_expiry",
+    "whole_number",
+]
 
 Reply = Any
 Handler = Callable[["Server", "Connection", list[bytes]], Reply]
@@ -138,6 +149,12 @@ def find(argv: Sequence[bytes]) -> Command | None:
         if found is not None:
             _FOUND[word] = found
     return found
+
+
+def invalid_expiry(server: Server, name: str) -> str:
+    """Return what a command says to a time that is none."""
+    where = name if server.version < (7, 0) else f"'{name}' command"
+    return f"ERR invalid expire time in {where}"
 
 
 def whole_number(text: bytes, error: str = "ERR value is not an integer or out of range") -> int:

@@ -1,10 +1,10 @@
 -- What a server puts around each script: the globals that it may use, redis.call and its errors, and the reply's bytes.
 --
 -- Called once a runtime with the functions of the simulation. Returns compile(source), run(function, keys, arguments,
--- RESP version) and where().
+-- RESP version), where() and define(name, value).
 local call, protected_call, table_of, allowed, sha1hex, accepts_json, major = ...
 
-local getinfo, rawget, type, tostring, error, xpcall = debug.getinfo, rawget, type, tostring, error, xpcall
+local getinfo, rawget, rawset, type, tostring, error, xpcall = debug.getinfo, rawget, rawset, type, tostring, error, xpcall
 local concat, setfenv, loadstring, setmetatable = table.concat, setfenv, loadstring, setmetatable
 local format, raw_pcall = string.format, pcall
 local SOURCE = '@user_script'
@@ -30,6 +30,9 @@ local function explain(err)
   end
   err = raised(err)
   if major < 7 then
+    if type(err) == 'table' then  -- Redis' handler fails on it
+      return "@err_handler_def:9: err_handler_def:9: attempt to concatenate local 'err' (a table value)"
+    end
     return info and info.source .. ':' .. info.currentline .. ': ' .. tostring(err) or tostring(err)
   end
   if type(err) ~= 'table' then
@@ -91,7 +94,10 @@ end
 local cjson = {}
 
 function cjson.decode(text)
-  if not accepts_json(text) then
+  if type(text) ~= 'string' and type(text) ~= 'number' then
+    error("bad argument #1 to 'decode' (string expected, got " .. type(text) .. ')', 2)
+  end
+  if not accepts_json(tostring(text)) then
     error('Expected value but found invalid token', 2)
   end
   return {}  -- the scripts only ask whether it can be decoded
@@ -125,10 +131,7 @@ setmetatable(environment, {
   __index = function(_, name)
     error('Script attempted to access nonexistent global variable \'' .. tostring(name) .. '\'', 2)
   end,
-  __newindex = function(_, name)
-    if major < 7 then
-      error('Script attempted to create global variable \'' .. tostring(name) .. '\'', 2)
-    end
+  __newindex = function()
     error('Attempt to modify a readonly table', 2)
   end,
 })
@@ -184,4 +187,8 @@ local function run(compiled, keys, arguments, protocol)
   return concat(pieces)
 end
 
-return compile, run, where
+local function define(name, value)
+  rawset(environment, name, value)
+end
+
+return compile, run, where, define

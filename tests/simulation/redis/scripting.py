@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .server import Server
 
-__all__ = ["Scripts"]
+__all__ = ["Scripts", "interpreter"]
 
 NO_SCRIPT = "NOSCRIPT No matching script. Please use EVAL."
 _LARGEST_PLAIN = 10**17  # from here on "%.17g" writes an exponent
@@ -39,7 +39,7 @@ class _Interpreter:
         source = Path(__file__).with_name("sandbox.lua").read_bytes()
         load = self.lua.execute(b"return function(source) return loadstring(source, '@sandbox') end")
         functions = (self._call, self._reply, _table_of, self._allowed, _sha1hex, accepts, major)
-        self.compile, self.call, self._where = load(source)(*functions)
+        self._compile, self.call, self._where, self.define = load(source)(*functions)
         self._major = major
         self._compiled: dict[bytes, Any] = {}
 
@@ -51,11 +51,15 @@ class _Interpreter:
         """
         found = self._compiled.get(source)
         if found is None:
-            result = self.compile(source)
+            result = self._compile(source)
             if type(result) is tuple:
                 raise RefusalError(f"ERR Error compiling script (new function): {result[1].decode()}")
             found = self._compiled[source] = result
         return found
+
+    def substitute(self, source: bytes, other: bytes) -> None:
+        """Run another source wherever this one is asked for: one that tells which branches ran."""
+        self._compiled[source] = self.compiled(other)
 
     def _call(self, *words: Any) -> Any:
         reply = self._reply(*words)
@@ -70,7 +74,8 @@ class _Interpreter:
         run = self.run
         assert run is not None
         if not words:
-            return self._refused(b"ERR Please specify at least one argument for this redis lib call")
+            where = "this redis lib call" if self._major >= 7 else "redis.call()"
+            return self._refused(f"ERR Please specify at least one argument for {where}".encode())
         argv = []
         for word in words:
             kind = type(word)
@@ -81,7 +86,8 @@ class _Interpreter:
             elif kind is int or kind is float:
                 argv.append(b"%.17g" % word)
             else:
-                return self._refused(b"ERR Lua redis lib command arguments must be strings or integers")
+                what = "redis lib" if self._major >= 7 else "redis()"
+                return self._refused(f"ERR Lua {what} command arguments must be strings or integers".encode())
         reply = run.execute(argv)
         kind = type(reply)
         if kind is bytes or kind is int:
@@ -124,7 +130,9 @@ class _RaisedError(Exception):
     """Carries the error of redis.call through Lua."""
 
 
-def _table_of(error: _RaisedError) -> Any:
+def _table_of(error: Exception) -> Any:
+    if not isinstance(error, _RaisedError):
+        raise AssertionError("the simulation failed within a script") from error
     return error.args[0]
 
 
@@ -132,7 +140,7 @@ def _sha1hex(text: bytes) -> bytes:
     return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
 
 
-_interpreter = cache(_Interpreter)
+interpreter = cache(_Interpreter)
 
 
 class _Refused(bytes):
@@ -203,7 +211,7 @@ class Scripts:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._interpreter = _interpreter(server.version[0])
+        self._interpreter = interpreter(server.version[0])
         self.sources: dict[bytes, bytes] = {}
 
     def load(self, source: bytes) -> bytes:
@@ -216,15 +224,15 @@ class Scripts:
 
     def run(self, client: Connection, sha: bytes, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Reply:
         """Run a script that is in the cache."""
-        interpreter, server = self._interpreter, self._server
-        compiled = interpreter.compiled(self.sources[sha])
-        interpreter.run = _Run(server, client)
+        lua, server = self._interpreter, self._server
+        compiled = lua.compiled(self.sources[sha])
+        lua.run = _Run(server, client)
         server.frozen_ms = server.now_ms()
         try:
-            reply = interpreter.call(compiled, interpreter.table(keys), interpreter.table(arguments), client.protocol)
+            reply = lua.call(compiled, lua.table(keys), lua.table(arguments), client.protocol)
         finally:
             server.frozen_ms = None
-            interpreter.run = None
+            lua.run = None
         if type(reply) is bytes:
             return Raw(reply)
         _, error, *place = reply
@@ -232,8 +240,7 @@ class Scripts:
 
     def _explained(self, sha: bytes, error: bytes, place: Sequence[Any]) -> bytes:
         if self._server.version < (7, 0):
-            text = error.replace(b"\r", b" ").replace(b"\n", b" ")
-            return b"ERR Error running script (call to f_%b): %b " % (sha, text)
+            return b"ERR Error running script (call to f_%b): %b" % (sha, error.rstrip(b"\r\n"))
         if len(place) == 2 and place[0] is not None:
             return b"%b script: %b, on %b:%d." % (error, sha, place[0], place[1])
         return error

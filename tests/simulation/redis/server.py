@@ -204,7 +204,7 @@ class Server:
         self.connections[client.id] = client
         return client
 
-    def accept(self, peer: str, link: Link) -> tuple[Callable[[object], None], Callable[[], None]]:
+    def accept(self, peer: str, link: Link) -> FarEnd:
         """Accept a link of another server.
 
         Args:
@@ -212,10 +212,9 @@ class Server:
             link: This end of it.
 
         Returns:
-            What takes its messages, and what is told of its end.
+            What takes its messages (`receive`), and is told of its end (`closed`).
         """
-        end = FarEnd(self, peer, link)
-        return end.receive, end.closed
+        return FarEnd(self, peer, link)
 
     # For connections.
 

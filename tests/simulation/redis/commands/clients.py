@@ -35,8 +35,7 @@ def echo(server: Server, client: Connection, argv: list[bytes]) -> Reply:
 @command("select", 2, _ALWAYS, categories="fast connection")
 def select(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """SELECT database: only the first one is simulated."""
-    error = "ERR invalid DB index" if server.version < (7, 0) else "ERR value is not an integer or out of range"
-    if whole_number(argv[1], error) != 0:
+    if whole_number(argv[1]) != 0:
         raise RefusalError("ERR DB index is out of range")
     return OK
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.simulation.resp import Simple
 
 from ..keyspace import size_of, type_name
-from ..registry import OK, RefusalError, Reply, command, whole_number
+from ..registry import OK, RefusalError, Reply, command, invalid_expiry, whole_number
 from ..users import glob
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _expire(server: Server, client: Connection, argv: list[bytes], unit: int, *,
     name = argv[0].decode().lower()
     amount = whole_number(argv[2])
     if not -(2**63) // unit <= amount < 2**63 // unit:
-        raise RefusalError(f"ERR invalid expire time in '{name}' command")
+        raise RefusalError(invalid_expiry(server, name))
     now = server.now_ms()
     at = amount * unit if absolute else now + amount * unit
     key, keyspace = argv[1], server.keyspace

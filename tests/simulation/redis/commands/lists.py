@@ -163,7 +163,7 @@ def lrem(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     return len(removed)
 
 
-def _lpos_options(argv: list[bytes]) -> tuple[int, int | None, int]:
+def _lpos_options(server: Server, argv: list[bytes]) -> tuple[int, int | None, int]:
     rank, count, longest = 1, None, 0
     if len(argv) % 2 == 0:
         raise RefusalError("ERR syntax error")
@@ -172,9 +172,9 @@ def _lpos_options(argv: list[bytes]) -> tuple[int, int | None, int]:
         if word == b"RANK":
             rank = whole_number(text)
             if rank == 0:
+                more = ", ..." if server.version < (7, 0) else " ... or use negative to start from the end of the list"
                 raise RefusalError(
-                    "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... "
-                    "or use negative to start from the end of the list"
+                    f"ERR RANK can't be zero: use 1 to start from the first match, 2 from the second{more}"
                 )
         elif word == b"COUNT":
             count = whole_number(text, "ERR COUNT can't be negative")
@@ -192,7 +192,7 @@ def _lpos_options(argv: list[bytes]) -> tuple[int, int | None, int]:
 @command("lpos", -3, "reads", _ONE, "list slow")
 def lpos(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """LPOS key element [RANK rank] [COUNT count] [MAXLEN most]"""
-    rank, count, longest = _lpos_options(argv)
+    rank, count, longest = _lpos_options(server, argv)
     found = server.keyspace.list(argv[1])
     if found is None:
         return [] if count is not None else None

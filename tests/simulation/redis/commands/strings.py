@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..registry import OK, RefusalError, Reply, command, whole_number
+from ..registry import OK, RefusalError, Reply, command, invalid_expiry, whole_number
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -27,7 +27,7 @@ def _options(server: Server, argv: list[bytes]) -> tuple[set[bytes], int | None]
         if word in (b"EX", b"PX", b"EXAT", b"PXAT") and at + 1 < len(argv) and expires is None:
             amount = whole_number(argv[at + 1]) * (1000 if word[:1] == b"E" else 1)
             if amount <= 0:
-                raise RefusalError("ERR invalid expire time in 'set' command")
+                raise RefusalError(invalid_expiry(server, "set"))
             expires = amount if word[-2:] == b"AT" else server.now_ms() + amount
             at += 1
         elif word in (b"NX", b"XX", b"KEEPTTL", b"GET"):
