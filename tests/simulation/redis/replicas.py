@@ -75,7 +75,7 @@ class Replicas:
         self._server, self._replication = server, replication
         self._all: list[Replica] = []
         self._is_syncing = False
-        self._loops = 0
+        self._loops = 1  # Redis counts from the start of the server
         self.good = 0
         self.sync_seconds = 0.02
 
