@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import socket
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
 
 from agents_redis_ha import lab
 from tests.simulation.fidelity.replies import parse
+from tests.simulation.resp import encode_request
 from tests.simulation.wires import Wires
 
 CONFIG = {"repl-ping-replica-period": "3600", "repl-diskless-sync-delay": "0", "appendonly": "no", "save": '""'}
@@ -31,49 +35,112 @@ TOLD = (
 SYNCS = ("sync_full", "sync_partial_ok", "sync_partial_err")
 
 
+class Client(Protocol):
+    """One connection."""
+
+    def send(self, *words: bytes | str | int) -> None:
+        """Send a command."""
+
+    def reply(self) -> Any:
+        """Return the reply."""
+
+    def has_ended(self) -> bool:
+        """Whether the server closes the connection, with nothing more said."""
+
+
 class Servers(Protocol):
     """Three servers, real or simulated."""
 
     names: list[str]
 
     def ask(self, name: str, *words: bytes | str | int) -> Any:
-        """Return the reply."""
+        """Return the reply; all questions to one server go over one connection."""
+
+    def client(self, name: str) -> Client:
+        """Make another connection."""
 
     def settle(self, name: str, text: str) -> None:
         """Wait until INFO says this."""
 
 
+class RealClient:
+    def __init__(self, name: str) -> None:
+        host, _, port = name.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=30.0)
+        self._left = b""
+
+    def send(self, *words: bytes | str | int) -> None:
+        self.socket.sendall(encode_request(*words))
+
+    def reply(self) -> Any:
+        while (found := parse(self._left, 1)) is None:
+            received = self.socket.recv(1 << 16)
+            assert received, "the server closed the connection"
+            self._left += received
+        (value,), self._left = found
+        return value
+
+    def has_ended(self) -> bool:
+        return not self._left and not self.socket.recv(1)
+
+
 class RealServers:
     def __init__(self, labs: list[lab.Lab]) -> None:
-        self._clients = {f"{each.primary().host}:{each.primary().port}": each.client(each.primary()) for each in labs}
-        self.names = list(self._clients)
+        self.names = [f"{each.primary().host}:{each.primary().port}" for each in labs]
+        self._sockets = ExitStack()
+        self._clients = {name: self.client(name) for name in self.names}
+
+    def __enter__(self) -> RealServers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sockets.close()
 
     def ask(self, name: str, *words: bytes | str | int) -> Any:
-        client = self._clients[name]
-        connection = client.connection_pool.get_connection()
-        try:
-            connection.send_command(*words)
-            return connection.read_response(disable_decoding=True)
-        finally:
-            client.connection_pool.release(connection)
+        self._clients[name].send(*words)
+        return self._clients[name].reply()
+
+    def client(self, name: str) -> RealClient:
+        client = RealClient(name)
+        self._sockets.enter_context(client.socket)
+        return client
 
     def settle(self, name: str, text: str) -> None:
         lab.wait_until(lambda: text in self.ask(name, "INFO", "replication").decode(), f"{name} to say {text}")
+
+
+class SimulatedClient:
+    def __init__(self, wires: Wires, name: str) -> None:
+        self._wires, self._client = wires, wires.client(name)
+
+    def send(self, *words: bytes | str | int) -> None:
+        self._client.send(*words)
+
+    def reply(self) -> Any:
+        found = parse(self._client.reply(), 1)
+        assert found is not None
+        self._wires.timers.advance(0.01)  # what it caused arrives
+        return found[0][0]
+
+    def has_ended(self) -> bool:
+        return self._client.is_closed and not self._client.received
 
 
 class SimulatedServers:
     def __init__(self, wires: Wires) -> None:
         self._wires = wires
         self.names = list(wires.servers)
+        self._clients = {name: self.client(name) for name in self.names}
 
     def ask(self, name: str, *words: bytes | str | int) -> Any:
-        found = parse(self._wires.ask(name, *words), 1)
-        assert found is not None
-        self._wires.timers.advance(0.01)  # what it caused arrives
-        return found[0][0]
+        self._clients[name].send(*words)
+        return self._clients[name].reply()
+
+    def client(self, name: str) -> SimulatedClient:
+        return SimulatedClient(self._wires, name)
 
     def settle(self, name: str, text: str) -> None:
-        for _ in range(100):
+        for _ in range(300):
             if text in self.ask(name, "INFO", "replication").decode():
                 return
             self._wires.timers.advance(0.1)
@@ -148,12 +215,116 @@ def promote_and_follow(servers: Servers, *, diverge: bool) -> list[Any]:
     return recorder.said
 
 
+def follow(servers: Servers, replica: str, primary: str) -> None:
+    host, port = primary.split(":")
+    assert servers.ask(replica, "REPLICAOF", host, port) == b"OK"
+    servers.settle(replica, "master_link_status:up")
+    servers.settle(primary, f"port={replica.split(':')[1]},state=online")
+
+
+def wait_and_demote(servers: Servers) -> list[Any]:
+    """WAIT is answered, runs out of time, and ends with the primary's role."""
+    one, two, _ = servers.names
+    follow(servers, two, one)
+    said = [servers.ask(one, "WAIT", 1, 0), servers.ask(one, "SET", "a", 1), servers.ask(one, "WAIT", 1, 0)]
+    said += [servers.ask(one, "WAIT", 2, 50), servers.ask(two, "WAIT", 0, 0), servers.ask(two, "SET", "a", 2)]
+    said += [servers.ask(one, *words) for words in (("MULTI",), ("SET", "b", 1), ("WAIT", 5, 0), ("EXEC",))]
+    client = servers.client(one)
+    client.send("SET", "c", 1)
+    said.append(client.reply())
+    client.send("WAIT", 3, 0)
+    servers.ask(two, "REPLICAOF", "NO", "ONE")
+    host, port = two.split(":")
+    said.append(servers.ask(one, "REPLICAOF", host, port))
+    return [*said, client.reply(), client.has_ended()]
+
+
+def expire_on_a_replica(servers: Servers) -> list[Any]:
+    """A replica does not show what is expired, keeps it, and has it no more when its primary says so."""
+    one, two, _ = servers.names
+    follow(servers, two, one)
+    said = [servers.ask(one, "SET", "long", 1, "PX", 100_000), servers.ask(one, "SET", "short", 1, "PX", 150)]
+    said += [
+        servers.ask(one, "RPUSH", "list", 1),
+        servers.ask(one, "PEXPIRE", "list", 150),
+        servers.ask(one, "WAIT", 1, 0),
+    ]
+    said += [servers.ask(two, "DBSIZE")]
+    servers.ask(one, "DEBUG", "SLEEP", "0.3")
+    said += [servers.ask(two, "GET", "short"), servers.ask(two, "LLEN", "list"), servers.ask(two, "TTL", "long")]
+    said += [servers.ask(one, "GET", "short"), servers.ask(one, "LLEN", "list"), servers.ask(one, "WAIT", 1, 0)]
+    return [*said, servers.ask(two, "DBSIZE"), servers.ask(one, "DBSIZE")]
+
+
+def run_a_script_after_a_promotion(servers: Servers) -> list[Any]:
+    """A promoted replica does not know the scripts that its primary ran."""
+    one, two, _ = servers.names
+    follow(servers, two, one)
+    source = "redis.call('SET', KEYS[1], ARGV[1]) return redis.call('RPUSH', KEYS[2], 'x')"
+    sha = servers.ask(one, "SCRIPT", "LOAD", source)
+    said = [servers.ask(one, "EVALSHA", sha, 2, "k", "l", "v"), servers.ask(one, "WAIT", 1, 0)]
+    said += [servers.ask(two, "EVALSHA", sha, 2, "k", "l", "v"), servers.ask(two, "EVAL", source, 2, "k", "l", "v")]
+    servers.ask(two, "REPLICAOF", "NO", "ONE")
+    return [*said, servers.ask(two, "EVALSHA", sha, 2, "k", "l", "w"), servers.ask(two, "GET", "k")]
+
+
+def lack_replicas(servers: Servers) -> list[Any]:
+    """A primary refuses writes while too few replicas are well."""
+    one, two, _ = servers.names
+    said = [servers.ask(one, "CONFIG", "SET", "min-replicas-to-write", 1), servers.ask(one, "SET", "a", 1)]
+    said += [servers.ask(one, "EVAL", "return redis.call('SET', 'a', 1)", 0), servers.ask(one, "GET", "a")]
+    follow(servers, two, one)
+    servers.settle(one, "min_slaves_good_slaves:1")
+    said += [servers.ask(one, "SET", "a", 1)]
+    servers.ask(two, "REPLICAOF", "NO", "ONE")
+    servers.settle(one, "min_slaves_good_slaves:0")
+    return [*said, servers.ask(one, "SET", "a", 1)]
+
+
+def follow_in_a_chain(servers: Servers) -> list[Any]:
+    """A replica's replica has the same history; it may go on from the promoted one in the middle."""
+    one, two, three = servers.names
+    recorder = Recorder(servers)
+    follow(servers, two, one)
+    follow(servers, three, two)
+    servers.ask(one, "SET", "a", 1)
+    for name in (two, three):
+        servers.settle(name, f"slave_repl_offset:{servers.ask(one, 'ROLE')[1]}")
+    servers.settle(two, f"state=online,offset={servers.ask(one, 'ROLE')[1]}")
+    servers.settle(one, f"state=online,offset={servers.ask(one, 'ROLE')[1]}")
+    recorder.note("chain")
+    servers.ask(two, "REPLICAOF", "NO", "ONE")
+    servers.settle(two, f"port={three.split(':')[1]},state=online")
+    servers.settle(three, "master_link_status:up")
+    servers.ask(two, "SET", "b", 1)
+    for name in (two, three):
+        servers.settle(name, f"_repl_offset:{servers.ask(two, 'ROLE')[1]}")
+    servers.settle(two, f"state=online,offset={servers.ask(two, 'ROLE')[1]}")
+    recorder.note("promoted")
+    return recorder.said
+
+
+SCENARIOS = (wait_and_demote, expire_on_a_replica, run_a_script_after_a_promotion, lack_replicas, follow_in_a_chain)
+
+
+def both(scenario: Callable[[Servers], list[Any]]) -> tuple[list[Any], list[Any]]:
+    config = CONFIG | {"enable-debug-command": "yes"}
+    with ExitStack() as stack:
+        labs = [stack.enter_context(lab.start("standalone", config=config, persist=False)) for _ in range(3)]
+        theirs = stack.enter_context(RealServers(labs))
+        ours = SimulatedServers(Wires(theirs.names, CONFIG | {"save": ""}))
+        return scenario(ours), scenario(theirs)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_simulated_servers_say_what_real_ones_say(scenario: Callable[[Servers], list[Any]]) -> None:
+    simulated, real = both(scenario)
+    for ours, theirs in zip(simulated, real, strict=True):
+        assert ours == theirs
+
+
 @pytest.mark.parametrize("diverge", [False, True], ids=["partial", "full"])
 def test_roles_ids_and_offsets_around_a_promotion_are_those_of_real_servers(diverge: bool) -> None:
-    with ExitStack() as stack:
-        labs = [stack.enter_context(lab.start("standalone", config=CONFIG, persist=False)) for _ in range(3)]
-        theirs = RealServers(labs)
-        ours = SimulatedServers(Wires(theirs.names, CONFIG | {"save": ""}))
-        real, simulated = promote_and_follow(theirs, diverge=diverge), promote_and_follow(ours, diverge=diverge)
-    for ours_said, said in zip(simulated, real, strict=True):
-        assert ours_said == said
+    simulated, real = both(partial(promote_and_follow, diverge=diverge))
+    for ours, theirs in zip(simulated, real, strict=True):
+        assert ours == theirs

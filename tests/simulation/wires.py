@@ -93,12 +93,43 @@ class Wires:
 
         return dial
 
-    def ask(self, name: str, *words: bytes | str | int) -> bytes:
-        """Send one command on a new connection and return the reply's bytes; time passes until it is there."""
-        received: list[bytes] = []
-        connection = self.servers[name].connect("127.0.0.1:1", received.append, lambda: None)
-        connection.receive(encode_request(*words))
-        while not received:
-            assert self.timers.step(), f"no reply to {words}"
-        connection.closed()
-        return b"".join(received)
+    def client(self, name: str) -> Client:
+        """Connect to a server."""
+        return Client(self, self.servers[name])
+
+
+class Client:
+    """A client's connection to one server.
+
+    Attributes:
+        received: The bytes that have arrived and were not read yet.
+        is_closed: Whether the server has closed the connection.
+    """
+
+    def __init__(self, wires: Wires, server: Server) -> None:
+        self._wires = wires
+        self.received = b""
+        self.is_closed = False
+        self._connection = server.connect("127.0.0.1:1", self._receive, self._close)
+
+    def _receive(self, data: bytes) -> None:
+        self.received += data
+
+    def _close(self) -> None:
+        self.is_closed = True
+
+    def send(self, *words: bytes | str | int) -> None:
+        """Send one command."""
+        self._connection.receive(encode_request(*words))
+
+    def reply(self) -> bytes:
+        """Return the bytes of a reply; time passes until they are there."""
+        while not self.received:
+            assert self._wires.timers.step(), "no reply, and nothing more happens"
+        received, self.received = self.received, b""
+        return received
+
+    def ask(self, *words: bytes | str | int) -> bytes:
+        """Send one command and return the reply's bytes."""
+        self.send(*words)
+        return self.reply()

@@ -160,6 +160,8 @@ class Connection:
             reply = server.execute(self, argv)
             if reply is not BLOCKED:
                 self._out.append(reply if type(reply) is Raw else encode(reply, self.protocol))
+        if server.load.is_held:
+            return  # a slow command: its reply comes when it is done
         if self._ends:
             self.end()
         else:
@@ -167,7 +169,7 @@ class Connection:
 
     def run_waiting(self) -> None:
         """Go on with what was read before the server stood still."""
-        if self._waiting and self.is_open:
+        if (self._waiting or self._out) and self.is_open:
             self._run([])
 
     def _flush(self) -> None:
