@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from agents_redis_ha import _commands as commands
 from agents_redis_ha._commands import LogPosition, SessionSpec
@@ -16,42 +16,14 @@ from agents_redis_ha._commands.change import OpsRecord
 from agents_redis_ha._commands.command import Argument, Command, EarlierAttempts, load_script
 from agents_redis_ha._commands.state import Description, ServerState
 from agents_redis_ha._storage import session_keys
-from tests.simulation.resp import encode_request
 
+from .plain import plain_command, random_item
 from .replies import ErrorReply, Loose, parse
+from .steps import ANY, EXACT, LOOSE, PAIRS, TTL, Step
 
 __all__ = ["SCRIPTS", "SessionLife", "Step", "make_sequence"]
 
 SCRIPTS = ("append", "pop", "clear", "replace", "read", "info", "inspect", "restore")
-
-_DESCRIPTION = Loose(milliseconds=((1,),))
-_READING = Loose(milliseconds=((0, 1),))
-_STATE = Loose(milliseconds=((6,),), pairs=((9,),))
-_TTL = Loose(milliseconds=((),))
-_PAIRS = Loose(pairs=((),))
-_ANY = Loose(ignored=True)
-_EXACT = Loose()
-_LOOSE = {"info": _DESCRIPTION, "read": _READING, "inspect": _STATE}
-
-
-class Step(NamedTuple):
-    """One request.
-
-    Attributes:
-        words: The command and its arguments.
-        loose: Where the reply may differ.
-    """
-
-    words: tuple[bytes, ...]
-    loose: Loose = _EXACT
-
-    @property
-    def request(self) -> bytes:
-        """What goes over the wire."""
-        return encode_request(*self.words)
-
-    def __str__(self) -> str:
-        return " ".join(repr(word if len(word) < 60 else word[:50] + b"...%d" % len(word))[1:] for word in self.words)
 
 
 class SessionLife:
@@ -96,7 +68,7 @@ class SessionLife:
 
     # Sending.
 
-    def ask(self, *words: Argument, loose: Loose = _EXACT) -> Any:
+    def ask(self, *words: Argument, loose: Loose = EXACT) -> Any:
         """Send one command and return the reply."""
         step = Step(tuple(word if isinstance(word, bytes) else str(word).encode() for word in words), loose)
         self.steps.append(step)
@@ -111,12 +83,12 @@ class SessionLife:
         key_count = rng.choices((3, 2, 1), (20, 2, 2))[0]
         attempts = earlier or EarlierAttempts()
         wire = command.on_wire(known, attempts, key_count=key_count, with_source=rng.random() < 0.02)
-        loose = _LOOSE.get(command.script.name, _EXACT)
+        loose = LOOSE.get(command.script.name, EXACT)
         first = self.ask(*wire[0], loose=loose)
         if isinstance(first, ErrorReply) and first.startswith(b"NOSCRIPT"):
             wire = command.on_wire(known, attempts, key_count=key_count, with_source=True)
             first = self.ask(*wire[0], loose=loose)
-        trailing = [self.ask(*words, loose=_ANY if words[0] == "INFO" else _EXACT) for words in wire[1:]]
+        trailing = [self.ask(*words, loose=ANY if words[0] == "INFO" else EXACT) for words in wire[1:]]
         if isinstance(first, ErrorReply) or any(isinstance(each, ErrorReply) for each in trailing):
             return None
         history = commands.ReplicationHistory("there", None)
@@ -170,7 +142,7 @@ class SessionLife:
 
     def _items(self, least: int = 1) -> list[bytes]:
         rng = self.rng
-        return [_item(rng) for _ in range(rng.choices((least, 1, 2, 3, 40), (8, 30, 8, 4, 1))[0])]
+        return [random_item(rng) for _ in range(rng.choices((least, 1, 2, 3, 40), (8, 30, 8, 4, 1))[0])]
 
     def _append(self) -> None:
         if self.rng.random() < 0.002:
@@ -321,7 +293,7 @@ class SessionLife:
             self.ask("SET", key, "text")
         elif kind == 1:
             self.ask("PEXPIRE", key, self.rng.choice((-1, 0, 3)))
-            self.ask("DEBUG", "SLEEP", "0.012", loose=_ANY)
+            self.ask("DEBUG", "SLEEP", "0.012", loose=ANY)
         else:
             self.ask("DEL", key)
             self.ask(*self.rng.choice((("RPUSH", key, "x"), ("HSET", key, "f", "v"))))
@@ -368,9 +340,9 @@ class SessionLife:
         if in_transaction:
             self.ask("MULTI")
         for _ in range(self.rng.randint(1, 4)):
-            words = _plain_command(self.rng, self._key(), self._key())
+            words = plain_command(self.rng, self._key(), self._key())
             has_pairs = words[0] == "HGETALL" or (words[0] == "EVAL" and "HGETALL" in str(words[1]))
-            self.ask(*words, loose=_TTL if words[0] in ("PTTL", "TTL") else _PAIRS if has_pairs else _EXACT)
+            self.ask(*words, loose=TTL if words[0] in ("PTTL", "TTL") else PAIRS if has_pairs else EXACT)
         if in_transaction:
             everywhere = Loose(milliseconds=tuple((at,) for at in range(4)), pairs=tuple((at,) for at in range(4)))
             self.ask(self.rng.choice(("EXEC", "EXEC", "DISCARD")), loose=everywhere)
@@ -384,11 +356,11 @@ class SessionLife:
         # Before 7.0 a user who may not DEL leaves a probe that expires within a millisecond.
         for key in everything[:-1] if self._limited else everything:
             kind = bytes(self.ask("TYPE", key))
-            self.ask("PTTL", key, loose=_TTL)
+            self.ask("PTTL", key, loose=TTL)
             if kind in looks:
                 name, *rest = looks[kind]
-                self.ask(name, key, *rest, loose=_PAIRS if name == "HGETALL" else _EXACT)
-        self.ask("DEL", *everything, loose=_ANY)
+                self.ask(name, key, *rest, loose=PAIRS if name == "HGETALL" else EXACT)
+        self.ask("DEL", *everything, loose=ANY)
 
 
 _FIELDS = ("version", "digest", "generation", "length", "ttl", "fence", "updated_at")
@@ -396,180 +368,6 @@ _FIELDS = ("version", "digest", "generation", "length", "ttl", "fence", "updated
 
 def _id(rng: random.Random) -> bytes:
     return b"%016x" % rng.getrandbits(64)
-
-
-def _item(rng: random.Random) -> bytes:
-    kind = rng.randrange(40)
-    if kind < 28:
-        return b'{"role":"user","content":"%d"}' % rng.randrange(1000)
-    odd = (
-        '{"text":"ä€😀"}'.encode(),
-        '{"text":"é\u0800\ud7ff\ue000\U000fffff"}'.encode("utf-8", "surrogatepass"),
-        b'{"text":"\xff"}',
-        b'{"text":"\xed\xa0\x80"}',
-        b'{"text":"\xf4\x90\x80\x80"}',
-        b'{"text":"\\ud83d\\ude00"}',
-        b'{"text":"\\ud83d"}',
-        b'{"n":0x10,"m":01}',
-        b'{"n":+5}',
-        b'{"n":inf,"m":-nan}',
-        b'{"n":1.}',
-        b'{"n":.5}',
-        b'{"a":[1,2,{"b":null}],"c":true}',
-        b'{"a":}',
-        b'{"a":1,}',
-        b'{"a":1} x',
-        b"[1]",
-        b"",
-        b"{",
-        b'{"a":"\x01"}',
-        b'{"a":"' + b"x" * rng.choice((4_000, 70_000)) + b'"}',
-        b'{"a":' + b"[" * rng.choice((900, 1_010)) + b"]" * rng.choice((900, 1_010)) + b"}",
-        b'{"a":' + b"[" * 998 + b"]" * 998 + b"}",
-    )
-    return rng.choice(odd)
-
-
-_SOURCES = (
-    "return {1,2,{3,'four',false,nil,5}}",
-    "return {1,nil,2}",
-    "return 3.99",
-    "return -3.99",
-    "return true",
-    "return false",
-    "return nil",
-    "return {ok='fine'}",
-    "return {err='MY error'}",
-    "return redis.error_reply('MY error')",
-    "return redis.error_reply('word')",
-    "return redis.status_reply('fine')",
-    "return {redis.status_reply('a'), redis.error_reply('B c')}",
-    "return tostring(1e15) .. tostring(0.1)",
-    "return redis.call('SET', KEYS[1], 1e15)",
-    "redis.call('SET', KEYS[1], 0.1) return redis.call('GET', KEYS[1])",
-    "redis.call('SET', KEYS[1], 12345678901234567890) return redis.call('GET', KEYS[1])",
-    "return redis.call('NOSUCH')",
-    "return redis.call('GET')",
-    "return redis.call()",
-    "return redis.call('SET', KEYS[1], {})",
-    "local r = redis.pcall('NOSUCH') return r.err",
-    "local r = redis.pcall('LPUSH', KEYS[1]) return r.err",
-    "redis.call('SET', KEYS[1], 'x')\nreturn redis.call('LPUSH', KEYS[1], 'y')",
-    "redis.call('SET', KEYS[1], 'x')\nlocal r = redis.pcall('LPUSH', KEYS[1], 'y')\nreturn r.err",
-    "redis.call('SET', KEYS[1], 'x')\nlocal ok, r = pcall(redis.call, 'LPUSH', KEYS[1], 'y')\nreturn type(r)",
-    "return nothing.at.all",
-    "local x = nil\nreturn x.y",
-    "error('my own')",
-    "error({err='MY table'})",
-    "x = 1 return 1",
-    "return #ARGV .. #KEYS .. (ARGV[1] or '-')",
-    "return redis.sha1hex(ARGV[1] or '')",
-    "return redis.sha1hex('')",
-    "return {string.byte(ARGV[1], 1, -1)}",
-    "return (pcall(cjson.decode, ARGV[1])) and 1 or 0",
-    "return math.floor(7.9) + select('#', 1, nil, nil)",
-    "return #redis.call('TIME')",
-    "return redis.call('HGETALL', KEYS[1])",
-    "return redis.call('PING')",
-    "return redis.call('SUBSCRIBE', 'x')",
-    "local t = {} for i = 1, 300 do t[i] = i end return redis.call('RPUSH', KEYS[1], unpack(t))",
-    "this is no lua",
-    "return string.format('%5.1f|%s', 3.14159, 'x')",
-    "return redis.call('LPUSH', KEYS[1], true)",
-)
-_TEXTS = (
-    b"x",
-    b"yy",
-    b"{}",
-    b"-1",
-    b"0",
-    b"007",
-    b" 1",
-    b"9223372036854775807",
-    b"9223372036854775808",
-    b"1.5",
-    b"",
-    b"a\x00b\r\n",
-)
-
-
-def _plain_command(rng: random.Random, key: bytes, other: bytes) -> tuple[Argument, ...]:
-    """Return a command that may or may not make sense."""
-
-    def text() -> bytes:
-        return rng.choice(_TEXTS)
-
-    def index() -> Argument:
-        return rng.choice((0, 1, 2, -1, -2, 5, -9, "x", 100))
-
-    def field() -> bytes:
-        return rng.choice((b"version", b"f", b"length", b"digest", b"", b"g"))
-
-    forms: tuple[Callable[[], tuple[Argument, ...]], ...] = (
-        lambda: ("GET", key),
-        lambda: ("SET", key, text()),
-        lambda: ("SET", key, text(), rng.choice(("NX", "XX", "GET", "KEEPTTL", "BAD"))),
-        lambda: ("SET", key, text(), rng.choice(("EX", "PX", "PXAT")), rng.choice((100_000, 0, -5, "x", 10**14))),
-        lambda: ("SETNX", key, text()),
-        lambda: ("MGET", key, other),
-        lambda: ("INCR", key),
-        lambda: ("INCRBY", key, text()),
-        lambda: ("APPEND", key, text()),
-        lambda: ("STRLEN", key),
-        lambda: ("RPUSH", key, text(), text()),
-        lambda: ("LPUSH", key, text(), text()),
-        lambda: ("RPUSHX", key, text()),
-        lambda: ("LPOP", key),
-        lambda: ("RPOP", key, rng.choice((0, 1, 3, -1))),
-        lambda: ("LLEN", key),
-        lambda: ("LINDEX", key, index()),
-        lambda: ("LRANGE", key, index(), index()),
-        lambda: ("LSET", key, index(), text()),
-        lambda: ("LTRIM", key, index(), index()),
-        lambda: ("LREM", key, index(), text()),
-        lambda: ("LPOS", key, text()),
-        lambda: ("LPOS", key, text(), rng.choice(("RANK", "COUNT", "MAXLEN", "NONE")), rng.choice((0, 1, -1, 2, -2))),
-        lambda: ("LPOS", key, text(), "RANK", rng.choice((1, -1, 2)), "COUNT", rng.choice((0, 2)), "MAXLEN", 3),
-        lambda: ("HSET", key, field(), text()),
-        lambda: ("HSET", key, field(), text(), field()),
-        lambda: ("HSETNX", key, field(), text()),
-        lambda: ("HGET", key, field()),
-        lambda: ("HMGET", key, field(), field()),
-        lambda: ("HGETALL", key),
-        lambda: ("HDEL", key, field(), field()),
-        lambda: ("HLEN", key),
-        lambda: ("HEXISTS", key, field()),
-        lambda: ("HINCRBY", key, field(), rng.choice((1, -3, "x"))),
-        lambda: ("DEL", key, other),
-        lambda: ("EXISTS", key, other, key),
-        lambda: ("TYPE", key),
-        lambda: ("PEXPIRE", key, rng.choice((300_000, -1, 0, "x"))),
-        lambda: ("EXPIRE", key, rng.choice((300, -1, 2**62))),
-        lambda: ("PEXPIREAT", key, rng.choice((1, 4_000_000_000_000))),
-        lambda: ("PERSIST", key),
-        lambda: ("PTTL", key),
-        lambda: ("TTL", key),
-        lambda: ("PING",),
-        lambda: ("PING", text()),
-        lambda: ("PING", text(), text()),
-        lambda: ("ECHO", text()),
-        lambda: ("ECHO",),
-        lambda: ("NOSUCH", text(), key),
-        lambda: ("SELECT", rng.choice((0, "x"))),
-        lambda: ("WAIT", 0, 0),
-        lambda: ("WAIT", rng.choice((0, 1, "x")), rng.choice((1, "x", -1))),
-        lambda: ("EVALSHA", "0" * 40, 1, key),
-        lambda: ("EVAL", rng.choice(_SOURCES), 1, key),
-        lambda: ("EVAL", rng.choice(_SOURCES), 1, key, text(), text()),
-        lambda: ("EVAL", rng.choice(_SOURCES), rng.choice((0, 2, -1, 9, "x")), key, text()),
-        lambda: ("SCRIPT", "LOAD", rng.choice(_SOURCES)),
-        lambda: ("SCRIPT", "EXISTS", "0" * 40),
-        lambda: ("ACL", "WHOAMI"),
-        lambda: ("CLIENT", "GETNAME"),
-    )
-    if rng.random() < 0.3:
-        return "EVAL", rng.choice(_SOURCES), 1, key, text()
-    return rng.choice(forms)()
 
 
 def make_sequence(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation.resp import Failure, ProtocolError, Push, Raw, RequestParser, encode
 
+from .executor import POSTPONED
 from .registry import OK, Command, RefusalError, Reply
 
 if TYPE_CHECKING:
@@ -158,6 +159,9 @@ class Connection:
             if self._ends or not self.is_open:
                 break
             reply = server.execute(self, argv)
+            if reply is POSTPONED:
+                self._waiting = commands[at:]
+                break
             if reply is not BLOCKED:
                 self._out.append(reply if type(reply) is Raw else encode(reply, self.protocol))
         if server.load.is_held:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .server import Server
 
-__all__ = ["Executor"]
+__all__ = ["POSTPONED", "Executor"]
 
+POSTPONED = object()
+"""Returned for a request that has to wait until writes go on."""
 QUEUED = Simple(b"QUEUED")
 READ_ONLY = "READONLY You can't write against a read only replica."
 NO_REPLICAS = "NOREPLICAS Not enough good replicas to write."
@@ -66,11 +68,18 @@ class Executor:
                 client.discard()
                 return self.failure(f"EXECABORT Transaction discarded because of: {error}")
             client.aborts = client.queue is not None
+            client.asking = False
             return error.reply
+        if self._server.load.holds_writes and self._has_to_wait(client, found):
+            return POSTPONED
         if client.queue is not None and found.name not in _NEVER_QUEUED:
             client.queue.append((found, argv))
             return QUEUED
         return self.run(client, found, argv)
+
+    def _has_to_wait(self, client: Connection, found: Command) -> bool:
+        writes = found.writes or found.may_replicate or (found.name == "exec" and client.queue_writes)
+        return (writes and client.queue is None) or found.name == "exec"
 
     def run(self, client: Connection, found: Command, argv: list[bytes]) -> Reply:
         """Run a command that passed the checks, and send what it changed on its way."""
@@ -84,6 +93,8 @@ class Executor:
             if not self._depth and self.effects:
                 self.flush(script=found.may_replicate)
         client.write_offset = self._server.replication.offset
+        if client.asking and found.name != "asking":
+            client.asking = False  # it holds for one command
         return reply
 
     def call(self, client: Connection, found: Command, argv: list[bytes]) -> Reply:

@@ -9,7 +9,7 @@ from .links import Psync
 
 if TYPE_CHECKING:
     from .connection import Connection
-    from .registry import Command
+    from .registry import Command, Reply
     from .server import Link, Server
 
 __all__ = ["ClusterNode", "FarEnd", "LinkUser"]
@@ -37,8 +37,17 @@ class ClusterNode(Protocol):
     def accept(self, peer: str, link: Link, message: Any) -> LinkUser | None:
         """Take a link that another node opened."""
 
+    def answer(self, argv: list[bytes]) -> Reply:
+        """Answer CLUSTER …"""
+
+    def migrate(self, client: Connection, address: tuple[str, int], keys: Sequence[bytes], seconds: float) -> Reply:
+        """Answer MIGRATE."""
+
     def close(self) -> None:
         """End with the process."""
+
+    def restarted(self) -> None:
+        """Begin again with a new process."""
 
 
 class FarEnd:

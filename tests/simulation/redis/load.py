@@ -21,6 +21,7 @@ class Load:
     Attributes:
         is_held: Whether nothing is read now; what arrives waits.
         is_loading: Whether it loads its data: most commands are answered with LOADING.
+        holds_writes: Whether writes wait for a failover by hand.
         is_busy: Whether a script runs for longer than ``busy-reply-threshold``: most are answered with BUSY.
     """
 
@@ -33,6 +34,8 @@ class Load:
         self.is_held = False
         self.is_loading = False
         self.is_busy = False
+        self.holds_writes = False
+        self._pauses = 0
 
     def hold(self, client: Connection, data: bytes | None) -> None:
         """Keep what arrived (None: the end of the connection) until the server reads again."""
@@ -62,6 +65,29 @@ class Load:
         limit = int(self._server.config.get("busy-reply-threshold", "5000")) / 1000
         quiet = min(seconds, limit) if script else seconds
         self._server.call_later(quiet, partial(self._after_hold, seconds - quiet))
+
+    def begin_hold(self) -> None:
+        """Stand still until `end_hold`."""
+        self._holds += 1
+        self.is_held = True
+
+    def end_hold(self) -> None:
+        """Go on."""
+        self._holds = max(0, self._holds - 1)
+        self._release()
+
+    def pause_writes(self, seconds: float) -> None:
+        """Let writes wait, for so long at most (CLIENT PAUSE … WRITE)."""
+        self.holds_writes = True
+        self._pauses += 1
+        pause = self._pauses
+        self._server.after(seconds, lambda: self.resume_writes() if pause == self._pauses else None)
+
+    def resume_writes(self) -> None:
+        """Go on with the writes that wait."""
+        if self.holds_writes:
+            self.holds_writes = False
+            self._run_waiting()
 
     def _after_hold(self, more: float) -> None:
         self._holds -= 1
@@ -97,8 +123,11 @@ class Load:
             deliver, argument = self._inbox.pop(0)
             deliver(argument)
         if not self.is_held:
-            for client in list(self._server.connections.values()):
-                client.run_waiting()
+            self._run_waiting()
+
+    def _run_waiting(self) -> None:
+        for client in list(self._server.connections.values()):
+            client.run_waiting()
 
 
 def _closed(client: Connection) -> None:

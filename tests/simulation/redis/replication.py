@@ -141,7 +141,7 @@ class Replication:
 
     def request_acks(self) -> None:
         """Ask the replicas how far they are."""
-        if self.upstream is None and len(self.replicas):
+        if self.upstream is None and len(self.replicas) and not self._server.load.holds_writes:
             self._feed([_ACK_REQUEST], selects=False)
 
     # Roles.
@@ -222,7 +222,7 @@ class Replication:
 
     def ping(self) -> None:
         """Tell the replicas that the primary lives."""
-        if self.upstream is None:
+        if self.upstream is None and not self._server.load.holds_writes:
             self._feed([[b"PING"]], selects=False)
 
     # Waiting.

@@ -286,7 +286,9 @@ class Server:
         if loading:
             self.load.is_loading = True
             self.after(loading, self._loaded)
-        if self._followed is not None:
+        if self.cluster is not None:
+            self.cluster.restarted()
+        elif self._followed is not None:
             self.replication.follow(self._followed.host, self._followed.port)
 
     def _loaded(self) -> None:

@@ -162,6 +162,12 @@ class Upstream:
         elif self.state == "connected":
             self._acknowledge()
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the primary was heard, or the link was lost; in whole seconds, as Redis counts."""
+        since = self._heard_at if self.state == "connected" else self._down_since
+        return float(int(self._server.clock()) - int(since or 0.0))
+
     def described(self) -> dict[str, object]:
         """Return the lines of INFO."""
         now, server, is_up = self._server.clock(), self._server, self.state == "connected"
