@@ -11,10 +11,10 @@ from tests.simulation.plan import Plan, chance
 from tests.simulation.randomness import Seed
 from tests.simulation.workloads import draw_steps, duration
 
-_PACES = {"standalone": (0.01, 0.05, 0.2), "sentinel": (0.05, 0.2, 0.5)}
+_PACES = {"standalone": (0.01, 0.05, 0.2), "sentinel": (0.05, 0.2, 0.5), "cluster": (0.05, 0.2, 0.5)}
 """Mean pauses between two calls of one caller, in seconds."""
 
-TOPOLOGIES = ("standalone", "sentinel")
+TOPOLOGIES = ("standalone", "sentinel", "cluster")
 
 
 def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None = None) -> Plan:
@@ -35,8 +35,9 @@ def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None 
         processes=count,
         steps=len(steps),
         seconds=duration(steps),
-        servers=1 if topology == "standalone" else 1 + settings["replicas"],
+        servers=settings["servers"],
         sentinels=settings.get("sentinels", 0),
+        sessions=tuple(sorted({step.session for step in steps})),
     )
     return Plan(
         seed=seed,
@@ -51,10 +52,19 @@ def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None 
 def _draw_settings(stream: random.Random, topology: str) -> dict[str, Any]:
     drift = stream.choice((0.0, 0.0, 1e-4, -1e-3))
     if topology == "standalone":
-        return {"drift": drift}
+        return {"drift": drift, "servers": 1}
+    if topology == "cluster":
+        config = {
+            "cluster-enabled": "yes",
+            "cluster-node-timeout": stream.choice(("500", "1000", "2000")),
+            "cluster-replica-validity-factor": "0",
+            "repl-diskless-sync-delay": "0",
+        }
+        return {"drift": drift, "shards": 3, "replicas": 1, "servers": 6, "config": config}
     return {
         "drift": drift,
         "replicas": 2,
+        "servers": 3,
         "sentinels": 3,
         "quorum": 2,
         "down_after": stream.choice((0.5, 1.0, 2.0)),

@@ -21,6 +21,7 @@ class Scene:
         seconds: How long these take without faults.
         servers: How many servers keep sessions.
         sentinels: How many Sentinels there are.
+        sessions: The names of all sessions.
     """
 
     topology: str
@@ -29,6 +30,7 @@ class Scene:
     seconds: float
     servers: int = 1
     sentinels: int = 0
+    sessions: tuple[str, ...] = ()
 
 
 _AT_A_REQUEST: Mapping[str, tuple[str, ...]] = {
@@ -64,6 +66,11 @@ _WITH_SENTINELS: Mapping[str, tuple[str, ...]] = {
 _SPANS = (*3 * ((0.0, 0.3), (0.2, 2.0), (1.0, 6.0)), (4.0, 20.0))
 """How long a fault may last, in seconds; the longest are longer than any deadline."""
 
+_IN_A_CLUSTER: Mapping[str, tuple[str, ...]] = {
+    "cluster-fail-over": ("replica",),
+    "move-slot": ("session", "pause"),
+}
+_OFTEN_IN_A_CLUSTER = (*2 * ("crash", "cluster-fail-over", "move-slot"), "pause-server", "partition")
 # With Sentinels, what makes them fail over is what matters.
 _OFTEN_WITH_SENTINELS = (
     "crash",
@@ -88,11 +95,13 @@ def draw_faults(stream: random.Random, scene: Scene, most: int = 4) -> tuple[Fau
     kinds: list[str] = [*_AT_A_REQUEST, *_AT_A_MOMENT]
     if scene.sentinels:
         kinds += [*_WITH_SENTINELS, *_OFTEN_WITH_SENTINELS]
+    if scene.topology == "cluster":
+        kinds += [*_IN_A_CLUSTER, *_OFTEN_IN_A_CLUSTER]
     return tuple(_draw_fault(stream, scene, stream.choice(kinds)) for _ in range(stream.randint(1, most)))
 
 
 def _draw_fault(stream: random.Random, scene: Scene, kind: str) -> Fault:
-    names = {**_AT_A_REQUEST, **_AT_A_MOMENT, **_WITH_SENTINELS}[kind]
+    names = {**_AT_A_REQUEST, **_AT_A_MOMENT, **_WITH_SENTINELS, **_IN_A_CLUSTER}[kind]
     arguments = {name: _draw(stream, scene, name) for name in names}
     if kind in _AT_A_REQUEST:
         step, request = stream.randint(1, scene.steps), stream.choice((1, 1, 1, 2))
@@ -113,6 +122,12 @@ def _draw(stream: random.Random, scene: Scene, name: str) -> Any:  # noqa: C901 
         return stream.randrange(scene.processes)
     if name == "server":  # None: the primary of that moment
         return None if stream.random() < 0.6 else stream.randrange(scene.servers)
+    if name == "replica":
+        return stream.randrange(scene.servers)
+    if name == "session":
+        return stream.choice(scene.sessions)
+    if name == "pause":
+        return stream.choice((0.0, 0.01, 0.1))
     if name == "sentinel":
         return stream.randrange(scene.sentinels)
     if name == "ways":
@@ -128,8 +143,17 @@ def _draw(stream: random.Random, scene: Scene, name: str) -> Any:  # noqa: C901 
 def _draw_side(stream: random.Random, scene: Scene) -> tuple[str, ...]:
     """Return one side of a partition: hosts, the primary of that moment among them or not."""
     processes = _some(stream, [f"h{number}" for number in range(scene.processes)])
-    if not scene.sentinels:
+    if scene.topology == "standalone":
         return tuple(processes) or ("h0",)
+    if scene.topology == "cluster":
+        members = [f"c{number}" for number in range(scene.servers)]
+        cluster_sides = (
+            ("primary",),
+            ("primary", *processes),
+            tuple(_some(stream, members)),
+            (stream.choice(members),),
+        )
+        return tuple(dict.fromkeys(stream.choice(cluster_sides))) or ("primary",)
     sentinels = [f"s{number}" for number in range(scene.sentinels)]
     sides: Sequence[Sequence[str]] = (
         ("primary",),

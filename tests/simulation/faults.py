@@ -219,6 +219,18 @@ def fail_over(world: World, fault: Fault, flow: Flow | None, data: bytes) -> Non
     _sentinel(world, fault).ask(b"SENTINEL", b"FAILOVER", SERVICE.encode())
 
 
+def cluster_fail_over(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """CLUSTER FAILOVER, while the primary is alive."""
+    servers: Any = world.servers  # those of a cluster
+    servers.fail_over(fault.arguments["replica"])
+
+
+def move_slot(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A session's slot moves to another primary."""
+    servers: Any = world.servers
+    servers.move_slot(fault.arguments["session"], fault.arguments["pause"])
+
+
 def crash_sentinel(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
     """A Sentinel ends, and is started again."""
     machine = _sentinel(world, fault)
@@ -261,6 +273,8 @@ KINDS: Mapping[str, Strike] = {
         kill_clients,
         fill_memory,
         fail_over,
+        cluster_fail_over,
+        move_slot,
         crash_sentinel,
         pause_sentinel,
         step_sentinel_clock,

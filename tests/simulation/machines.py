@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ from agents_redis_ha import session_keys
 from tests.failover.campaign.marks import Mark, find_mark
 from tests.simulation.randomness import EPOCH_SECONDS
 from tests.simulation.redis.server import Server
+from tests.simulation.resp import encode_request
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 PREFIX = "agents:ha"
 PORT = 6379
+_TRIES, _LOOK_SECONDS = 200, 0.01
 
 
 class Clock:
@@ -99,11 +102,25 @@ class Machine:
         self.server.restart(keep)
         self._world.network.listen(self.name, PORT, self.server)
 
+    async def ask_later(self, *command: bytes) -> Any:
+        """Return the reply to a command that takes its time; None if none comes within two seconds."""
+        reader = Reader(replyError=Exception)
+        connection = self.server.connect("world:0", reader.feed, lambda: None)
+        connection.receive(encode_request(*command))
+        reply = reader.gets()
+        for _ in range(_TRIES):
+            if reply is not False:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+            reply = reader.gets()
+        connection.closed()
+        return reply or None
+
     def ask(self, *command: bytes) -> Any:
         """Return the reply to a command, which no network delays; None where the server does not read now."""
         reader = Reader(replyError=Exception)
         connection = self.server.connect("world:0", reader.feed, lambda: None)
-        connection.receive(b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(c), c) for c in command))
+        connection.receive(encode_request(*command))
         reply = reader.gets() or None
         connection.closed()
         return reply

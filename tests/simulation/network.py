@@ -37,7 +37,7 @@ class Listener(Protocol):
 
     def connect(self, peer: str, send: Callable[[bytes], None], close: Callable[[], None]) -> Accepted: ...
 
-    def accept(self, peer: str, link: Any) -> tuple[Callable[[Any], None], Callable[[], None]]: ...
+    def accept(self, peer: str, link: Any) -> Any: ...
 
 
 class Link:
@@ -430,7 +430,7 @@ class Network:
             return LinkEnd(pipe, lambda: setattr(flow, own, _ignore))
 
         accepted = listener.accept(f"{source}:{self._next_port()}", end_of(flow.back, "on_server"))
-        flow.on_server = _until_the_end(flow, "on_server", *accepted)
+        flow.on_server = _until_the_end(flow, "on_server", accepted.receive, accepted.closed)
         flow.on_client = _until_the_end(flow, "on_client", receive, closed)
         return end_of(flow.there, "on_client")
 

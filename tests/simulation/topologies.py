@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.failover.campaign.history import Call
 from tests.failover.campaign.marks import Mark
+from tests.simulation.clusters import Cluster
 from tests.simulation.machines import Machine, read_stored
 from tests.simulation.sentinels.servers import WithSentinels
 
@@ -83,4 +84,6 @@ def make_servers(world: World) -> Servers:
         return Standalone(world)
     if world.plan.topology == "sentinel":
         return WithSentinels(world)
+    if world.plan.topology == "cluster":
+        return Cluster(world)
     raise ValueError(f"no such topology: {world.plan.topology!r}")

@@ -1,0 +1,130 @@
+"""A cluster of three shards, each a primary and a replica on hosts of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agents_redis_ha import session_keys
+from tests.failover.campaign.history import Call
+from tests.failover.campaign.marks import Mark
+from tests.simulation.bus import Member, form
+from tests.simulation.machines import PORT, PREFIX, Machine, read_stored
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_LOOK_SECONDS = 0.05
+_FORMING_SECONDS = 1.5
+_BATCH = b"10"
+_TRIES = 200
+
+
+class Cluster:
+    """The members; see `topologies.Servers`. The primary that faults speak of is the first session's."""
+
+    def __init__(self, world: World) -> None:
+        settings = world.plan.settings
+        self._world = world
+        shards = settings["shards"]
+        names = [f"c{number}" for number in range(2 * shards)]
+        self.machines = [Machine(world, name, settings["config"]) for name in names]
+        self.data_hosts, self.hosts = set(names), names
+        self.removals: list[Call] = []
+        self.promotions = 0
+        self._shards = [[self.machines[at], self.machines[at + shards]] for at in range(shards)]
+        self._slots = {name: session_keys(PREFIX, name).slot for name in world.plan.sessions}
+        self._members: dict[str, Member] = {}
+        self._moves: list[asyncio.Future[None]] = []
+
+    def addresses(self) -> Mapping[str, Any]:
+        """Return the fields of a configuration that lead to the cluster."""
+        return {"topology": "cluster", "nodes": [f"{machine.name}:{PORT}" for machine in self.machines[:3]]}
+
+    async def start(self) -> None:
+        """Form the cluster, and return when its members know one another."""
+        formed = form([[machine.server for machine in shard] for shard in self._shards])
+        self._members = {member.server.host: member for member in formed}
+        await asyncio.sleep(_FORMING_SECONDS)
+        self._watching = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
+        """Notice when another server takes over."""
+        before = self._primaries()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = self._primaries()
+            for name in sorted(now - before):
+                self._world.note(name, "is a primary")
+                self._world.note_loss()
+                self.promotions += 1
+            before = now
+
+    def _primaries(self) -> set[str]:
+        return {
+            name
+            for name, member in self._members.items()
+            if member.server.is_up and member.me.primary is None and member.me.slots
+        }
+
+    def owner(self, slot: int) -> Machine:
+        """Return the server that owns a slot by its own view; of several the one of the highest epoch."""
+        own = [
+            machine
+            for machine in self.machines
+            if machine.is_up and self._members[machine.name].slots.owners[slot] == self._members[machine.name].id
+        ]
+        best = max(own, key=lambda machine: self._members[machine.name].me.config_epoch, default=None)
+        return best or self.machines[0]
+
+    def primary(self) -> Machine:
+        """Return the owner of the first session."""
+        return self.owner(next(iter(self._slots.values())))
+
+    def is_well(self) -> bool:
+        """Whether all members that are up agree, and serve."""
+        up = [member for member in self._members.values() if member.server.is_up]
+        views = {tuple(member.slots.owners) for member in up}
+        return len(views) == 1 and all(member.is_ok for member in up) and len(self._primaries()) == len(self._shards)
+
+    def stored(self, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:
+        """Return each session's items on the server that owns it."""
+        found: dict[str, list[Mark | None]] = {}
+        for name in sessions:
+            found.update(read_stored(self.owner(self._slots[name]), [name]))
+        return found
+
+    def fail_over(self, number: int) -> None:
+        """CLUSTER FAILOVER, given to a replica."""
+        machine = self.machines[number]
+        if machine.is_up and self._members[machine.name].me.primary is not None:
+            machine.ask(b"CLUSTER", b"FAILOVER")
+
+    def move_slot(self, session: str, pause: float) -> None:
+        """Move a session's slot to another primary, a few keys at a time, as redis-cli does."""
+        self._moves.append(asyncio.ensure_future(self._move(self._slots[session], pause)))
+
+    async def _move(self, slot: int, pause: float) -> None:
+        source = self.owner(slot)
+        others = [machine for machine in self.machines if machine.name in self._primaries() and machine is not source]
+        if not others:
+            return
+        target = others[slot % len(others)]
+        ids = [self._members[machine.name].id.encode() for machine in (source, target)]
+        text = b"%d" % slot
+        self._world.note(source.name, f"slot {slot} moves to {target.name}")
+        target.ask(b"CLUSTER", b"SETSLOT", text, b"IMPORTING", ids[0])
+        source.ask(b"CLUSTER", b"SETSLOT", text, b"MIGRATING", ids[1])
+        for _ in range(_TRIES):
+            await asyncio.sleep(pause)
+            keys = source.ask(b"CLUSTER", b"GETKEYSINSLOT", text, _BATCH)
+            if not isinstance(keys, list) and keys is not None:
+                return
+            if not keys:
+                break
+            await source.ask_later(b"MIGRATE", target.name.encode(), b"%d" % PORT, b"", b"0", b"1000", b"KEYS", keys[0])
+        for machine in (target, source, *self.machines):
+            machine.ask(b"CLUSTER", b"SETSLOT", text, b"NODE", ids[1])
+            await asyncio.sleep(pause / 4)
+        self._world.note(target.name, f"has slot {slot}")
