@@ -2,175 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
 from agents_redis_ha import lab
-from tests.simulation.fidelity.replies import parse
-from tests.simulation.resp import encode_request
+from tests.simulation.fidelity.servers import RealServers, Recorder, Servers, SimulatedServers
 from tests.simulation.wires import Wires
 
 CONFIG = {"repl-ping-replica-period": "3600", "repl-diskless-sync-delay": "0", "appendonly": "no", "save": '""'}
-TOLD = (
-    "role",
-    "master_link_status",
-    "slave_repl_offset",
-    "connected_slaves",
-    "slave0",
-    "slave1",
-    "master_replid",
-    "master_replid2",
-    "master_repl_offset",
-    "second_repl_offset",
-    "repl_backlog_active",
-    "repl_backlog_first_byte_offset",
-    "repl_backlog_histlen",
-)
-SYNCS = ("sync_full", "sync_partial_ok", "sync_partial_err")
-
-
-class Client(Protocol):
-    """One connection."""
-
-    def send(self, *words: bytes | str | int) -> None:
-        """Send a command."""
-
-    def reply(self) -> Any:
-        """Return the reply."""
-
-    def has_ended(self) -> bool:
-        """Whether the server closes the connection, with nothing more said."""
-
-
-class Servers(Protocol):
-    """Three servers, real or simulated."""
-
-    names: list[str]
-
-    def ask(self, name: str, *words: bytes | str | int) -> Any:
-        """Return the reply; all questions to one server go over one connection."""
-
-    def client(self, name: str) -> Client:
-        """Make another connection."""
-
-    def settle(self, name: str, text: str) -> None:
-        """Wait until INFO says this."""
-
-
-class RealClient:
-    def __init__(self, name: str) -> None:
-        host, _, port = name.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=30.0)
-        self._left = b""
-
-    def send(self, *words: bytes | str | int) -> None:
-        self.socket.sendall(encode_request(*words))
-
-    def reply(self) -> Any:
-        while (found := parse(self._left, 1)) is None:
-            received = self.socket.recv(1 << 16)
-            assert received, "the server closed the connection"
-            self._left += received
-        (value,), self._left = found
-        return value
-
-    def has_ended(self) -> bool:
-        return not self._left and not self.socket.recv(1)
-
-
-class RealServers:
-    def __init__(self, labs: list[lab.Lab]) -> None:
-        self.names = [f"{each.primary().host}:{each.primary().port}" for each in labs]
-        self._sockets = ExitStack()
-        self._clients = {name: self.client(name) for name in self.names}
-
-    def __enter__(self) -> RealServers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._sockets.close()
-
-    def ask(self, name: str, *words: bytes | str | int) -> Any:
-        self._clients[name].send(*words)
-        return self._clients[name].reply()
-
-    def client(self, name: str) -> RealClient:
-        client = RealClient(name)
-        self._sockets.enter_context(client.socket)
-        return client
-
-    def settle(self, name: str, text: str) -> None:
-        lab.wait_until(lambda: text in self.ask(name, "INFO", "replication").decode(), f"{name} to say {text}")
-
-
-class SimulatedClient:
-    def __init__(self, wires: Wires, name: str) -> None:
-        self._wires, self._client = wires, wires.client(name)
-
-    def send(self, *words: bytes | str | int) -> None:
-        self._client.send(*words)
-
-    def reply(self) -> Any:
-        found = parse(self._client.reply(), 1)
-        assert found is not None
-        self._wires.timers.advance(0.01)  # what it caused arrives
-        return found[0][0]
-
-    def has_ended(self) -> bool:
-        return self._client.is_closed and not self._client.received
-
-
-class SimulatedServers:
-    def __init__(self, wires: Wires) -> None:
-        self._wires = wires
-        self.names = list(wires.servers)
-        self._clients = {name: self.client(name) for name in self.names}
-
-    def ask(self, name: str, *words: bytes | str | int) -> Any:
-        self._clients[name].send(*words)
-        return self._clients[name].reply()
-
-    def client(self, name: str) -> SimulatedClient:
-        return SimulatedClient(self._wires, name)
-
-    def settle(self, name: str, text: str) -> None:
-        for _ in range(300):
-            if text in self.ask(name, "INFO", "replication").decode():
-                return
-            self._wires.timers.advance(0.1)
-        raise AssertionError(f"{name} does not say {text}: {self.ask(name, 'INFO', 'replication').decode()}")
-
-
-class Recorder:
-    """What the servers say at each point, replication ids by the order in which they are met."""
-
-    def __init__(self, servers: Servers) -> None:
-        self.servers = servers
-        self.said: list[Any] = []
-        self._ids: dict[str, str] = {"0" * 40: "none"}
-        self._ports = {name.rpartition(":")[2]: f"port{at}" for at, name in enumerate(servers.names)}
-
-    def note(self, what: str) -> None:
-        for at, name in enumerate(self.servers.names):
-            info = self.servers.ask(name, "INFO", "replication") + b"\r\n" + self.servers.ask(name, "INFO", "stats")
-            fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-            told = {field: self._plain(fields[field]) for field in (*TOLD, *SYNCS) if field in fields}
-            role = self.servers.ask(name, "ROLE")
-            self.said.append((what, at, told, self._plain(repr(role))))
-
-    def _plain(self, text: str) -> str:
-        def named(found: re.Match[str]) -> str:
-            return self._ids.setdefault(found[0], f"id{len(self._ids)}")
-
-        text = re.sub(r"[0-9a-f]{40}", named, text)
-        text = re.sub(r",lag=-?\d", "", text)
-        return re.sub(r"\d{4,5}", lambda found: self._ports.get(found[0], found[0]), text)
 
 
 def promote_and_follow(servers: Servers, *, diverge: bool) -> list[Any]:
@@ -311,7 +154,7 @@ def both(scenario: Callable[[Servers], list[Any]]) -> tuple[list[Any], list[Any]
     config = CONFIG | {"enable-debug-command": "yes"}
     with ExitStack() as stack:
         labs = [stack.enter_context(lab.start("standalone", config=config, persist=False)) for _ in range(3)]
-        theirs = stack.enter_context(RealServers(labs))
+        theirs = stack.enter_context(RealServers([each.primary() for each in labs]))
         ours = SimulatedServers(Wires(theirs.names, CONFIG | {"save": ""}))
         return scenario(ours), scenario(theirs)
 

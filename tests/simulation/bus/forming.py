@@ -23,7 +23,7 @@ def form(shards: Sequence[Sequence[Server]], ids: Sequence[str] = ()) -> list[Me
     servers = [server for shard in shards for server in shard]
     drawn = list(ids) or [f"{server.random.getrandbits(160):040x}" for server in servers]
     id_of = dict(zip((server.name for server in servers), drawn, strict=True))
-    bounds = [round(SLOTS * at / len(shards)) for at in range(len(shards) + 1)]
+    bounds = [SLOTS * at // len(shards) for at in range(len(shards) + 1)]
 
     def peers() -> list[Peer]:
         found = []

@@ -83,9 +83,11 @@ class Member:
         """Answer CLUSTER …"""
         return answer(self, argv)
 
-    def migrate(self, client: Connection, address: tuple[str, int], keys: Sequence[bytes], seconds: float) -> Reply:
+    def migrate(
+        self, client: Connection, address: tuple[str, int], keys: Sequence[bytes], seconds: float, *, replaces: bool
+    ) -> Reply:
         """Answer MIGRATE."""
-        return migrate(self.server, client, address, keys, seconds)
+        return migrate(self.server, client, address, keys, seconds, replaces=replaces)
 
     def close(self) -> None:
         """End with the process."""

@@ -56,7 +56,13 @@ class Arrival:
 
 
 def migrate(
-    server: Server, client: Connection, address: tuple[str, int], keys: Sequence[bytes], seconds: float
+    server: Server,
+    client: Connection,
+    address: tuple[str, int],
+    keys: Sequence[bytes],
+    seconds: float,
+    *,
+    replaces: bool,
 ) -> Reply:
     """Answer MIGRATE: the keys leave when the target has them."""
     keyspace = server.keyspace
@@ -70,7 +76,7 @@ def migrate(
     if link is None:
         raise RefusalError("IOERR error or timeout connecting to the client")
     departure.link = link
-    link.send(Migration(found, replaces=False), sum(size_of(key, value) for key, (value, _) in found.items()))
+    link.send(Migration(found, replaces), sum(size_of(key, value) for key, (value, _) in found.items()))
     server.after(seconds, departure.failed)
     client.block()
     server.load.begin_hold()

@@ -40,7 +40,9 @@ class ClusterNode(Protocol):
     def answer(self, argv: list[bytes]) -> Reply:
         """Answer CLUSTER …"""
 
-    def migrate(self, client: Connection, address: tuple[str, int], keys: Sequence[bytes], seconds: float) -> Reply:
+    def migrate(
+        self, client: Connection, address: tuple[str, int], keys: Sequence[bytes], seconds: float, *, replaces: bool
+    ) -> Reply:
         """Answer MIGRATE."""
 
     def close(self) -> None:

@@ -68,9 +68,11 @@ def _migrated_keys(argv: list[bytes]) -> list[bytes]:
 
 @command("migrate", -6, "writes", lambda argv: _migrated_keys(list(argv)), "keyspace dangerous slow")
 def migrate(server: Server, client: Connection, argv: list[bytes]) -> Reply:
-    """MIGRATE host port key | "" database milliseconds [AUTH password] [KEYS key …]"""
-    address = argv[1].decode(), whole_number(argv[2])
-    return _member(server).migrate(client, address, _migrated_keys(argv), whole_number(argv[5]) / 1000)
+    """MIGRATE host port key | "" database milliseconds [REPLACE] [AUTH password] [KEYS key …]"""
+    address, seconds = (argv[1].decode(), whole_number(argv[2])), whole_number(argv[5]) / 1000
+    keys = _migrated_keys(argv)
+    replaces = b"REPLACE" in [word.upper() for word in argv[6 : len(argv) - len(keys)]]
+    return _member(server).migrate(client, address, keys, seconds, replaces=replaces)
 
 
 def _restore(server: Server, argv: list[bytes]) -> Reply:
