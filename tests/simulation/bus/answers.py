@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tests.simulation.redis.registry import OK, RefusalError, Reply, whole_number
@@ -22,7 +24,12 @@ def answer(member: Member, argv: list[bytes]) -> Reply:
     return _ANSWERS[argv[1].lower()](member, argv)
 
 
-def _ranges(slots: frozenset[int]) -> Iterator[tuple[int, int]]:
+@lru_cache(maxsize=64)
+def _ranges(slots: frozenset[int]) -> tuple[tuple[int, int], ...]:
+    return tuple(_find_ranges(slots))
+
+
+def _find_ranges(slots: frozenset[int]) -> Iterator[tuple[int, int]]:
     first = last = None
     for slot in sorted(slots):
         if last is not None and slot == last + 1:
@@ -103,13 +110,14 @@ def _line(member: Member, peer: Peer) -> str:
 
 
 def _info(member: Member, argv: list[bytes]) -> Reply:
-    owners = [member.peers[owner] for owner in member.slots.owners if owner is not None]
+    counted = Counter(member.slots.owners)  # one pass: this is asked with each look of a client
+    owners = [(member.peers[owner], count) for owner, count in counted.items() if owner is not None]
     fields = {
         "cluster_state": "ok" if member.is_ok else "fail",
-        "cluster_slots_assigned": len(owners),
-        "cluster_slots_ok": sum(not peer.fails and not peer.may_fail for peer in owners),
-        "cluster_slots_pfail": sum(peer.may_fail for peer in owners),
-        "cluster_slots_fail": sum(peer.fails for peer in owners),
+        "cluster_slots_assigned": sum(count for _, count in owners),
+        "cluster_slots_ok": sum(count for peer, count in owners if not peer.fails and not peer.may_fail),
+        "cluster_slots_pfail": sum(count for peer, count in owners if peer.may_fail),
+        "cluster_slots_fail": sum(count for peer, count in owners if peer.fails),
         "cluster_known_nodes": len(member.peers),
         "cluster_size": member.size,
         "cluster_current_epoch": member.current_epoch,

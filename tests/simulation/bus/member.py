@@ -281,10 +281,13 @@ class Member:
                 self.slots.release(sender)
             sender.primary = message.primary
         shard = sender if sender.primary is None else self.peers.get(sender.primary)
-        if shard is not None and shard.slots is not message.slots and shard.slots != message.slots:
-            if sender.primary is None:
-                self.slots.learn(sender, message.config_epoch, message.slots)
-            self.slots.correct(sender, message)
+        if shard is not None and shard.slots is not message.slots:
+            if shard.slots == message.slots:
+                shard.slots = message.slots  # so that they are not compared the next time
+            else:
+                if sender.primary is None:
+                    self.slots.learn(sender, message.config_epoch, message.slots)
+                self.slots.correct(sender, message)
         are_primaries = self.me.primary is None and sender.primary is None
         if are_primaries and message.config_epoch == self.me.config_epoch and sender.id > self.id:
             self.current_epoch += 1  # the one with the lower id takes a new epoch
