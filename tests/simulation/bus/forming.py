@@ -25,10 +25,13 @@ def form(shards: Sequence[Sequence[Server]], ids: Sequence[str] = ()) -> list[Me
     id_of = dict(zip((server.name for server in servers), drawn, strict=True))
     bounds = [SLOTS * at // len(shards) for at in range(len(shards) + 1)]
 
+    # The same sets for all members: what is identical need not be compared with each message.
+    slots_of = [frozenset(range(bounds[at], bounds[at + 1])) for at in range(len(shards))]
+
     def peers() -> list[Peer]:
         found = []
         for at, (primary, *replicas) in enumerate(shards):
-            slots = frozenset(range(bounds[at], bounds[at + 1]))
+            slots = slots_of[at]
             primary_id = id_of[primary.name]
             found.append(Peer(primary_id, primary.host, primary.port, None, slots, at + 1))
             found += [Peer(id_of[each.name], each.host, each.port, primary_id, frozenset(), 0) for each in replicas]
