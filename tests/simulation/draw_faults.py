@@ -56,6 +56,7 @@ _AT_A_MOMENT: Mapping[str, tuple[str, ...]] = {
     "flush-scripts": ("server",),
     "kill-clients": ("server",),
     "fill-memory": ("server", "seconds"),
+    "evict": ("server", "policy", "first", "each"),
 }
 _WITH_SENTINELS: Mapping[str, tuple[str, ...]] = {
     "fail-over": ("sentinel",),
@@ -116,6 +117,10 @@ def _draw(stream: random.Random, scene: Scene, name: str) -> Any:  # noqa: C901 
         return stream.choice(("before", "after", "behind"))
     if name == "keep":
         return stream.choice(("all", "all", "nothing", "snapshot"))
+    if name == "policy":
+        return stream.choice(("all", "volatile"))
+    if name in ("first", "each"):
+        return stream.randint(1, 4)
     if name == "silently":
         return stream.random() < 0.5
     if name == "process":

@@ -214,6 +214,22 @@ def fill_memory(world: World, fault: Fault, flow: Flow | None, data: bytes) -> N
     world.heal_later(fault.arguments["seconds"], heal)
 
 
+def evict(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """The server is short of memory and evicts some keys, or some of those that expire."""
+    machine = _machine(world, fault)
+    if not machine.is_up or machine.server.replication.primary is not None:
+        return
+    keyspace = machine.server.keyspace
+    keys = sorted(keyspace.expires if fault.arguments["policy"] == "volatile" else keyspace.values)
+    chosen = [key for at, key in enumerate(keys) if (at + fault.arguments["first"]) % fault.arguments["each"] == 0]
+    for key in chosen:
+        keyspace.delete(key)
+        machine.server.replication.feed([[b"DEL", key]])
+        machine.server.stats["evicted_keys"] += 1
+    world.note(machine.name, f"evicts {b' '.join(chosen).decode()}")
+    world.note_evictions(machine.name, list(keyspace.values), chosen)
+
+
 def fail_over(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
     """SENTINEL FAILOVER, while the primary is alive."""
     _sentinel(world, fault).ask(b"SENTINEL", b"FAILOVER", SERVICE.encode())
@@ -272,6 +288,7 @@ KINDS: Mapping[str, Strike] = {
         flush_scripts,
         kill_clients,
         fill_memory,
+        evict,
         fail_over,
         cluster_fail_over,
         move_slot,

@@ -21,13 +21,13 @@ _SHORTEST_RETENTION_SECONDS = 30
 
 def second_opinion(run: Run) -> list[Finding]:
     """Return what the independent judge finds broken in a run."""
-    forgets = any("kill" in kind for kind in run.struck) or run.seconds > _SHORTEST_RETENTION_SECONDS
+    forgets = any("kill" in kind or kind == "evict" for kind in run.struck) or run.seconds > _SHORTEST_RETENTION_SECONDS
     found: list[Finding] = []
     for session in run.plan.sessions:
         calls = [call for call in run.calls if call.session == session]
         stored = [_item(mark) for mark in run.stored.get(session, ())]
         events = [_event(call) for call in calls]
-        found += judge(events, stored, may_lose=run.last_loss > 0, may_forget=forgets)
+        found += judge(events, stored, may_lose=run.loses, may_forget=forgets)
     return found
 
 

@@ -41,7 +41,7 @@ class Verdict:
 
 def judge(run: Run) -> Verdict:
     """Return what a run broke."""
-    counts_versions = not any(fault.kind in _EVICTIONS for fault in run.plan.faults)
+    counts_versions = not any(run.struck[kind] for kind in _EVICTIONS)
     report = check(run.calls, run.stored, run.removals, counts_versions=counts_versions)
     excused = Excuses(run)
     unexpected = [
@@ -115,7 +115,7 @@ class Excuses:
     def __init__(self, run: Run) -> None:
         plan = run.plan
         self._last_loss = run.last_loss
-        self.loses = run.last_loss > 0
+        self.loses = run.loses
         kills = any(run.struck[kind] for kind in _KILLS)
         several = len(plan.fields) > 1
         self.several_lost = self.loses and (several or kills)
@@ -126,6 +126,9 @@ class Excuses:
         retention = min(fields.get("op_retention_seconds", 120) for fields in plan.fields)
         if self.loses and (kills or run.seconds > retention):  # or forgotten
             self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK | LOSSES | {Kind.TORN}
+        if any(run.struck[kind] for kind in _EVICTIONS):  # what only one process had read is gone, and said
+            self._said |= AFTER_A_NOTICE
+            self.several_lost = True
         self._replicas = min(fields.get("durability", {}).get("replicas", 0) for fields in plan.fields)
         forgets = any(map(loses_data, plan.faults))
         self._all_confirm = bool(self._replicas) and self._replicas >= plan.settings["replicas"] and not forgets

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from agents_redis_ha import HAConfig, counters
-from tests.failover.campaign.history import Call
+from tests.failover.campaign.history import Call, Op, Status
 from tests.failover.campaign.marks import Mark
 from tests.simulation import faults
 from tests.simulation.loop import Handle, RunawayError, SimulatedLoop, quiet_end
@@ -56,6 +56,7 @@ class Run:
         removals: What the servers removed by themselves.
         expectations: Of each batch that was added at an expected version: the item in front of it.
         guarded: When a session was not to be changed: its name, from when, until when.
+        evicted: Whether servers have evicted keys of sessions.
         last_loss: When servers lost data, or another one took over, for the last time (loop time); 0 means never.
     """
 
@@ -73,6 +74,12 @@ class Run:
     expectations: Mapping[tuple[str, Mark], Mark | None] = field(default_factory=dict)
     guarded: list[tuple[str, float, float]] = field(default_factory=list)
     last_loss: float = 0.0
+    evicted: bool = False
+
+    @property
+    def loses(self) -> bool:
+        """Whether servers may have lost anything."""
+        return self.last_loss > 0 or self.evicted
 
 
 class World:
@@ -112,7 +119,9 @@ class World:
         config = HAConfig(**self.servers.addresses(), **self.plan.fields[number])
         steps = [step for step in self.plan.steps if step.process == number]
         place = partial(self.network.place, host=f"h{number}")
-        return Worker(number, config, steps, self.loop, self.memory, place)
+        worker = Worker(number, config, steps, self.loop, self.memory, place)
+        worker.sees_through = all(fault.kind != "evict" for fault in self.plan.faults)
+        return worker
 
     # -- what faults use
 
@@ -144,6 +153,17 @@ class World:
     def note_loss(self) -> None:
         """Note that a server has lost data, or that another one takes over, which may lack some."""
         self.last_loss = self.loop.time()
+
+    def note_evictions(self, host: str, left: list[bytes], evicted: list[bytes]) -> None:
+        """Note which keys a server has evicted: a session of which it evicted all counts as deleted."""
+        self._run.evicted |= bool(evicted)
+        for name in self.plan.sessions:
+            tag = b"{%b}" % name.encode()
+            if any(tag in key for key in evicted) and not any(tag in key for key in left):
+                now, number = self.loop.time(), len(self.servers.removals)
+                details: dict[str, Any] = {"begin": 1000.0, "end": now, "status": Status.UNCONFIRMED}
+                removal = Call(worker=host, number=number, session=name, handle=host, op=Op.CLEAR, **details)
+                self.servers.removals.append(removal)
 
     @property
     def loses(self) -> bool:
