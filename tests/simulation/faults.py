@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.network import Flow
+from tests.simulation.flows import Flow
 from tests.simulation.plan import Fault
 from tests.simulation.sentinels.servers import SERVICE
 

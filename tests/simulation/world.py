@@ -19,9 +19,10 @@ from agents_redis_ha import HAConfig, counters
 from tests.failover.campaign.history import Call, Op, Status
 from tests.failover.campaign.marks import Mark
 from tests.simulation import faults
+from tests.simulation.flows import Flow
 from tests.simulation.loop import Handle, RunawayError, SimulatedLoop, quiet_end
 from tests.simulation.memory import Memory
-from tests.simulation.network import Flow, Network
+from tests.simulation.network import Network
 from tests.simulation.plan import Fault, Plan
 from tests.simulation.processes import Worker
 from tests.simulation.randomness import Seed, determined

@@ -65,8 +65,6 @@ class Watch:
         self.promoted: Instance | None = None
         self.tilt_since: float | None = None
 
-    # -- the process
-
     def start(self) -> None:
         """Start the process, with what is in its configuration file."""
         now, address = self.now(), self.current_address()
@@ -178,8 +176,6 @@ class Watch:
         if instance is self.primary:
             self.act()
 
-    # -- connections
-
     def _reconnect(self, instance: Instance) -> None:
         now = self.now()
         if instance.is_connected or now - instance.last_reconnect < PING:
@@ -236,8 +232,6 @@ class Watch:
             instance.last_available = self.now()
             instance.open_ping = 0.0
         instance.last_pong = self.now()
-
-    # -- hello
 
     def current_address(self) -> Address:
         """Return the primary's address; the promoted replica's as soon as that has taken over."""
@@ -379,10 +373,8 @@ class Watch:
     def _check_down(self, instance: Instance) -> None:
         now = self.now()
         elapsed = 0.0
-        if instance.open_ping:
-            elapsed = now - instance.open_ping
-        elif not instance.is_connected:
-            elapsed = now - instance.last_available
+        if instance.open_ping or not instance.is_connected:
+            elapsed = now - (instance.open_ping or instance.last_available)
         half = self.down_after / 2
         line = instance.commands
         is_slow = instance.open_ping and min(now - instance.open_ping, now - instance.last_pong) > half
