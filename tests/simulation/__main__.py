@@ -72,7 +72,13 @@ def _replay(options: argparse.Namespace) -> int:
         plan = shrink(plan, lambda candidate: kinds & verdict.kinds(verdict.judge(world.run(candidate)).broken))
     run = world.run(plan)
     found = verdict.judge(run)
-    print(*(f"p{number} {fields}" for number, fields in enumerate(plan.fields)), *plan.faults, *plan.steps, sep="\n")
+    print(
+        f"plan: {plan}",
+        *(f"p{number} {fields}" for number, fields in enumerate(plan.fields)),
+        *plan.faults,
+        *plan.steps,
+        sep="\n",
+    )
     print("\n".join(run.timeline.lines()))
     print("broken:" if found.broken else "nothing was broken", *found.broken, sep="\n  ")
     return min(len(found.broken), 1)
