@@ -11,10 +11,15 @@ from tests.simulation.plan import Plan, chance
 from tests.simulation.randomness import Seed
 from tests.simulation.workloads import draw_steps, duration
 
-_PACES = {"standalone": (0.01, 0.05, 0.2), "sentinel": (0.05, 0.2, 0.5), "cluster": (0.05, 0.2, 0.5)}
+_PACES = {
+    "standalone": (0.01, 0.05, 0.2),
+    "name": (0.02, 0.1, 0.3),
+    "sentinel": (0.05, 0.2, 0.5),
+    "cluster": (0.05, 0.2, 0.5),
+}
 """Mean pauses between two calls of one caller, in seconds."""
 
-TOPOLOGIES = ("standalone", "sentinel", "cluster")
+TOPOLOGIES = ("standalone", "name", "sentinel", "cluster")
 
 
 def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None = None) -> Plan:
@@ -53,6 +58,8 @@ def _draw_settings(stream: random.Random, topology: str) -> dict[str, Any]:
     drift = stream.choice((0.0, 0.0, 1e-4, -1e-3))
     if topology == "standalone":
         return {"drift": drift, "servers": 1}
+    if topology == "name":
+        return {"drift": drift, "servers": 2, "replicas": 1, "config": {"repl-diskless-sync-delay": "0"}}
     if topology == "cluster":
         config = {
             "cluster-enabled": "yes",

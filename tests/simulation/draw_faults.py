@@ -71,6 +71,7 @@ _IN_A_CLUSTER: Mapping[str, tuple[str, ...]] = {
     "cluster-fail-over": ("replica",),
     "move-slot": ("session", "pause"),
 }
+_BEHIND_A_NAME: Mapping[str, tuple[str, ...]] = {"move-name": ("seconds",)}
 _OFTEN_IN_A_CLUSTER = (*2 * ("crash", "cluster-fail-over", "move-slot"), "pause-server", "partition")
 # With Sentinels, what makes them fail over is what matters.
 _OFTEN_WITH_SENTINELS = (
@@ -96,13 +97,15 @@ def draw_faults(stream: random.Random, scene: Scene, most: int = 4) -> tuple[Fau
     kinds: list[str] = [*_AT_A_REQUEST, *_AT_A_MOMENT]
     if scene.sentinels:
         kinds += [*_WITH_SENTINELS, *_OFTEN_WITH_SENTINELS]
+    if scene.topology == "name":
+        kinds += 5 * ["move-name"]
     if scene.topology == "cluster":
         kinds += [*_IN_A_CLUSTER, *_OFTEN_IN_A_CLUSTER]
     return tuple(_draw_fault(stream, scene, stream.choice(kinds)) for _ in range(stream.randint(1, most)))
 
 
 def _draw_fault(stream: random.Random, scene: Scene, kind: str) -> Fault:
-    names = {**_AT_A_REQUEST, **_AT_A_MOMENT, **_WITH_SENTINELS, **_IN_A_CLUSTER}[kind]
+    names = {**_AT_A_REQUEST, **_AT_A_MOMENT, **_WITH_SENTINELS, **_IN_A_CLUSTER, **_BEHIND_A_NAME}[kind]
     arguments = {name: _draw(stream, scene, name) for name in names}
     if kind in _AT_A_REQUEST:
         step, request = stream.randint(1, scene.steps), stream.choice((1, 1, 1, 2))
@@ -150,6 +153,8 @@ def _draw_side(stream: random.Random, scene: Scene) -> tuple[str, ...]:
     processes = _some(stream, [f"h{number}" for number in range(scene.processes)])
     if scene.topology == "standalone":
         return tuple(processes) or ("h0",)
+    if scene.topology == "name":
+        return stream.choice((tuple(processes) or ("h0",), ("primary",), ("n1",), ("primary", *processes)))
     if scene.topology == "cluster":
         members = [f"c{number}" for number in range(scene.servers)]
         cluster_sides = (

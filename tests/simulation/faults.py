@@ -247,6 +247,12 @@ def move_slot(world: World, fault: Fault, flow: Flow | None, data: bytes) -> Non
     servers.move_slot(fault.arguments["session"], fault.arguments["pause"])
 
 
+def move_name(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """The other server takes over behind the name; old connections lead to the old one for a while."""
+    servers: Any = world.servers
+    servers.move_name(fault.arguments["seconds"])
+
+
 def crash_sentinel(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
     """A Sentinel ends, and is started again."""
     machine = _sentinel(world, fault)
@@ -292,6 +298,7 @@ KINDS: Mapping[str, Strike] = {
         fail_over,
         cluster_fail_over,
         move_slot,
+        move_name,
         crash_sentinel,
         pause_sentinel,
         step_sentinel_clock,

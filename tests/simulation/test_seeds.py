@@ -11,7 +11,8 @@ from tests.simulation import draw, verdict, world
 from tests.simulation.plan import Fault, Plan, Step
 from tests.simulation.second_opinion import second_opinion
 
-SEEDS = [("standalone", seed) for seed in range(40)] + [("sentinel", seed) for seed in range(12)]
+RUNS = {"standalone": 40, "name": 20, "sentinel": 12, "cluster": 6}
+SEEDS = [(topology, seed) for topology, runs in RUNS.items() for seed in range(runs)]
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)
@@ -33,7 +34,7 @@ def step(number: int, op: str, *, process: int = 0, session: str = "s", pause: f
 
 
 def written_in_place_while_an_operation_waits(seed: int) -> Plan:
-    """Return a plan: p1 waits with a read of s, while p0 writes in the place of its change, and its sweep finds that."""
+    """Return a plan: p1 waits with a read of s while p0 writes in the place of its change; its sweep finds that."""
     chance = random.Random(seed)
     steps = (
         step(1, "append", pause=0.1),

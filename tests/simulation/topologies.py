@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.failover.campaign.history import Call
 from tests.failover.campaign.marks import Mark
 from tests.simulation.clusters import Cluster
-from tests.simulation.machines import Machine, read_stored
+from tests.simulation.machines import PORT, Machine, read_stored
 from tests.simulation.sentinels.servers import WithSentinels
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+_SYNC_SECONDS = 1.0
 
 
 class Servers(Protocol):
@@ -78,10 +82,61 @@ class Standalone:
         return read_stored(self.primary(), sessions)
 
 
+class StableName:
+    """A primary and a replica behind a name, which leads to the other one after a failover, as in a managed service."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.machines = [Machine(world, name, world.plan.settings["config"]) for name in ("n0", "n1")]
+        self.data_hosts = {"n0", "n1"}
+        self.hosts = ["n0", "n1"]
+        self.removals: list[Call] = []
+        self.promotions = 0
+        world.network.names["redis"] = "n0"
+
+    def addresses(self) -> Mapping[str, Any]:
+        return {"nodes": ["redis"]}
+
+    async def start(self) -> None:
+        """Let the replica have a copy."""
+        self.machines[1].ask(b"REPLICAOF", b"n0", b"%d" % PORT)
+        await asyncio.sleep(_SYNC_SECONDS)
+
+    def is_well(self) -> bool:
+        primary = self.primary()
+        return primary.is_up and (primary.ask(b"ROLE") or [None])[0] == b"master"
+
+    def primary(self) -> Machine:
+        return next(machine for machine in self.machines if machine.name == self._world.network.names["redis"])
+
+    def move_name(self, seconds: float) -> None:
+        """Let the other server take over, and the name lead to it; the old one goes on for a while."""
+        old = self.primary()
+        new = next(machine for machine in self.machines if machine is not old)
+        if not new.is_up or new.ask(b"REPLICAOF", b"NO", b"ONE") is None:
+            return
+        self.promotions += 1
+        self._world.note_loss()
+        self._world.network.names["redis"] = new.name
+        self._world.note("name", f"leads to {new.name}")
+
+        def demote() -> None:
+            if old.is_up and self.primary() is new:
+                old.ask(b"REPLICAOF", new.name.encode(), b"%d" % PORT)
+                self._world.note_loss()  # until now it took what old connections led to it
+
+        self._world.heal_later(seconds, demote)
+
+    def stored(self, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:
+        return read_stored(self.primary(), sessions)
+
+
 def make_servers(world: World) -> Servers:
     """Return the servers of a plan's topology."""
     if world.plan.topology == "standalone":
         return Standalone(world)
+    if world.plan.topology == "name":
+        return StableName(world)
     if world.plan.topology == "sentinel":
         return WithSentinels(world)
     if world.plan.topology == "cluster":

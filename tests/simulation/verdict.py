@@ -52,7 +52,7 @@ def judge(run: Run) -> Verdict:
     found = [*unexpected, *run.problems]
     if not excused.several_lost:
         found += [*_unexpected_order(run), *_unexpected_changes(run)]
-    if counts_versions:
+    if not run.loses:
         found += [f"outcome lost: {call.error}" for call in run.calls if (call.error or "").startswith("OutcomeLost")]
     return Verdict(report=report, broken=tuple(found))
 
