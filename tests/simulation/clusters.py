@@ -110,21 +110,30 @@ class Cluster:
         others = [machine for machine in self.machines if machine.name in self._primaries() and machine is not source]
         if not others:
             return
-        target = others[slot % len(others)]
+        target, text = others[slot % len(others)], b"%d" % slot
         ids = [self._members[machine.name].id.encode() for machine in (source, target)]
-        text = b"%d" % slot
         self._world.note(source.name, f"slot {slot} moves to {target.name}")
         target.ask(b"CLUSTER", b"SETSLOT", text, b"IMPORTING", ids[0])
         source.ask(b"CLUSTER", b"SETSLOT", text, b"MIGRATING", ids[1])
+        if await self._move_keys(source, target, text, pause) and self.owner(slot) is source:
+            for machine in (target, source, *self.machines):
+                machine.ask(b"CLUSTER", b"SETSLOT", text, b"NODE", ids[1])
+                await asyncio.sleep(pause / 4)
+            self._world.note(target.name, f"has slot {slot}")
+        else:
+            self._world.note(source.name, f"slot {slot} stays")
+            self._world.note_loss()  # keys that have moved are where no client looks for them
+            for machine in (source, target):
+                machine.ask(b"CLUSTER", b"SETSLOT", text, b"STABLE")
+
+    async def _move_keys(self, source: Machine, target: Machine, slot: bytes, pause: float) -> bool:
+        """Move the keys of a slot; return whether all have moved."""
         for _ in range(_TRIES):
             await asyncio.sleep(pause)
-            keys = source.ask(b"CLUSTER", b"GETKEYSINSLOT", text, _BATCH)
-            if not isinstance(keys, list) and keys is not None:
-                return
-            if not keys:
-                break
-            await source.ask_later(b"MIGRATE", target.name.encode(), b"%d" % PORT, b"", b"0", b"1000", b"KEYS", keys[0])
-        for machine in (target, source, *self.machines):
-            machine.ask(b"CLUSTER", b"SETSLOT", text, b"NODE", ids[1])
-            await asyncio.sleep(pause / 4)
-        self._world.note(target.name, f"has slot {slot}")
+            keys = source.ask(b"CLUSTER", b"GETKEYSINSLOT", slot, _BATCH)
+            if not isinstance(keys, list) or not keys:
+                return keys == []
+            where = (target.name.encode(), b"%d" % PORT, b"", b"0", b"1000")
+            if await source.ask_later(b"MIGRATE", *where, b"KEYS", keys[0]) not in (b"OK", b"NOKEY"):
+                return False
+        return False

@@ -114,16 +114,16 @@ class Machine:
             await asyncio.sleep(_LOOK_SECONDS)
             reply = reader.gets()
         connection.closed()
-        return reply or None
+        return None if reply is False else reply
 
     def ask(self, *command: bytes) -> Any:
         """Return the reply to a command, which no network delays; None where the server does not read now."""
         reader = Reader(replyError=Exception)
         connection = self.server.connect("world:0", reader.feed, lambda: None)
         connection.receive(encode_request(*command))
-        reply = reader.gets() or None
+        reply = reader.gets()
         connection.closed()
-        return reply
+        return None if reply is False else reply
 
 
 def read_stored(machine: Machine, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:
