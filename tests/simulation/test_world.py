@@ -49,8 +49,9 @@ def test_the_real_client_appends_reads_pops_and_clears_in_the_simulated_world() 
 def test_the_same_seed_gives_the_same_timeline_to_the_byte_in_every_process() -> None:
     script = (
         "from tests.simulation import draw, world\n"
-        "for seed in range(8):\n"
-        "    print(world.run(draw.draw_plan(seed, processes=3)).timeline.digest())\n"
+        "for topology in draw.TOPOLOGIES:\n"
+        "    for seed in range(3):\n"
+        "        print(world.run(draw.draw_plan(seed, topology, processes=3)).timeline.digest())\n"
     )
     printed = [
         subprocess.run(
@@ -63,7 +64,7 @@ def test_the_same_seed_gives_the_same_timeline_to_the_byte_in_every_process() ->
         for hash_seed in ("1", "2")
     ]
     assert printed[0] == printed[1]
-    assert len(set(printed[0])) == 8
+    assert len(set(printed[0])) == 3 * len(draw.TOPOLOGIES)
 
 
 def test_another_seed_gives_another_run() -> None:

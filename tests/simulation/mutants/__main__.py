@@ -45,7 +45,7 @@ def main() -> int:
 
 def _is_found(mutant: Mutant, seed: int, runs: int) -> bool:
     for number, topology, at, broken in _failures(mutant, seed, runs):
-        run = world.run(draw.draw_plan(at, topology))
+        run = _run(topology, at)
         if not verdict.judge(run).broken and not second_opinion(run):  # else it is no mutant's fault
             print(f"| {mutant.name} | {number} | {topology} {at}: {broken[:90]} |", flush=True)
             return True
@@ -90,6 +90,11 @@ def put_in(mutant: Mutant, package: Path) -> None:
     path.write_text(text.replace("\n" + mutant.old, "\n" + mutant.new)[1:], encoding="utf-8")
 
 
+def _run(topology: str, seed: int) -> world.Run:
+    name, _, processes = topology.partition("*")
+    return world.run(draw.draw_plan(seed, name, processes=int(processes) if processes else None))
+
+
 def _hunt(mutant: Mutant, seed: int, runs: int) -> None:
     """Print each failure of the package that is in place."""
     assert not str(_PACKAGE).startswith(str(_ROOT))
@@ -97,7 +102,7 @@ def _hunt(mutant: Mutant, seed: int, runs: int) -> None:
         topology = mutant.topologies[number % len(mutant.topologies)]
         at = seed + number
         try:
-            run = world.run(draw.draw_plan(at, topology))
+            run = _run(topology, at)
             broken = verdict.judge(run).broken or tuple(map(str, second_opinion(run)))
         except Exception as error:  # noqa: BLE001 (a mutant may break anything)
             broken = (f"{type(error).__name__}: {error}",)

@@ -21,7 +21,7 @@ class Mutant:
         file: Below the package.
         old: The lines, which stand there once.
         new: What takes their place.
-        topologies: Where to look for it, in turn.
+        topologies: Where to look for it, in turn; ``name*3`` is with three processes in each run.
     """
 
     name: str
