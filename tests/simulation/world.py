@@ -223,12 +223,15 @@ class World:
         for worker in self.workers:
             if worker.process is None:
                 worker.start()
-        if self.loses:  # what a process knows of sessions that it does not use has to be put back, too
+        # What a process knows of sessions that it does not use has to be put back, too; in a cluster it need not meet
+        # the server that has lost it.
+        sweeps = self.loses and self.plan.topology != "cluster"
+        if sweeps:
             await self._all(Worker.read_one)
             await asyncio.sleep(_SWEEP_SECONDS)
             self._run.stored = self.servers.stored(self.plan.sessions)
         await self._all(Worker.read_all)
-        if not self.loses:
+        if not sweeps:
             self._run.stored = self.servers.stored(self.plan.sessions)
 
     async def _all(self, action: Callable[[Worker], None]) -> None:
