@@ -131,3 +131,14 @@ def test_a_slot_moves_key_by_key(cluster: Cluster) -> None:
 def ask_asking(client: Client, *words: str) -> bytes:
     client.ask("ASKING")
     return client.ask(*words)
+
+
+def test_a_primary_that_loads_for_long_is_replaced(cluster: Cluster) -> None:
+    owner = cluster.owner("key")
+    cluster.members[owner].server.crash()
+    cluster.members[owner].server.restart("all", loading=10.0)
+    client = cluster.wires.client(NAMES[owner])
+    assert client.ask("SET", "key", "1").startswith(b"-CLUSTERDOWN")
+    assert client.ask("PING").startswith(b"-LOADING")
+    cluster.advance_until(lambda: cluster.owner_elsewhere("key", owner), 9.0)
+    cluster.advance_until(lambda: cluster.members[owner].me.primary == cluster.members[owner + 3].id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -22,10 +22,21 @@ CONFIG = {
     "cluster-node-timeout": "1000",
     "appendonly": "no",
 }
-TAG = "{s7}"
-SLOT = slot_of(TAG.encode())
-SOURCE, TARGET = (2, 0) if SLOT >= 10922 else (1, 2) if SLOT >= 5461 else (0, 1)
-TOUCH = "redis.call('HSET', KEYS[1], 'f', ARGV[1]) return redis.call('EXISTS', KEYS[1], '{s7}items', '{s7}ops')"
+
+
+class Place(NamedTuple):
+    """Where keys with a tag are: their slot, the number of its owner and of the next primary."""
+
+    tag: str
+    slot: int
+    source: int
+    target: int
+
+
+def place(tag: str) -> Place:
+    slot = slot_of(tag.encode())
+    source = next(at for at in range(3) if slot < 16384 * (at + 1) // 3)
+    return Place(tag, slot, source, (source + 1) % 3)
 
 
 class RealCluster(RealServers):
@@ -70,12 +81,12 @@ def told(servers: Servers, recorder: Recorder, what: str, but: str = "") -> None
             recorder.said.append((what, at, {field: info[f"cluster_{field}"] for field in fields}, slots))
 
 
-def owner_is(servers: Servers, name: str, asked: str) -> Callable[[], bool]:
+def owner_is(servers: Servers, slot: int, name: str, asked: str) -> Callable[[], bool]:
     """Return whether a member takes another one for the owner of the slot."""
 
     def find() -> bool:
         rows = servers.ask(asked, "CLUSTER", "SLOTS")
-        owners = [f"{row[2][0].decode()}:{row[2][1]}" for row in rows if row[0] <= SLOT <= row[1]]
+        owners = [f"{row[2][0].decode()}:{row[2][1]}" for row in rows if row[0] <= slot <= row[1]]
         return owners == [name]
 
     return find
@@ -94,13 +105,14 @@ def replication_told(servers: Servers, recorder: Recorder, at: int) -> None:
     recorder.said.append((at, {field: recorder.plain(info[field]) for field in fields if field in info}))
 
 
-def move_a_slot(servers: Cluster) -> list[Any]:
+def move_a_slot(servers: Cluster, at: Place) -> list[Any]:
     """Requests with one key and more, to both ends, at each step of a migration."""
-    one, other = servers.names[SOURCE], servers.names[TARGET]
+    one, other = servers.names[at.source], servers.names[at.target]
     ids = {name: servers.ask(name, "CLUSTER", "MYID").decode() for name in (one, other)}
     recorder = Recorder(servers)
     said = recorder.said
-    items, meta, ops = (f"{TAG}{part}" for part in ("items", "meta", "ops"))
+    touch = f"redis.call('HSET', KEYS[1], 'f', ARGV[1]) return redis.call('EXISTS', KEYS[1], '{at.tag}items')"
+    items, meta, ops = (f"{at.tag}{part}" for part in ("items", "meta", "ops"))
 
     def requests(step: str) -> None:
         for name in (one, other):
@@ -109,9 +121,9 @@ def move_a_slot(servers: Cluster) -> list[Any]:
                     ("EXISTS", items),
                     ("LLEN", ops),
                     ("MGET", items, meta),
-                    ("DEL", f"{TAG}x", f"{TAG}y"),
-                    ("EVAL", TOUCH, 1, meta, step),
-                    ("EVAL", TOUCH, 3, meta, items, ops, step),
+                    ("DEL", f"{at.tag}x", f"{at.tag}y"),
+                    ("EVAL", touch, 1, meta, step),
+                    ("EVAL", touch, 3, meta, items, ops, step),
                     ("EVAL", "return redis.call('GET', '{elsewhere}')", 1, meta),
                 ):
                     if asking:
@@ -120,7 +132,7 @@ def move_a_slot(servers: Cluster) -> list[Any]:
                     said.append((step, name == one, asking, words[0], recorder.plain(repr(reply))))
 
     def setslot(name: str, *words: str) -> None:
-        said.append(recorder.plain(repr(servers.ask(name, "CLUSTER", "SETSLOT", SLOT, *words))))
+        said.append(recorder.plain(repr(servers.ask(name, "CLUSTER", "SETSLOT", at.slot, *words))))
 
     servers.ask(one, "RPUSH", items, "1")
     requests("before")
@@ -131,11 +143,11 @@ def move_a_slot(servers: Cluster) -> list[Any]:
     setslot(one, "MIGRATING", ids[other])
     requests("migrating")
     host, port = other.split(":")
-    for keys in ((meta,), (f"{TAG}none",), (items, ops)):
+    for keys in ((meta,), (f"{at.tag}none",), (items, ops)):
         said.append(servers.ask(one, "MIGRATE", host, port, "", 0, 5000, "KEYS", *keys))
         requests(f"moved {keys}")
     setslot(one, "NODE", ids[other])
-    left = servers.ask(one, "CLUSTER", "GETKEYSINSLOT", SLOT, 10)
+    left = servers.ask(one, "CLUSTER", "GETKEYSINSLOT", at.slot, 10)
     said.append(sorted(left))
     if left:
         said.append(servers.ask(one, "MIGRATE", host, port, "", 0, 5000, "KEYS", *left))
@@ -144,71 +156,86 @@ def move_a_slot(servers: Cluster) -> list[Any]:
     setslot(other, "NODE", ids[other])
     setslot(one, "NODE", ids[other])
     for name in servers.names:
-        servers.wait_until(owner_is(servers, other, name), "all members to know the owner")
+        servers.wait_until(owner_is(servers, at.slot, other, name), "all members to know the owner")
     requests("done")
     told(servers, recorder, "done")
     return said
 
 
-def fail_over_by_hand(servers: Cluster) -> list[Any]:
+def fail_over_by_hand(servers: Cluster, at: Place) -> list[Any]:
     """A replica is told to take over; nothing is lost."""
-    primary, replica = servers.names[SOURCE], servers.names[SOURCE + 3]
+    primary, replica = servers.names[at.source], servers.names[at.source + 3]
     recorder = Recorder(servers)
     told(servers, recorder, "before")
-    servers.ask(primary, "SET", TAG, "1")
+    servers.ask(primary, "SET", at.tag, "1")
     said = [servers.ask(primary, "WAIT", 1, 5000), servers.ask(primary, "CLUSTER", "FAILOVER")]
     said.append(servers.ask(replica, "CLUSTER", "FAILOVER"))
     for name in servers.names:
-        servers.wait_until(owner_is(servers, replica, name), "all members to know the new primary")
+        servers.wait_until(owner_is(servers, at.slot, replica, name), "all members to know the new primary")
     servers.settle(primary, "master_link_status:up")
     servers.settle(replica, "state=online")
-    said.append(servers.ask(replica, "SET", TAG, "2"))
+    said.append(servers.ask(replica, "SET", at.tag, "2"))
     said.append(servers.ask(replica, "WAIT", 1, 5000))
-    said.append(recorder.plain(repr(servers.ask(primary, "SET", TAG, "3"))))
+    said.append(recorder.plain(repr(servers.ask(primary, "SET", at.tag, "3"))))
     told(servers, recorder, "after")
-    for at in (SOURCE, SOURCE + 3):
-        replication_told(servers, recorder, at)
+    for number in (at.source, at.source + 3):
+        replication_told(servers, recorder, number)
     return [*said, *recorder.said]
 
 
-def kill_a_primary(servers: Cluster) -> list[Any]:
+def kill_a_primary(servers: Cluster, at: Place) -> list[Any]:
     """A primary dies, its replica is elected, it comes back empty."""
-    primary, replica = servers.names[SOURCE], servers.names[SOURCE + 3]
+    primary, replica = servers.names[at.source], servers.names[at.source + 3]
     recorder = Recorder(servers)
-    servers.ask(primary, "SET", TAG, "1")
+    servers.ask(primary, "SET", at.tag, "1")
     said = [servers.ask(primary, "WAIT", 1, 5000)]
     servers.kill(primary)
     others = [name for name in servers.names if name != primary]
     for name in others:
-        servers.wait_until(owner_is(servers, replica, name), "all members to know the new primary")
+        servers.wait_until(owner_is(servers, at.slot, replica, name), "all members to know the new primary")
         servers.wait_until(partial(is_well, servers, name), "the cluster to be well")
     told(servers, recorder, "replaced", but=primary)
-    said += [servers.ask(replica, "GET", TAG), servers.ask(replica, "SET", TAG, "2")]
+    said += [servers.ask(replica, "GET", at.tag), servers.ask(replica, "SET", at.tag, "2")]
     servers.restart(primary)
     servers.settle(primary, "master_link_status:up")
-    servers.wait_until(owner_is(servers, replica, primary), "the old primary to know the new one")
+    servers.wait_until(owner_is(servers, at.slot, replica, primary), "the old primary to know the new one")
     servers.settle(replica, "state=online")
-    said += [servers.ask(replica, "SET", TAG, "3"), servers.ask(replica, "WAIT", 1, 5000)]
+    said += [servers.ask(replica, "SET", at.tag, "3"), servers.ask(replica, "WAIT", 1, 5000)]
     told(servers, recorder, "back")
-    for at in (SOURCE, SOURCE + 3):
-        replication_told(servers, recorder, at)
+    for number in (at.source, at.source + 3):
+        replication_told(servers, recorder, number)
     return [*said, *recorder.said]
 
 
-@pytest.mark.parametrize(
-    "scenario", [move_a_slot, fail_over_by_hand, kill_a_primary], ids=lambda scenario: scenario.__name__
-)
-def test_a_simulated_cluster_says_what_a_real_one_says(scenario: Callable[[Cluster], list[Any]]) -> None:
+SCENARIOS = (move_a_slot, fail_over_by_hand, kill_a_primary)
+
+
+def compare(scenario: Callable[[Cluster, Place], list[Any]], at: Place) -> None:
+    """Run a scenario on a real and on a simulated cluster, and compare what was said."""
     with ExitStack() as stack:
         cluster = stack.enter_context(lab.start("cluster", config=CONFIG, persist=False))
         theirs = RealCluster(cluster)
         stack.enter_context(theirs)
         wires = Wires(theirs.names, CONFIG)
         servers = [wires.servers[name] for name in theirs.names]
-        order = [at for shard in range(3) for at in (shard, shard + 3)]
-        ids = [theirs.ask(theirs.names[at], "CLUSTER", "MYID").decode() for at in order]
-        form([[servers[at], servers[at + 3]] for at in range(3)], ids)
+        order = [number for shard in range(3) for number in (shard, shard + 3)]
+        ids = [theirs.ask(theirs.names[number], "CLUSTER", "MYID").decode() for number in order]
+        form([[servers[number], servers[number + 3]] for number in range(3)], ids)
         wires.timers.advance(3.0)
-        simulated, real = scenario(SimulatedCluster(wires)), scenario(theirs)
+        simulated, real = scenario(SimulatedCluster(wires), at), scenario(theirs, at)
     for ours, said in zip(simulated, real, strict=True):
         assert ours == said
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_a_simulated_cluster_says_what_a_real_one_says(scenario: Callable[[Cluster, Place], list[Any]]) -> None:
+    compare(scenario, place("{s7}"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_twenty_failovers_and_ten_moves_are_those_of_a_real_cluster(
+    scenario: Callable[[Cluster, Place], list[Any]], number: int
+) -> None:
+    compare(scenario, place(f"{{t{number}}}"))

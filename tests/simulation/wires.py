@@ -55,7 +55,12 @@ class Wires:
     """
 
     def __init__(
-        self, names: list[str], config: Mapping[str, str] = {}, version: str = "7.0.15", seed: int = 1
+        self,
+        names: list[str],
+        config: Mapping[str, str] = {},
+        version: str = "7.0.15",
+        *,
+        is_valkey: bool = False,
     ) -> None:
         self.timers = Timers()
         self.delay = 0.001
@@ -69,6 +74,7 @@ class Wires:
                 random=random.Random(rng.random()),
                 dial=self._dial_of(name),
                 version=version,
+                is_valkey=is_valkey,
                 config=config,
             )
             for name in names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,12 +23,12 @@ def answer(member: Member, argv: list[bytes]) -> Reply:
     return _ANSWERS[argv[1].lower()](member, argv)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _ranges(slots: frozenset[int]) -> tuple[tuple[int, int], ...]:
-    return tuple(_find_ranges(slots))
+    return tuple(_each_range(slots))
 
 
-def _find_ranges(slots: frozenset[int]) -> Iterator[tuple[int, int]]:
+def _each_range(slots: frozenset[int]) -> Iterator[tuple[int, int]]:
     first = last = None
     for slot in sorted(slots):
         if last is not None and slot == last + 1:
@@ -110,14 +109,13 @@ def _line(member: Member, peer: Peer) -> str:
 
 
 def _info(member: Member, argv: list[bytes]) -> Reply:
-    counted = Counter(member.slots.owners)  # one pass: this is asked with each look of a client
-    owners = [(member.peers[owner], count) for owner, count in counted.items() if owner is not None]
+    owners = [peer for peer in member.peers.values() if peer.slots]
     fields = {
         "cluster_state": "ok" if member.is_ok else "fail",
-        "cluster_slots_assigned": sum(count for _, count in owners),
-        "cluster_slots_ok": sum(count for peer, count in owners if not peer.fails and not peer.may_fail),
-        "cluster_slots_pfail": sum(count for peer, count in owners if peer.may_fail),
-        "cluster_slots_fail": sum(count for peer, count in owners if peer.fails),
+        "cluster_slots_assigned": sum(len(peer.slots) for peer in owners),
+        "cluster_slots_ok": sum(len(peer.slots) for peer in owners if not peer.fails and not peer.may_fail),
+        "cluster_slots_pfail": sum(len(peer.slots) for peer in owners if peer.may_fail),
+        "cluster_slots_fail": sum(len(peer.slots) for peer in owners if peer.fails),
         "cluster_known_nodes": len(member.peers),
         "cluster_size": member.size,
         "cluster_current_epoch": member.current_epoch,

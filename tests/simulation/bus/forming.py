@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from tests.simulation.redis.server import Server
 
 from .member import Member
 from .peer import Peer
-from .slots import SLOTS
+from .slots import SLOTS, interned
 
 __all__ = ["form"]
+
+
+@lru_cache
+def _span(first: int, end: int) -> frozenset[int]:
+    return interned(frozenset(range(first, end)))
 
 
 def form(shards: Sequence[Sequence[Server]], ids: Sequence[str] = ()) -> list[Member]:
@@ -25,19 +31,21 @@ def form(shards: Sequence[Sequence[Server]], ids: Sequence[str] = ()) -> list[Me
     id_of = dict(zip((server.name for server in servers), drawn, strict=True))
     bounds = [SLOTS * at // len(shards) for at in range(len(shards) + 1)]
 
-    # The same sets for all members: what is identical need not be compared with each message.
-    slots_of = [frozenset(range(bounds[at], bounds[at + 1])) for at in range(len(shards))]
+    none = interned(frozenset())
+    owners: list[str | None] = []
+    for at, (primary, *_) in enumerate(shards):
+        owners += [id_of[primary.name]] * (bounds[at + 1] - bounds[at])
 
     def peers() -> list[Peer]:
         found = []
         for at, (primary, *replicas) in enumerate(shards):
-            slots = slots_of[at]
+            slots = _span(bounds[at], bounds[at + 1])
             primary_id = id_of[primary.name]
             found.append(Peer(primary_id, primary.host, primary.port, None, slots, at + 1))
-            found += [Peer(id_of[each.name], each.host, each.port, primary_id, frozenset(), 0) for each in replicas]
+            found += [Peer(id_of[each.name], each.host, each.port, primary_id, none, 0) for each in replicas]
         return found
 
-    members = [Member(server, id_of[server.name], peers(), len(servers)) for server in servers]
+    members = [Member(server, id_of[server.name], peers(), owners, len(servers)) for server in servers]
     for primary, *replicas in shards:
         for each in replicas:
             each.replication.follow(primary.host, primary.port)

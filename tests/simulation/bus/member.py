@@ -44,11 +44,13 @@ class Member:
         size: How many primaries own slots.
     """
 
-    def __init__(self, server: Server, id: str, peers: Sequence[Peer], epoch: int) -> None:
+    def __init__(
+        self, server: Server, id: str, peers: Sequence[Peer], owners: Sequence[str | None], epoch: int
+    ) -> None:
         self.server, self.id = server, id
         self.peers = {peer.id: peer for peer in peers}
         self.me = self.peers[id]
-        self.slots = SlotTable(self, peers)
+        self.slots = SlotTable(self, owners)
         self.current_epoch = epoch
         self.is_ok = True
         self.size = sum(bool(peer.slots) for peer in peers)
@@ -75,6 +77,9 @@ class Member:
             arrival = Arrival(self.server, link)
             arrival.receive(message)
             return arrival
+        if self.server.load.is_loading and self.me.primary is None:
+            link.close()  # a primary that loads takes no links of the bus
+            return None
         incoming = _Incoming(self, link)
         incoming.receive(message)
         return incoming
@@ -95,6 +100,7 @@ class Member:
             if peer.link is not None:
                 peer.link.close()
                 peer.link = None
+        self.is_ok = False
 
     def restarted(self) -> None:
         """Begin again with what nodes.conf says; a primary serves after two seconds."""
@@ -281,13 +287,10 @@ class Member:
                 self.slots.release(sender)
             sender.primary = message.primary
         shard = sender if sender.primary is None else self.peers.get(sender.primary)
-        if shard is not None and shard.slots is not message.slots:
-            if shard.slots == message.slots:
-                shard.slots = message.slots  # so that they are not compared the next time
-            else:
-                if sender.primary is None:
-                    self.slots.learn(sender, message.config_epoch, message.slots)
-                self.slots.correct(sender, message)
+        if shard is not None and shard.slots is not message.slots:  # interned
+            if sender.primary is None:
+                self.slots.learn(sender, message.config_epoch, message.slots)
+            self.slots.correct(sender, message)
         are_primaries = self.me.primary is None and sender.primary is None
         if are_primaries and message.config_epoch == self.me.config_epoch and sender.id > self.id:
             self.current_epoch += 1  # the one with the lower id takes a new epoch

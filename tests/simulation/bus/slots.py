@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .messages import BusMessage
@@ -12,9 +13,15 @@ from .routing import slot_of
 if TYPE_CHECKING:
     from .member import Member
 
-__all__ = ["SLOTS", "SlotTable"]
+__all__ = ["SLOTS", "SlotTable", "interned"]
 
 SLOTS = 16384
+
+
+@lru_cache(maxsize=1024)
+def interned(slots: frozenset[int]) -> frozenset[int]:
+    """Return one object for equal sets, so that they are compared by identity: each message brings one."""
+    return slots
 
 
 class SlotTable:
@@ -26,12 +33,9 @@ class SlotTable:
         importing: Slots on their way in, each with the id of the source.
     """
 
-    def __init__(self, member: Member, peers: Sequence[Peer]) -> None:
+    def __init__(self, member: Member, owners: Sequence[str | None]) -> None:
         self._member = member
-        self.owners: list[str | None] = [None] * SLOTS
-        for peer in peers:
-            for slot in peer.slots:
-                self.owners[slot] = peer.id
+        self.owners = list(owners)
         self.migrating: dict[int, str] = {}
         self.importing: dict[int, str] = {}
         self._unclaimed: set[int] = set()  # their owners do not claim them any more, and no other member does
@@ -46,10 +50,11 @@ class SlotTable:
         losers = {owners[slot] for slot in slots} - {to.id, None}
         for loser in losers:
             assert loser is not None
-            self._member.peers[loser].slots -= slots
+            peer = self._member.peers[loser]
+            peer.slots = interned(peer.slots - slots)
         for slot in slots:
             owners[slot] = to.id
-        to.slots |= slots
+        to.slots = interned(to.slots | slots)
         self._unclaimed -= slots
         self._member.update_state()
 
@@ -57,7 +62,7 @@ class SlotTable:
         """Have the slots of a member without an owner: it is a replica now."""
         for slot in peer.slots:
             self.owners[slot] = None
-        peer.slots = frozenset()
+        peer.slots = interned(frozenset())
         self._member.update_state()
 
     def learn(self, sender: Peer, epoch: int, slots: frozenset[int]) -> None:
@@ -77,8 +82,6 @@ class SlotTable:
         dirty = [key for key in member.server.keyspace.values if slot_of(key) in ours] if shard is me else []
         if claimed:
             self.assign(claimed, sender)
-        if slots == sender.slots:
-            sender.slots = slots  # one object, compared by identity from now on
         if ours and not shard.slots:
             member.follow(sender)
         elif dirty:

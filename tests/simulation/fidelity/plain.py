@@ -177,6 +177,11 @@ def plain_command(rng: random.Random, key: bytes, other: bytes) -> tuple[Argumen
         lambda: ("SCRIPT", "LOAD", rng.choice(_SOURCES)),
         lambda: ("SCRIPT", "EXISTS", "0" * 40),
         lambda: ("ACL", "WHOAMI"),
+        lambda: ("CLIENT", rng.choice(("NOSUCH", "a\x00b", "")), "x"),
+        lambda: (rng.choice(("CLIENT", "CONFIG", "SCRIPT", "ACL")),),
+        lambda: ("CLUSTER", rng.choice(("SLOTS", "INFO", "MYID"))),
+        lambda: (rng.choice(("ASKING", "READONLY", "READWRITE")),),
+        lambda: ("REPLICAOF", "localhost", "x"),
         lambda: ("CLIENT", "GETNAME"),
     )
     if rng.random() < 0.3:

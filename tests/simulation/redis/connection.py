@@ -134,7 +134,7 @@ class Connection:
     def push(self, value: Push) -> None:
         """Send what was not asked for now; within a command, behind its reply."""
         self._out.append(encode(value, self.protocol))
-        if not self._server.executing:
+        if self._server.current is not self:
             self._flush()
 
     def block(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.resp import Failure, Simple
 
-from .registry import Command, RefusalError, Reply, find
+from .registry import COMMANDS, Command, RefusalError, Reply, find, is_container
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -41,6 +41,7 @@ class Executor:
         dirty: Counts changes; a command that raises it is replicated.
         rewritten: What to replicate in place of the command that runs.
         effects: What the request that runs has changed so far: one batch of replication.
+        asks_for_acks: Whether the replicas are to be asked how far they are when the command is done.
         in_exec: Whether a transaction runs.
     """
 
@@ -50,6 +51,7 @@ class Executor:
         self.rewritten: list[bytes] | None = None
         self.effects: list[list[bytes]] = []
         self.in_exec = False
+        self.asks_for_acks = False
         self._depth = 0
 
     def process(self, client: Connection, argv: list[bytes]) -> Reply:
@@ -57,6 +59,8 @@ class Executor:
         found = find(argv)
         if found is not None and found.since > self._server.version:
             found = None
+        if found is None and self._server.version < (7, 0) and len(argv) > 1 and is_container(argv[0]):
+            found = self._whole(argv)
         try:
             if found is None:
                 raise RefusalError(self._unknown(argv))
@@ -93,6 +97,9 @@ class Executor:
             if not self._depth and self.effects:
                 self.flush(script=found.may_replicate)
         client.write_offset = self._server.replication.offset
+        if self.asks_for_acks:  # behind what this client waits for
+            self.asks_for_acks = False
+            self._server.replication.request_acks()
         if client.asking and found.name != "asking":
             client.asking = False  # it holds for one command
         return reply
@@ -113,7 +120,23 @@ class Executor:
         in_multi = len(effects) > 1 or (script and self._server.version < (7, 0))
         self._server.replication.feed(effects, in_multi=in_multi)
 
+    def _whole(self, argv: list[bytes]) -> Command:
+        """Return a command whose subcommands are no commands, as before 7.0: it fails when it runs."""
+
+        def fail(server: Server, client: Connection, words: list[bytes]) -> Reply:
+            raise RefusalError(self._unknown(words))
+
+        return COMMANDS["ping"]._replace(name=argv[0].decode("latin-1").lower(), run=fail, arity=-2)
+
     def _unknown(self, argv: list[bytes]) -> str:
+        container = is_container(argv[0])
+        if container and len(argv) == 1:
+            return f"ERR wrong number of arguments for '{argv[0].decode().lower()}' command"
+        if container:
+            sub, command = argv[1].partition(b"\0")[0].decode("latin-1")[:128], argv[0].decode().upper()
+            if self._server.version < (7, 0):
+                return f"ERR Unknown subcommand or wrong number of arguments for '{sub}'. Try {command} HELP."
+            return f"ERR unknown subcommand '{sub}'. Try {command} HELP."
         name, *rest = (each.partition(b"\0")[0].decode("latin-1")[:128] for each in argv)
         parts = "".join(f"'{each}' " for each in rest)
         if self._server.version < (7, 0):
@@ -170,7 +193,9 @@ class Executor:
 
     def _refusal_by_disk(self) -> str | None:
         server = self._server
-        return MISCONF if server.disk.save_fails and server.replication.primary is None else None
+        if not server.disk.save_fails or (server.version < (7, 0) and server.replication.primary is not None):
+            return None
+        return MISCONF
 
     def refusal_of_a_write(self) -> str | None:
         """Say why a script may not write now; None if it may."""

@@ -60,6 +60,12 @@ class FarEnd:
         self._user: LinkUser | None = None
         self._is_open = True
 
+    def cut(self) -> None:
+        """Close the link, since the process has ended."""
+        if self._is_open:
+            self._is_open = False
+            self._link.close()
+
     def receive(self, message: object) -> None:
         """Take a message."""
         if not self._server.load.later(self._take, message):
@@ -82,5 +88,6 @@ class FarEnd:
 
     def _end(self, _: object) -> None:
         self._is_open = False
+        self._server.ends.pop(self, None)
         if self._user is not None:
             self._user.closed()

@@ -21,6 +21,7 @@ __all__ = [
     "command",
     "find",
     "invalid_expiry",
+    "is_container",
     "whole_number",
 ]
 
@@ -149,6 +150,11 @@ def find(argv: Sequence[bytes]) -> Command | None:
         if found is not None:
             _FOUND[word] = found
     return found
+
+
+def is_container(word: bytes) -> bool:
+    """Return whether a command has subcommands."""
+    return word.decode("latin-1").lower() in _CONTAINERS
 
 
 def invalid_expiry(server: Server, name: str) -> str:

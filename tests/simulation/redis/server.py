@@ -68,7 +68,8 @@ class Server:
         config: The directives, as CONFIG GET tells them.
         is_up: Whether the process runs.
         connections: By id.
-        executing: How many commands run now, one within the other.
+        ends: The links that other servers opened.
+        current: Whose command runs now.
         frozen_ms: The time for what runs now; None outside of scripts.
         stats: Counters of INFO.
     """
@@ -116,7 +117,8 @@ class Server:
         random = self.random
         self.is_up = True
         self.connections: dict[int, Connection] = {}
-        self.executing = 0
+        self.ends: dict[FarEnd, None] = {}
+        self.current: Connection | None = None
         self.frozen_ms: int | None = None
         self.stats: Counter[str] = Counter()
         self._next_id = 1
@@ -217,18 +219,20 @@ class Server:
         Returns:
             What takes its messages (`receive`), and is told of its end (`closed`).
         """
-        return FarEnd(self, peer, link)
+        end = FarEnd(self, peer, link)
+        self.ends[end] = None
+        return end
 
     # For connections.
 
     def execute(self, client: Connection, argv: list[bytes]) -> Reply:
         """Return the reply to one request."""
         self.stats["total_commands_processed"] += 1
-        self.executing += 1
+        before, self.current = self.current, client
         try:
             return self.executor.process(client, argv)
         finally:
-            self.executing -= 1
+            self.current = before
 
     # Faults.
 
@@ -253,6 +257,8 @@ class Server:
             self.cluster.close()
         for client in list(self.connections.values()):
             client.abort()
+        for end in self.ends:
+            end.cut()
 
     def shut_down(self) -> None:
         """End in an orderly way (SHUTDOWN, SIGTERM): everything is written first."""
@@ -289,13 +295,16 @@ class Server:
         if loading:
             self.load.is_loading = True
             self.after(loading, self._loaded)
+        else:
+            self._loaded()
+
+    def _loaded(self) -> None:
+        """Begin what a server does not do while it loads: look for its primary, or for the other members."""
+        self.load.is_loading = False
         if self.cluster is not None:
             self.cluster.restarted()
         elif self._followed is not None:
             self.replication.follow(self._followed.host, self._followed.port)
-
-    def _loaded(self) -> None:
-        self.load.is_loading = False
 
     def _take_history(self, keep: str) -> None:
         """Know the history that a snapshot is of: where there is no append-only file, replicas may go on from it."""

@@ -43,7 +43,7 @@ class Waiting:
         client.block()
         if seconds:
             wait.timer = self._server.after(seconds, lambda: self._later(wait))
-        self._replication.request_acks()
+        self._server.executor.asks_for_acks = True
         return BLOCKED
 
     def _answer(self, wait: _Wait) -> Reply:

@@ -16,7 +16,7 @@ _ALWAYS = "loading stale"
 _CLIENT = "no_script loading stale"
 
 
-@command("ping", -1, _ALWAYS, categories="fast connection")
+@command("ping", -1, categories="fast connection")
 def ping(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """PING [message]"""
     if len(argv) > 2:

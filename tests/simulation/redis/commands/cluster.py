@@ -21,21 +21,21 @@ def _member(server: Server) -> ClusterNode:
     return server.cluster
 
 
-def _told(name: str, arity: int, flags: str = "loading stale", categories: str = "slow") -> None:
-    @command(f"cluster|{name}", arity, f"no_script {flags}", categories=categories)
+def _told(name: str, arity: int, categories: str = "slow") -> None:
+    @command(f"cluster|{name}", arity, "stale", categories=categories)
     def tell(server: Server, client: Connection, argv: list[bytes]) -> Reply:
         return _member(server).answer(argv)
 
 
 for _name, _arity in (("slots", 2), ("info", 2), ("nodes", 2), ("myid", 2), ("shards", 2), ("keyslot", 3)):
     _told(_name, _arity)
-_told("countkeysinslot", 3, "stale")
-_told("getkeysinslot", 4, "stale")
-_told("setslot", -4, "stale", "admin dangerous slow")
-_told("failover", -2, "stale", "admin dangerous slow")
+_told("countkeysinslot", 3)
+_told("getkeysinslot", 4)
+_told("setslot", -4, "admin dangerous slow")
+_told("failover", -2, "admin dangerous slow")
 
 
-@command("asking", 1, "loading stale", categories="fast connection")
+@command("asking", 1, categories="fast connection")
 def asking(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """ASKING"""
     _member(server)
@@ -46,7 +46,8 @@ def asking(server: Server, client: Connection, argv: list[bytes]) -> Reply:
 @command("readonly", 1, "loading stale", categories="fast connection")
 def readonly(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """READONLY"""
-    _member(server)
+    if not server.is_valkey:
+        _member(server)
     client.read_only = True
     return OK
 
@@ -54,7 +55,8 @@ def readonly(server: Server, client: Connection, argv: list[bytes]) -> Reply:
 @command("readwrite", 1, "loading stale", categories="fast connection")
 def readwrite(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """READWRITE"""
-    _member(server)
+    if not server.is_valkey and server.version >= (7, 0):
+        _member(server)
     client.read_only = False
     return OK
 

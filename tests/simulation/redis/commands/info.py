@@ -133,7 +133,8 @@ def replicaof(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     if argv[1].lower() == b"no" and argv[2].lower() == b"one":
         server.replication.promote()
         return OK
-    return server.replication.follow(argv[1].decode(), whole_number(argv[2], "ERR Invalid master port"))
+    error = "ERR Invalid master port" if server.version >= (7, 0) else "ERR value is not an integer or out of range"
+    return server.replication.follow(argv[1].decode(), whole_number(argv[2], error))
 
 
 @command("slaveof", 3, "no_script stale", categories="admin dangerous slow")
@@ -152,10 +153,10 @@ def wait(server: Server, client: Connection, argv: list[bytes]) -> Reply:
 @command("waitaof", 4, "no_script", categories="slow connection blocking", since=(7, 2))
 def waitaof(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """WAITAOF local replicas milliseconds"""
-    local = whole_number(argv[1])
+    local = whole_number(argv[1], "ERR value is out of range, value must between 0 and 1")
     if local not in (0, 1):
-        raise RefusalError("ERR value is out of range, must be between 0 and 1")
-    replicas, seconds = whole_number(argv[2]), _timeout(argv[3])
+        raise RefusalError("ERR value is out of range, value must between 0 and 1")
+    replicas, seconds = whole_number(argv[2], "ERR value is out of range, must be positive"), _timeout(argv[3])
     server.replication.check_may_wait("WAITAOF")
     if local and not server.config.appends:
         raise RefusalError("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.")

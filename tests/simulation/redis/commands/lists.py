@@ -189,6 +189,17 @@ def _lpos_options(server: Server, argv: list[bytes]) -> tuple[int, int | None, i
     return rank, count, longest
 
 
+def _first(found: list[bytes], element: bytes, longest: int, *, from_end: bool) -> int | None:
+    """Return where an element is, from one end; the library's own way to ask, so without a loop in Python."""
+    length = len(found)
+    looked_at = found[: -longest - 1 : -1] if from_end and longest else found[::-1] if from_end else found
+    try:
+        at = looked_at.index(element, 0, longest or length)
+    except ValueError:
+        return None
+    return length - 1 - at if from_end else at
+
+
 @command("lpos", -3, "reads", _ONE, "list slow")
 def lpos(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     """LPOS key element [RANK rank] [COUNT count] [MAXLEN most]"""
@@ -196,6 +207,8 @@ def lpos(server: Server, client: Connection, argv: list[bytes]) -> Reply:
     found = server.keyspace.list(argv[1])
     if found is None:
         return [] if count is not None else None
+    if rank in (1, -1) and count is None:
+        return _first(found, argv[2], longest, from_end=rank < 0)
     order = range(len(found)) if rank > 0 else range(len(found) - 1, -1, -1)
     looked_at = islice(order, longest) if longest else order
     matches = (index for index in looked_at if found[index] == argv[2])
