@@ -79,7 +79,6 @@ FOUND: dict[str, list[Plan]] = {
 }
 
 
-@pytest.mark.xfail(reason="found by the simulation, and not mended yet", strict=True)
 @pytest.mark.parametrize("name", FOUND)
 def test_what_was_found_once_is_not_broken_any_more(name: str) -> None:
     for plan in FOUND[name]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents_redis_ha import _commands as commands
-from agents_redis_ha._commands import LogPosition, SessionSpec
+from agents_redis_ha._commands import NO_POSITION, LogPosition, SessionSpec
 from agents_redis_ha._commands.change import OpsRecord
 from agents_redis_ha._commands.command import Argument, Command, EarlierAttempts, load_script
 from agents_redis_ha._commands.state import Description, ServerState
@@ -237,7 +237,8 @@ class SessionLife:
             return
         rng = self.rng
         command = rng.choice(self._made[-6:])
-        since = rng.choice((0, self._positions[-1].version, rng.choice(self._positions).version, 2**53))
+        none = EarlierAttempts().since
+        since = rng.choice((NO_POSITION, self._positions[-1], rng.choice(self._positions), none))
         earlier = EarlierAttempts(since, rng.random() < 0.7)
         made = self.run(command, known=self._known(), earlier=earlier)
         if made is not None and made.digest:
