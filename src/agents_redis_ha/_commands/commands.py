@@ -70,7 +70,8 @@ class ChangeCommand(Command[Change]):
             return Change(Status(code), version, b"", reply.history)
         digest, result = rest[0], rest[1] if len(rest) > 1 else None
         if result in _NOTHING_REMOVED:
-            return Change(_NOTHING_REMOVED[result], version, b"", reply.history)
+            entry = LogEntry(version, self.id, digest, ListEdit(), result)
+            return Change(_NOTHING_REMOVED[result], version, digest, reply.history, entry)
         entry = LogEntry(version, self.id, digest, self.edit, result)
         lost = self.has_result and result is None
         return Change(Status(code), version, digest, reply.history, entry, lost)

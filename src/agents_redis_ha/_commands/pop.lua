@@ -3,8 +3,8 @@
 -- ARGV[9] '' for the newest element, else the index (from the end, -1 the newest) of the one to remove, which the
 -- caller has looked at; ARGV[10], ARGV[11] and ARGV[12] version, digest and number of elements that the session had
 -- then; ARGV[13] and ARGV[14] version and digest of an earlier pop of the caller whose result has arrived, '' = none.
--- Returns {APPLIED, …} with the element as result, or without one if the caller has it; {UNCHANGED, version} when there
--- is none; {REPEAT, …} with the same element again, '' if there was none and '?' if the answer was UNSURE;
+-- Returns {APPLIED, …} with the element as result, or without one if the caller has it; {UNCHANGED, …} when there is
+-- none; {REPEAT, …} with the same element again, '' if there was none and '?' if the answer was UNSURE;
 -- {LOG_MISMATCH, …}, {UNTOLD, …}: see the prelude. {UNSURE, version} when the newest element does not look like an
 -- item, or is too large to be judged here: the caller looks itself and names one by its index. {CONFLICT, version} when
 -- the session is another one by now.
@@ -46,10 +46,12 @@ local function remove_nothing(s, status, answer)
     if refusal then
       return refusal
     end
-    record(s, s.created and TTL or s.retention, answer)
+    local reply = record(s, s.created and TTL or s.retention, answer)
     if not s.created then  -- as clear.lua leaves it
       redis.call('HDEL', meta, 'session_id', 'created_at', 'ttl')
     end
+    reply[1] = status
+    return reply
   end
   return {status, s.version}
 end

@@ -21,6 +21,7 @@ from agents_redis_ha._commands import (
     Description,
     EarlierAttempts,
     ListEdit,
+    LogEntry,
     LogPosition,
     OpsRecord,
     ReplicationHistory,
@@ -148,8 +149,11 @@ def test_a_result_is_lost_where_the_server_should_keep_one_and_does_not(
 
 @pytest.mark.parametrize(("kept", "status"), [(b"", Status.UNCHANGED), (b"?", Status.UNSURE)])
 def test_the_repeat_of_a_pop_that_removed_nothing_is_answered_as_the_first_time(kept: bytes, status: Status) -> None:
-    change = pop(SPEC).decode(reply([REPEAT, 5, DIGEST, kept]))
-    assert (change.status, change.entry, change.digest) == (status, None, b"")
+    command = pop(SPEC)
+    first, repeat = (command.decode(reply([told, 5, DIGEST, kept])) for told in (status, REPEAT))
+    assert first == repeat
+    assert (first.status, first.position, first.result_lost) == (status, (5, DIGEST), False)
+    assert first.entry == LogEntry(5, command.id, DIGEST, ListEdit(), kept)  # a change of nothing, kept like any other
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - {APPLIED, REPEAT}))
