@@ -7,11 +7,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hiredis import Reader
-
 from agents_redis_ha import session_keys
 from tests.failover.campaign.marks import Mark, find_mark
 from tests.simulation.randomness import EPOCH_SECONDS
+from tests.simulation.reading import Reader
 from tests.simulation.redis.server import Server
 from tests.simulation.resp import encode_request
 

@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from tests.simulation.reading import PlainReader
 from tests.simulation.redis.memory import Memory
 from tests.simulation.redis.server import Server
-from tests.simulation.resp import encode_request
+from tests.simulation.resp import Failure, NullArray, Simple, encode, encode_request
 from tests.simulation.timers import Timers
 
 
@@ -159,3 +160,15 @@ def new_server(timers: Timers, **config: str) -> Server:
     return Server(
         "10.0.0.1:6379", clock=timers.clock, call_later=timers.call_later, random=random.Random(1), config=config
     )
+
+
+def test_replies_are_read_alike_with_and_without_hiredis() -> None:
+    hiredis = pytest.importorskip("hiredis")
+    sent = encode([b"a", 1, None, [Failure(b"ERR no"), Simple(b"OK")], NullArray()]) + encode(b"b") + encode(b"c")[:-3]
+    found = []
+    for reader in (hiredis.Reader(replyError=ValueError), PlainReader(replyError=ValueError)):
+        for at in range(0, len(sent), 7):
+            reader.feed(sent[at : at + 7])
+        found.append([repr(reader.gets()) for _ in range(3)])
+    assert found[0] == found[1]
+    assert found[0][1:] == ["b'b'", "False"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from hiredis import Reader
+from tests.simulation.reading import Reader
 
 _LONGEST = 160
 _UNKNOWN = b"-ERR unknown command 'CLIENT'"

@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hiredis import Reader
-
+from tests.simulation.reading import Reader
 from tests.simulation.resp import encode_request
 
 if TYPE_CHECKING:
