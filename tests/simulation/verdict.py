@@ -126,7 +126,8 @@ class Excuses:
         retention = min(fields.get("op_retention_seconds", 120) for fields in plan.fields)
         if self.loses and (kills or run.seconds > retention):  # or forgotten
             self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK | LOSSES | {Kind.TORN}
-        if any(run.struck[kind] for kind in _EVICTIONS):  # what only one process had read is gone, and said
+        self._evicts = any(run.struck[kind] for kind in _EVICTIONS)  # on the replicas, too, whatever they confirmed
+        if self._evicts:  # what only one process had read is gone, and said
             self._said |= AFTER_A_NOTICE
             self.several_lost = True
         self._replicas = min(fields.get("durability", {}).get("replicas", 0) for fields in plan.fields)
@@ -136,7 +137,8 @@ class Excuses:
     def covers(self, violation: Violation) -> bool:
         """Whether what happened excuses a finding."""
         kind: Kind = violation.kind
-        if kind is Kind.LOST and (self._all_confirm or (self._replicas and violation.begin > self._last_loss)):
+        is_confirmed = self._all_confirm or (self._replicas and violation.begin > self._last_loss)
+        if kind is Kind.LOST and is_confirmed and not self._evicts:
             return False
         return kind in self._unsaid or (violation.said and kind in self._said)
 
