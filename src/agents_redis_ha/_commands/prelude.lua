@@ -54,11 +54,15 @@ local function refusal_of_a_replica()
 end
 
 -- Returns the error reply if the user may not run a command. Before 7.0 there is no acl_check_cmd: there it is run in
--- vain, on a key of another type or on one that is not there.
+-- vain, on a key of another type or on one that is not there. A full server refuses only the first write of a script:
+-- once it has refused one here, no other is tried.
+local is_full = false
 local function denied(name, key, ...)
   local allowed
   if redis.acl_check_cmd then
     allowed = redis.acl_check_cmd(name, key, ...)
+  elseif is_full then
+    return nil
   else
     local other = key == meta and items or meta
     local target = redis.call('EXISTS', other) == 1 and other or (base .. 'probe')
@@ -66,8 +70,10 @@ local function denied(name, key, ...)
       target = base .. 'probe'
     end
     local reply = redis.pcall(name, target, ...)
-    allowed = not (type(reply) == 'table' and reply.err and string.find(reply.err, "can't run this command", 1, true))
-    if target ~= other then
+    local refusal = type(reply) == 'table' and reply.err or ''
+    allowed = not string.find(refusal, "can't run this command", 1, true)
+    is_full = string.find(refusal, 'OOM', 1, true) ~= nil
+    if target ~= other and not is_full then
       redis.pcall('DEL', target)
     end
   end
