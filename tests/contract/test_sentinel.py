@@ -166,7 +166,7 @@ async def test_a_minority_confirms_nothing_once_the_majoritys_last_answer_is_too
         how: Any = {"durability": durability, "retry": {"deadline_seconds": 1.5}, "sentinel": polling}
         async with SessionStore(servers.links.config_inside(old, nodes=nodes, **how)) as store:
             session = store.session(session_id)
-            await session.add_items([ITEM])  # by the word of all three, of which one or all are configured
+            await eventually_confirmed(session)  # by the word of all three, of which one or all are configured
             await asyncio.to_thread(servers.links.partition, old, beside, *servers.sentinels[:beside_count])
             over = time.monotonic() + lease_seconds(polling)
             await eventually(lambda: time.monotonic() > over, "the last answer from the other side is too old")
@@ -188,7 +188,7 @@ async def test_a_client_that_reaches_both_sides_confirms_nothing_that_the_sentin
         beside, _ = servers.replicas_of(old)
         async with SessionStore(servers.config(durability=durability, retry={"deadline_seconds": 1.5})) as store:
             session = store.session(session_id)
-            await session.add_items([ITEM])
+            await eventually_confirmed(session)
             await asyncio.to_thread(servers.links.partition, old, beside)
             over = time.monotonic() + lease_seconds(SentinelConfig()) + 1.2  # 1.2 s: the period of their PINGs
             await eventually(lambda: time.monotonic() > over, "the Sentinels miss the primary's answers")

@@ -24,6 +24,8 @@ from typing import Any
 
 # What a turn of the loop takes: a task that tries again and again comes to its deadline.
 _TURN_SECONDS = 1e-6
+# A coroutine that is closed may await so often on its way out.
+_MOST_AWAITS = 100
 
 
 class RunawayError(Exception):
@@ -233,11 +235,20 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             ready.append(heapq.heappop(timers)[2])
 
     def close(self) -> None:
-        """Let go of what is left, without a word: tasks of killed processes, and what waits for ever."""
+        """End what is left, without a word: tasks of killed processes, and what waits for ever.
+
+        Left to a collection of garbage, their ``finally`` would run without a loop, and asyncio would make a real one.
+        """
         self._closed = True
-        self._buried.extend(self._left())
-        for task in self._buried:
-            task._log_destroy_pending = False
+        events._set_running_loop(self)
+        try:
+            ended: set[Any] = set()
+            while left := [task for task in (*self._buried, *self._left()) if task not in ended]:
+                for task in left:
+                    _unwind(task)
+                ended.update(left)
+        finally:
+            events._set_running_loop(None)
         self._ready.clear()
         self._timers.clear()
         self._buried.clear()
@@ -277,6 +288,19 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def is_closed(self) -> bool:
         return self._closed
+
+
+def _unwind(task: Any) -> None:
+    """Close a task's coroutine; one that awaits in its ``finally`` is closed again there."""
+    task._log_destroy_pending = False
+    for _ in range(_MOST_AWAITS):
+        try:
+            task.get_coro().close()
+        except RuntimeError:  # it went on to another await
+            continue
+        except Exception:  # noqa: BLE001, S110 (nobody is left to hear of it)
+            pass
+        return
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -44,6 +46,18 @@ def test_the_real_client_appends_reads_pops_and_clears_in_the_simulated_world() 
     ]
     assert [str(mark) for mark in run.stored["s"]] == [third]
     assert (run.problems, verdict.judge(run).broken) == ([], ())
+
+
+def test_what_is_left_of_a_run_does_not_go_on_in_a_real_loop() -> None:
+    real = asyncio.new_event_loop()
+    asyncio.set_event_loop(real)  # what runs outside of every loop finds this one
+    try:
+        world.run(draw.draw_plan(9, "sentinel"))
+        gc.collect()
+        assert asyncio.all_tasks(real) == set()
+    finally:
+        asyncio.set_event_loop(None)
+        real.close()
 
 
 def test_the_same_seed_gives_the_same_timeline_to_the_byte_in_every_process() -> None:
