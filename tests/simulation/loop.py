@@ -298,7 +298,7 @@ def _unwind(task: Any) -> None:
             task.get_coro().close()
         except RuntimeError:  # it went on to another await
             continue
-        except Exception:  # noqa: BLE001, S110 (nobody is left to hear of it)
+        except Exception:  # noqa: BLE001 (nobody is left to hear of it)
             pass
         return
 
