@@ -32,7 +32,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", action="store_true", help="Run the tests that take minutes of faults, too.")
+    parser.addoption("--faults", action="store_true", help="Run the tests that take minutes, too.")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         if item.get_closest_marker("faults"):
-            item.add_marker(pytest.mark.skip(reason="takes minutes of faults: --faults"))
+            item.add_marker(pytest.mark.skip(reason="takes minutes: --faults"))
 
 
 class Labs:

@@ -80,17 +80,17 @@ async def test_results_are_dropped_with_their_ids(workers: Workers, history: His
 
 async def test_a_large_item_is_judged_by_the_client(proxied: lab.Lab, session_id: str) -> None:
     async with ha_session(proxied.config(), session_id) as ours:
-        await ours.add_items([message("1"), LARGE, message("2"), LARGE])
-        for item in (LARGE, message("2")):  # the server knows the scripts then
-            assert await ours.pop_item() == item
         proxy = proxied.primary(session_keys("agents:ha", session_id).items).proxy
         assert proxy is not None
-        proxy.reset_counters()
-        assert await ours.pop_item() == LARGE
-        assert proxy.round_trips == 3  # asked, read, removed by its index
-        proxy.reset_counters()
-        assert await ours.pop_item() == message("1")
-        assert proxy.round_trips == 1
+        took: dict[str, list[int]] = {"large": [], "small": []}
+        for _ in range(5):  # in a cluster, the slot map may be asked for beside one of them
+            await ours.add_items([message("1"), LARGE])
+            for size, item in (("large", LARGE), ("small", message("1"))):
+                proxy.reset_counters()
+                assert await ours.pop_item() == item
+                took[size].append(proxy.round_trips)
+        assert min(took["large"]) == 3  # asked, read, removed by its index
+        assert min(took["small"]) == 1
 
 
 async def test_a_large_element_that_is_no_item_is_passed_over(

@@ -11,9 +11,8 @@ import pytest
 
 SECONDS = 540
 """For a run that takes half a minute on an idle machine."""
-MINUTES = pytest.mark.faults
 
-pytestmark = pytest.mark.timeout(SECONDS + 60)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(SECONDS + 60)]
 
 
 def demo(*arguments: str) -> tuple[int, dict[str, Any]]:
@@ -27,10 +26,10 @@ def demo(*arguments: str) -> tuple[int, dict[str, Any]]:
     ("topology", "fault"),
     [
         ("sentinel", "kill"),
-        pytest.param("sentinel", "stall", marks=MINUTES),
-        pytest.param("cluster", "kill", marks=MINUTES),
-        pytest.param("cluster", "move-slot", marks=MINUTES),
-        pytest.param("tls", "stall", marks=MINUTES),
+        ("sentinel", "stall"),
+        ("cluster", "kill"),
+        ("cluster", "move-slot"),
+        ("tls", "stall"),
     ],
 )
 def test_no_turn_is_lost_doubled_or_out_of_order(topology: str, fault: str) -> None:
@@ -40,7 +39,6 @@ def test_no_turn_is_lost_doubled_or_out_of_order(topology: str, fault: str) -> N
     assert report["turns"] > 100
 
 
-@MINUTES
 def test_the_same_demo_on_the_sdks_own_session_does_not_end_whole() -> None:
     code, report = demo("--topology", "sentinel", "--fault", "kill", "--session", "sdk")
     assert code == 1

@@ -11,6 +11,8 @@ import redis
 
 from agents_redis_ha import lab
 
+pytestmark = pytest.mark.faults
+
 TOPOLOGIES: list[lab.Topology] = ["standalone", "sentinel", "cluster"]
 
 

@@ -11,6 +11,8 @@ from redis.retry import Retry
 
 from agents_redis_ha import lab
 
+pytestmark = pytest.mark.faults
+
 NATIVE = lab.find_server().native_tls
 TOPOLOGIES: list[lab.Topology] = ["standalone", "sentinel", "cluster"]
 

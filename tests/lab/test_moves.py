@@ -9,6 +9,8 @@ import redis
 
 from agents_redis_ha import lab
 
+pytestmark = pytest.mark.faults
+
 CASES = [("sentinel", False), ("sentinel", True), ("cluster", False), ("cluster", True)]
 
 

@@ -16,6 +16,8 @@ from agents_redis_ha.lab import wait_until
 from agents_redis_ha.lab.errors import WorkerError
 from agents_redis_ha.lab.workers import Parent, WorkerProcesses
 
+pytestmark = pytest.mark.faults
+
 START_SECONDS = 120.0
 
 
