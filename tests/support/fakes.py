@@ -183,7 +183,7 @@ def noted(*ids: bytes, before: bytes = b"", length: int = 1) -> list[bytes]:
 def described(
     length: int = 0, version: int = 0, *, ttl_ms: int | None = None, mismatch: bool = False, changes: Any = ()
 ) -> list[Any]:
-    """Return what a script says about a session; see `description` in prelude.lua."""
+    """Return what a script says about a session; see `description` in reading.lua."""
     time = b"1700000000000" if version else b""
     lifetime = (-1 if version else -2) if ttl_ms is None else ttl_ms
     return [length, lifetime, time, time, version, 0, a_digest(version), b"", int(mismatch), list(changes)]

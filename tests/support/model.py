@@ -103,7 +103,7 @@ def said(*texts: bytes, first_id: int = 1) -> History:
 
 
 def put_back(plan: Plan, state: State) -> State:
-    """Return the session after a plan, as rewrite() in prelude.lua makes it."""
+    """Return the session after a plan, as rewrite() in editing.lua makes it."""
     first, last = plan.keep
     kept = state.elements[first:last] if last > first else ()
     return State(plan.position.version, plan.generation, (*kept, *plan.push))

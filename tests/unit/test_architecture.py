@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import agents_redis_ha
+from agents_redis_ha._commands.command import PARTS
 
 ROOT = Path(inspect.getfile(agents_redis_ha)).parent
 PACKAGE = "agents_redis_ha"
@@ -260,11 +262,13 @@ def test_every_exported_class_and_function_says_what_it_is(name: str) -> None:
 
 
 SCRIPTS = sorted(ROOT.rglob("*.lua"))
+SHARED = set(itertools.chain(*PARTS.values()))
 
 
 def test_there_is_a_script_for_each_operation() -> None:
     changes, reads = {"append", "pop", "clear", "replace"}, {"read", "info"}
-    assert {path.stem for path in SCRIPTS} == {"prelude", *changes, *reads, "inspect", "restore"}
+    assert set(PARTS) == {*changes, *reads, "inspect", "restore"}
+    assert {path.stem for path in SCRIPTS} == {*PARTS, "prelude", *SHARED}
 
 
 def header(path: Path) -> str:
@@ -273,7 +277,7 @@ def header(path: Path) -> str:
     return "\n".join(lines[:end])
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in SCRIPTS if path.stem not in SHARED], ids=lambda path: path.stem)
 def test_a_script_opens_with_what_it_takes_and_returns(path: Path) -> None:
     opening, source = header(path), path.read_text(encoding="utf-8")
     assert len(opening.splitlines()) >= 3

@@ -15,7 +15,7 @@ if refusal then
 end
 local known, retention = tonumber(ARGV[1]), tonumber(ARGV[3])
 if known > s.version or s.length < s.expected then
-  refusal = raise_fence(s, math.max(known, s.version), retention)
+  refusal = rarely().raise_fence(s, math.max(known, s.version), retention)
   if refusal then
     return refusal
   end
@@ -31,4 +31,4 @@ if age < 0 then  -- by the clock of a server that went before
   age = 0
 end
 return {s.version, generation(s), s.digest, s.length, s.expected, m[1] or '', age, m[3] or '', changes,
-  m[1] and fields_like('hint:') or {}}
+  m[1] and rarely().fields_like('hint:') or {}}

@@ -23,7 +23,7 @@ end
 local version, changes = tonumber(ARGV[11]), tonumber(ARGV[18])
 local results = 19 + 2 * changes
 local first = results + 1 + 2 * tonumber(ARGV[results])
-local left = s.fence and fields_like('hint:') or {}  -- read before the first write
+local left = s.fence and rarely().fields_like('hint:') or {}  -- read before the first write
 local from, to = tonumber(ARGV[14]), tonumber(ARGV[15])
 if version > s.version or from > 0 or to < s.length or first <= #ARGV or s.length < s.expected then
   s.length = rewrite(s.length, from, to, first)

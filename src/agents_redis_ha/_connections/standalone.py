@@ -48,7 +48,7 @@ class StandaloneLocator:
             error.permanent = await self._permanent(error)
             raise
         self._answered = True
-        if self._was_read_only:  # a replica refuses what reads, too (prelude.lua)
+        if self._was_read_only:  # a replica refuses what reads, too (reading.lua)
             self._was_read_only = False
             self.failovers.append(self._node.name)
         return reply

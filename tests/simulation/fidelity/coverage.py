@@ -5,12 +5,12 @@ The source is instrumented line by line: every condition and operand goes throug
 
 from __future__ import annotations
 
-import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agents_redis_ha._commands.command import load_script
+from agents_redis_ha._commands.command import PARTS, load_script, read_source
 from tests.simulation.redis.scripting import interpreter
 
 __all__ = ["Branch", "BranchCoverage", "instrumented"]
@@ -21,7 +21,8 @@ _BEFORE = {"=", "return", ",", "if", "elseif", "while", "until", "and", "or", *_
 _AFTER = {"and", "or", ",", "then", "do", "local", "return", "if", "for", "while", "end", "else", "elseif", "function"}
 # What is never false in Lua: literals but nil and false, arithmetic, and what returns a number, a table or a text.
 _ALWAYS = re.compile(
-    r"'.*'|\d+|\{.*\}|-\w+|[\w.]+ [-+] .*|(math\.\w+|fields_like|state|description|digest_of|redis\.error_reply)\(.*\)"
+    r"'.*'|\d+|\{.*\}|-\w+|[\w.]+ [-+] .*"
+    r"|(math\.\w+|(rarely\(\)\.)?fields_like|rarely|state|description|digest_of|redis\.error_reply)\(.*\)"
     r"|redis\.call\('LRANGE'.*\)|s\.(version|retention|noted)",
     re.DOTALL,
 )
@@ -32,8 +33,8 @@ class Branch(NamedTuple):
     """One way that a condition can go.
 
     Attributes:
-        script: Of which script, or ``prelude``.
-        line: Where.
+        script: In the file of which script, or of which part that several have.
+        line: Where in it.
         text: The condition.
         holds: Which way.
     """
@@ -125,7 +126,7 @@ def instrumented(source: bytes) -> tuple[bytes, list[tuple[int, str]]]:
 
 
 class BranchCoverage:
-    """The branches of the scripts that ran from now on; the prelude counts once.
+    """The branches of the scripts that ran from now on; what several scripts have counts once.
 
     Args:
         major: The version of the servers.
@@ -138,16 +139,18 @@ class BranchCoverage:
         self.all: dict[tuple[str, int, bool], Branch] = {}
         self._seen = set[tuple[str, int, bool]]()
         sources = {name: load_script(name).source for name in names}
-        shared = zip(*(source.split(b"\n") for source in sources.values()), strict=False)
-        prelude = sum(1 for _ in itertools.takewhile(lambda lines: len(set(lines)) == 1, shared))
         for name, source in sources.items():
             changed, conditions = instrumented(source)
+            parts = ("prelude", *PARTS[name], name)
+            places = [(part, line) for part in parts for line in range(1, read_source(part).count(b"\n") + 1)]
+            counts = Counter[str]()
             for number, (line, text) in enumerate(conditions):
-                place = name if line > prelude else "prelude"
+                place, line_there = places[line - 1]
+                there, counts[place] = counts[place], counts[place] + 1
                 mark = b"__branch(%d, " % number
-                changed = changed.replace(mark, b"__branch('%b', %d, " % (place.encode(), number))
+                changed = changed.replace(mark, b"__branch('%b', %d, " % (place.encode(), there))
                 for holds in (True,) if _ALWAYS.fullmatch(text) else (True, False):
-                    self.all[place, number, holds] = Branch(place, line, text, holds)
+                    self.all[place, there, holds] = Branch(place, line_there, text, holds)
             found.define(b"__branch", self._note)
             found.substitute(source, changed)
 
