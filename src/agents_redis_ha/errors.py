@@ -241,8 +241,8 @@ class UnconfirmedError(OperationError):
 class HistoryLostError(OperationError):
     """The servers lost changes that had been confirmed, and no process could put all of them back.
 
-    Raised once for each loss, by the next operation of this process on the session. That operation was not applied.
-    The next call goes on from what is stored.
+    Raised once for each loss, by the next operation of this process on the session. That operation was not applied; if
+    an attempt of it had left before the loss, its outcome is ``unknown``. The next call goes on from what is stored.
 
     Attributes:
         versions: The versions of the session that are lost, counted from 1.

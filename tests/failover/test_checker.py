@@ -87,6 +87,16 @@ def test_a_write_that_too_few_replicas_have_may_be_lost() -> None:
     assert story.kinds() == set()
 
 
+def test_a_change_may_be_there_whose_caller_was_told_of_a_loss_after_an_attempt_had_left() -> None:
+    for effect in ("now", "none"):
+        for is_open in (True, False):
+            story = Story()
+            story.append("a", status=Status.HISTORY_LOST, effect=effect)
+            story.calls[0] = replace(story.calls[0], is_open=is_open)
+            story.read("b")
+            assert (Kind.GHOST in story.kinds()) is (effect == "now" and not is_open)
+
+
 def test_a_call_that_a_killed_worker_had_begun_may_have_happened_or_not() -> None:
     for effect in ("now", "none"):
         story = Story()

@@ -32,6 +32,9 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
         recorder.end(recorder.begin("s", "h", Op.APPEND, items=batch), Status.OK),
         recorder.end(recorder.begin("s", "h", Op.READ, limit=4), Status.OK, result=(*batch, None)),
         recorder.end(recorder.begin("s", "h", Op.POP), Status.UNKNOWN, error="E: x", foreign_error=True),
+        recorder.end(
+            recorder.begin("s", "h", Op.POP), Status.HISTORY_LOST, error="E: x", lost_versions=2, is_open=True
+        ),
         recorder.begin("s", "h", Op.CLEAR),
     ]
     recorder.close()

@@ -103,6 +103,7 @@ def error_of(kind: type[OperationError], outcome: Outcome, **details: Any) -> Op
         (error_of(OperationError, Outcome.UNKNOWN), Status.UNKNOWN, False),
         (error_of(UnconfirmedError, Outcome.APPLIED), Status.UNCONFIRMED, False),
         (error_of(HistoryLostError, Outcome.NOT_APPLIED, versions=(4, 5)), Status.HISTORY_LOST, False),
+        (error_of(HistoryLostError, Outcome.UNKNOWN, versions=(4, 5)), Status.HISTORY_LOST, False),
         (InvalidItemError(0, "x"), Status.NOT_APPLIED, False),
         (AttributeError("x"), Status.UNKNOWN, True),
     ],
@@ -112,6 +113,8 @@ def test_an_error_is_recorded_by_what_it_says_of_the_change(error: Exception, st
     assert recorded["status"] is status
     assert recorded.get("foreign_error", False) is foreign
     assert recorded.get("lost_versions", 0) == (2 if status is Status.HISTORY_LOST else 0)
+    if isinstance(error, HistoryLostError):
+        assert recorded["is_open"] is (error.outcome is Outcome.UNKNOWN)
 
 
 def test_what_is_seen_in_many_reads_is_one_violation_and_silence_weighs_more() -> None:

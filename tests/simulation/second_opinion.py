@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
 from tests.failover.campaign.history import Call, Op, Status
 from tests.failover.campaign.marks import Mark
 from tests.simulation.judge import Event, Finding, Item, judge
@@ -26,9 +30,17 @@ def second_opinion(run: Run) -> list[Finding]:
     for session in run.plan.sessions:
         calls = [call for call in run.calls if call.session == session]
         stored = [_item(mark) for mark in run.stored.get(session, ())]
-        events = [_event(call) for call in calls]
+        events = [event for call in calls for event in _events(call)]
         found += judge(events, stored, may_lose=run.loses, may_forget=forgets)
     return found
+
+
+def _events(call: Call) -> Iterator[Event]:
+    """Yield the call, and what its caller was told instead of its outcome."""
+    event = _event(call)
+    yield event
+    if call.is_open:
+        yield replace(event, outcome="unknown", end=math.inf)
 
 
 def _event(call: Call) -> Event:

@@ -89,7 +89,7 @@ def _is_accounted(violation: Violation, run: Run, report: Report) -> bool:
     if violation.kind is not Kind.LOST:
         return False
     calls = [call for call in run.calls if call.session == violation.session]
-    open_pops = sum(call.op is Op.POP and call.status in (Status.UNKNOWN, Status.UNCONFIRMED) for call in calls)
+    open_pops = sum(call.op is Op.POP and call.may_be_applied and call.status is not Status.OK for call in calls)
     said = sum(call.lost_versions for call in calls if call.status is Status.HISTORY_LOST)
     lost = [each for each in report.of(Kind.LOST) if each.session == violation.session]
     return open_pops > 0 and len(lost) <= said

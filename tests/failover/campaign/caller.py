@@ -88,7 +88,13 @@ def outcome_of(error: Exception) -> dict[str, Any]:
     """Return what an error says became of the call, in the record's terms."""
     described = {"error": f"{type(error).__name__}: {error}"[:_MESSAGE_LENGTH]}
     if isinstance(error, HistoryLostError):
-        return {**described, "status": Status.HISTORY_LOST, "lost_versions": len(error.versions)}
+        is_open = error.outcome is not Outcome.NOT_APPLIED
+        return {
+            **described,
+            "status": Status.HISTORY_LOST,
+            "lost_versions": len(error.versions),
+            "is_open": is_open,
+        }
     if isinstance(error, OperationError):
         return {**described, "status": _BY_OUTCOME[error.outcome]}
     if isinstance(error, AgentsRedisError):

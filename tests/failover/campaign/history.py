@@ -30,7 +30,7 @@ class Status(str, enum.Enum):
     UNCONFIRMED = "unconfirmed"
     """It is on the primary, but on fewer replicas than asked for."""
     HISTORY_LOST = "history_lost"
-    """Not applied; instead the caller was told that confirmed changes are gone."""
+    """Instead the caller was told that confirmed changes are gone; not applied, unless an earlier attempt was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ class Call:
         result: What it returned: the items read, or the item popped. None stands for an element without a mark.
         limit: The limit of a read; None means all.
         lost_versions: How many versions a `HistoryLostError` named.
+        is_open: Whether that error left open what became of the change: an earlier attempt had left.
         error: Type and text of the error, if any.
         foreign_error: Whether the error is none that the library documents.
     """
@@ -66,6 +67,7 @@ class Call:
     result: tuple[Mark | None, ...] = ()
     limit: int | None = None
     lost_versions: int = 0
+    is_open: bool = False
     error: str | None = None
     foreign_error: bool = False
 
@@ -77,7 +79,7 @@ class Call:
     @property
     def may_be_applied(self) -> bool:
         """Whether its change may be there, now or later."""
-        return self.status in (Status.OK, Status.UNKNOWN, Status.UNCONFIRMED)
+        return self.is_open or self.status in (Status.OK, Status.UNKNOWN, Status.UNCONFIRMED)
 
     @property
     def settled(self) -> float:

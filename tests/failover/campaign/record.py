@@ -80,7 +80,8 @@ def end_line(call: Call) -> dict[str, Any]:
     if call.result:
         line["result"] = [mark and str(mark) for mark in call.result]
     if call.error:
-        line.update(error=call.error, foreign=call.foreign_error, lost_versions=call.lost_versions)
+        line.update(error=call.error, foreign=call.foreign_error)
+        line.update(lost_versions=call.lost_versions, open=call.is_open)
     return line
 
 
@@ -125,4 +126,5 @@ def _ended(call: Call, line: dict[str, Any]) -> Call:
         error=line.get("error"),
         foreign_error=line.get("foreign", False),
         lost_versions=line.get("lost_versions", 0),
+        is_open=line.get("open", False),
     )

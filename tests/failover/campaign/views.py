@@ -69,7 +69,7 @@ class SessionHistory:
         self.removers = [call for call in self.calls if call.removes_all and call.may_be_applied]
         pops = [call for call in self.calls if call.op is Op.POP]
         self.pops = [call for call in pops if call.status is Status.OK and call.result]
-        self.open_pops = [call for call in pops if call.status in (Status.UNKNOWN, Status.UNCONFIRMED)]
+        self.open_pops = [call for call in pops if call.may_be_applied and call.status is not Status.OK]
         self.popped: dict[Mark, Call] = {}
         for call in self.pops:
             for mark in call.result:
