@@ -140,7 +140,7 @@ def test_a_swap_of_two_batches_is_caught(steps: list[tuple[Any, ...]], data: st.
     second = data.draw(st.integers(first + 1, len(groups) - 1))
     groups[first], groups[second] = groups[second], groups[first]
     found = story.kinds([mark for group in groups for mark in group])
-    assert found & {Kind.REORDERED, Kind.OVERTAKEN}
+    assert found & {Kind.REORDERED, Kind.OVERTAKEN, Kind.PUT_BACK_BEHIND}
     if len({group[0].writer for group in groups}) == 1:
         assert Kind.REORDERED in found
 

@@ -77,6 +77,7 @@ def judge(
     everything = [*events, final]
     found = list(_anomalies(everything))
     if may_lose:
+        found += _overtaken(everything)
         return found if may_forget else [*found, *_losses(everything), *_steps_back(everything)]
     if not found and not is_linearizable(everything):
         found.append(Finding("not linearizable", f"{len(events)} calls have no order that explains what they returned"))
@@ -197,6 +198,62 @@ def _contradictions(shown: Sequence[Item], before: dict[tuple[Item, Item], str],
             if (later, earlier) in before:
                 first = before[later, earlier]
                 yield Finding("contradiction", f"{earlier[:2]} before {later[:2]} in {where}, behind it in {first}")
+
+
+def _overtaken(events: Sequence[Event]) -> Iterator[Finding]:
+    """Yield what stands behind a batch that was begun after it had been confirmed, by a process that knew it.
+
+    One that did not know it may have written in the place of what was lost; what is put back then comes behind that.
+    If all processes that know it also know what stood in front, they notice that, and do not put it back there.
+    """
+    writers = {item[:2]: event for event in events for item in event.items}
+    said: set[tuple[str, int]] = set()
+    for view in _views(events):
+        shown = dict.fromkeys(item[:2] for item in view.result if item is not None)
+        heads = [head for head in shown if head in writers]
+        for at, head in enumerate(heads):
+            writer = writers[head]
+            if writer.outcome not in ("ok", "applied") or head in said:
+                continue
+            later = [writers[each] for each in heads[:at] if writers[each].begin > writer.end]
+            knowing = [each for each in later if _knows(events, each.process, head, each.begin)]
+            if knowing or (later and not _was_missed(events, head, heads[:at])):
+                said.add(head)
+                text = f"{head}, confirmed at {writer.end:.3f}, behind {(knowing or later)[0].items[0][:2]}"
+                yield Finding("overtaken", f"{text} in the read of {view.process} at {view.begin:.3f}")
+
+
+def _meetings(events: Sequence[Event], head: tuple[str, int]) -> list[tuple[str, float]]:
+    """Return who wrote a batch, was shown it or popped of it, and when."""
+    met = [e for e in events if any(item is not None and item[:2] == head for item in e.items + e.result)]
+    return [(event.process, event.end) for event in met if event.process != "stored"]
+
+
+def _knows(events: Sequence[Event], process: str, head: tuple[str, int], at: float) -> bool:
+    """Whether a process has met a batch by then, and was not told of a loss since."""
+    met = max((end for who, end in _meetings(events, head) if who == process and end < at), default=math.inf)
+    told = (e.end for e in events if e.process == process and e.outcome == "lost")
+    return met < at and not any(met < end < at for end in told)
+
+
+def _was_missed(events: Sequence[Event], head: tuple[str, int], front: Sequence[tuple[str, int]]) -> bool:
+    """Whether one of those that met a batch lacks something that was before it, and is not in front of it now.
+
+    It lacks what others changed between its last look at the session and a change of its own.
+    """
+    changes = [e for e in events if e.kind != "read" and e.outcome in ("ok", "applied", "unknown")]
+    (written,) = (e for e in changes if e.items and e.items[0][:2] == head)
+    gone = [e for e in changes if e is not written and not (e.items and e.items[0][:2] in front)]
+    for process, until in _meetings(events, head):
+        for own in (e for e in changes if e.process == process and e.begin < until):
+            looks = (e.begin for e in _views(events) if e.process == process and e.begin < own.begin)
+            looked = max(looks, default=-math.inf)
+            for each in gone:
+                is_known = each.end < looked if each.process != process else True
+                may_be_before = each.begin < min(own.end, written.end)
+                if may_be_before and (each.outcome == "unknown" or not is_known):
+                    return True
+    return False
 
 
 # -- losses

@@ -84,6 +84,12 @@ FORGED: dict[str, tuple[list[Event], list[Item | None], bool]] = {
     "duplicate": ([append("a1", 1)], [A1, A1], True),
     "torn": ([append("a1", 1, 2), append("b1", 2)], [A1, B1, item("a1", 1)], True),
     "torn, cut in front": ([append("a1", 1, 2)], [item("a1", 1)], True),
+    "overtaken": ([append("a1", 1), append("b1", 2, who="b"), read(3)], [B1, A1], True),
+    "overtaken, by one that knew it": (
+        [append("a2", 1, who="z"), append("a1", 2), read(3, A1, who="b"), append("b1", 4, who="b")],
+        [B1, A1],
+        True,
+    ),
     "contradiction": ([append("a1", 1, took=3), append("b1", 1, took=3), read(5, A1, B1)], [B1, A1], True),
     "lost": ([append("a1", 1), append("a2", 2)], [A2], True),
     "backwards": ([append("a1", 1, outcome="applied"), read(2, A1), read(3)], [], True),
@@ -111,6 +117,13 @@ FORGED: dict[str, tuple[list[Event], list[Item | None], bool]] = {
 def test_a_forged_violation_is_found(name: str) -> None:
     events, stored, may_lose = FORGED[name]
     assert name.partition(":")[0].partition(",")[0] in kinds(events, *stored, may_lose=may_lose)
+
+
+def test_what_was_put_back_may_stand_behind_what_a_process_wrote_that_did_not_know_it() -> None:
+    behind_a_gap = [append("a2", 1, who="z", outcome="unknown"), append("a1", 2)]
+    assert kinds([*behind_a_gap, append("b1", 3, who="b")], B1, A1, may_lose=True) == set()
+    told = [read(3, A1, who="b"), call("read", 4, who="b", outcome="lost")]
+    assert "overtaken" not in kinds([*behind_a_gap, *told, append("b1", 5, who="b")], B1, A1, may_lose=True)
 
 
 def test_what_is_lost_and_said_is_no_silent_loss() -> None:

@@ -24,6 +24,8 @@ _UNTIL_IT_IS_BACK = frozenset(
     }
 )
 """What a process meets that does not know a change which the servers lost."""
+_CONFIRMED = (Kind.LOST, Kind.PUT_BACK_BEHIND)
+"""What cannot be where a change was not lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,8 @@ class Excuses:
     Where servers lost nothing, nothing is excused. What they lost is put back by the processes that knew it, so where
     there is one that lives on, nothing is excused either. Of several processes, each knows a part: one that did not
     know a change reads and changes less until it is back, and what it writes in the place of a change takes that one's
-    place, which then is said. If a process that alone knew changes is killed, they are gone without a word.
+    place, which then is said. If a process that alone knew changes is killed, they are gone without a word. What stood
+    behind a change that is gone so is put back behind what was written in its place.
 
     What all replicas confirmed is never lost by a promotion, and what was confirmed by a replica after the last
     promotion is not lost any more.
@@ -122,10 +125,10 @@ class Excuses:
         self._said: frozenset[Kind] = frozenset()
         self._unsaid: frozenset[Kind] = frozenset()
         if self.loses and several:
-            self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK
+            self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK | {Kind.PUT_BACK_BEHIND}
         retention = min(fields.get("op_retention_seconds", 120) for fields in plan.fields)
         if self.loses and (kills or run.seconds > retention):  # or forgotten
-            self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK | LOSSES | {Kind.TORN}
+            self._said, self._unsaid = AFTER_A_NOTICE, self._unsaid | _UNTIL_IT_IS_BACK | LOSSES | {Kind.TORN}
         self._evicts = any(run.struck[kind] for kind in _EVICTIONS)  # on the replicas, too, whatever they confirmed
         if self._evicts:  # what only one process had read is gone, and said
             self._said |= AFTER_A_NOTICE
@@ -138,7 +141,7 @@ class Excuses:
         """Whether what happened excuses a finding."""
         kind: Kind = violation.kind
         is_confirmed = self._all_confirm or (self._replicas and violation.begin > self._last_loss)
-        if kind is Kind.LOST and is_confirmed and not self._evicts:
+        if kind in _CONFIRMED and is_confirmed and not self._evicts:
             return False
         return kind in self._unsaid or (violation.said and kind in self._said)
 

@@ -22,6 +22,8 @@ class Kind(str, enum.Enum):
     """Two batches of one writer stand the wrong way round."""
     OVERTAKEN = "overtaken"
     """A batch stands behind one of another writer that began only when it had been confirmed."""
+    PUT_BACK_BEHIND = "put back behind"
+    """The same, where no process can have known that the other one stands in the place of what is gone."""
     GHOST = "ghost"
     """An item is there that was reported as not applied, or that nobody wrote."""
     HANDED_OUT_TWICE = "handed out twice"
@@ -47,7 +49,7 @@ class Violation:
         what: The item, batch or call.
         where: In what it was seen, for the first time.
         said: Whether the caller had been told that history is gone (`HistoryLostError`).
-        begin: When the call began whose change is lost; else 0.
+        begin: When the call began whose change is lost, or put back behind another; else 0.
         in_read: Whether a read showed it, not what is stored in the end.
     """
 

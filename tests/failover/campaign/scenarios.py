@@ -31,7 +31,7 @@ ALL = ("standalone", *BOTH)
 
 LOSSES = frozenset({Kind.LOST, Kind.POPPED_STILL_THERE, Kind.CLEARED_STILL_THERE, Kind.BACKWARDS, Kind.STALE})
 """What follows when servers lose confirmed changes."""
-AFTER_A_NOTICE = LOSSES | {Kind.HANDED_OUT_TWICE, Kind.POPPED_OUT_OF_TURN, Kind.TORN}
+AFTER_A_NOTICE = LOSSES | {Kind.HANDED_OUT_TWICE, Kind.POPPED_OUT_OF_TURN, Kind.PUT_BACK_BEHIND, Kind.TORN}
 """What a caller has to reckon with once it was told that history is gone."""
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tests.failover.campaign.findings import Kind, Violation
-from tests.failover.campaign.history import Status
+from tests.failover.campaign.history import Call, Status
+from tests.failover.campaign.knowledge import may_stand_behind
 from tests.failover.campaign.marks import Mark
 from tests.failover.campaign.views import BatchId, SessionHistory, View
 
@@ -66,6 +68,7 @@ def _order(history: SessionHistory, view: View) -> Iterator[Violation]:
     """No batch stands behind one that began only after it had been confirmed."""
     latest = -math.inf, ""
     latest_of: dict[str, float] = {}
+    in_front: list[Call] = []
     for batch in view.batches:
         call = history.writes.get(batch)
         if call is None:
@@ -77,9 +80,12 @@ def _order(history: SessionHistory, view: View) -> Iterator[Violation]:
             )
         elif call.settled < latest[0]:
             what = f"{writer}:{batch[1]} stands behind {latest[1]}, begun after it was confirmed"
-            yield _violation(Kind.OVERTAKEN, history, view, what)
+            kind = Kind.PUT_BACK_BEHIND if may_stand_behind(history, batch, in_front) else Kind.OVERTAKEN
+            told = history.said(after=call.begin)
+            yield replace(_violation(kind, history, view, what, said=told), begin=call.begin)
         latest_of[writer] = max(call.begin, latest_of.get(writer, -math.inf))
         latest = max(latest, (call.begin, f"{writer}:{batch[1]}"))
+        in_front.append(call)
 
 
 def _removed(history: SessionHistory, view: View) -> Iterator[Violation]:
