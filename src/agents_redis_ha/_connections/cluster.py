@@ -80,6 +80,7 @@ class ClusterLocator:
         self._members: list[Address] = []
         self._nodes: dict[Address, Node] = {}
         self._owners: list[Address | None] = [None] * _SLOTS
+        self._rows: list[tuple[Any, ...]] = []  # the ranges that they are from
         self._stale = True
         self._suspects: set[str] = set()
         self._known = False
@@ -172,6 +173,7 @@ class ClusterLocator:
     def _moved(self, error: redis_errors.MovedError, told_by: Node) -> Node:
         address = _address(error, told_by)
         self._owners[error.slot_id] = address
+        self._rows = []
         # One slot moved, or the whole map is old: the next request learns it anew.
         self._stale = True
         return self._node(address)
@@ -216,15 +218,18 @@ class ClusterLocator:
         return _Map(epoch, own_epoch, fields.get("cluster_state", "ok") == "ok", ranges, now() - began)
 
     def _adopt(self, ranges: list[Any], told_by: Address) -> None:
-        owners: list[Address | None] = [None] * _SLOTS
-        members: dict[Address, None] = {}
-        for first, last, *nodes in ranges:
-            addresses = [_named(node, told_by) for node in nodes]
-            members.update(dict.fromkeys(addresses))
-            owners[first : last + 1] = [addresses[0]] * (last + 1 - first)
-        deposed = {a for a in self._owners if a is not None} - {a for a in owners if a is not None}
-        successors = dict(zip(self._owners, owners, strict=True)) if deposed else {}
-        self._owners, self._members, self._known = owners, list(members), True
+        rows = [(first, last, *(_named(node, told_by) for node in nodes)) for first, last, *nodes in ranges]
+        if rows == self._rows:  # as with almost every poll: to go through 16,384 slots takes a millisecond
+            before = owners = self._owners
+            deposed = set[Address]()
+        else:
+            before, owners = self._owners, [None] * _SLOTS
+            for first, last, primary, *_ in rows:
+                owners[first : last + 1] = [primary] * (last + 1 - first)
+            deposed = {a for a in before if a is not None} - {a for a in owners if a is not None}
+        successors = dict(zip(before, owners, strict=True)) if deposed else {}
+        members = list(dict.fromkeys(address for row in rows for address in row[2:]))
+        self._rows, self._owners, self._members, self._known = rows, owners, members, True
         self._stale = False
         self._suspects.clear()
         for address in deposed & set(self._nodes):
