@@ -50,7 +50,10 @@ class Sentinel(Watch):
         is_odown = self.primary.is_down and count >= self.quorum
         if is_odown != self.is_odown:
             self.is_odown = is_odown
-            self.event("+odown" if is_odown else "-odown", self.primary)
+            if is_odown:
+                self.event("+odown", self.primary, f" #quorum {count}/{self.quorum}")
+            else:
+                self.event("-odown", self.primary)
 
     def _ask_others(self, *, forced: bool = False) -> None:
         now = self.now()
@@ -79,10 +82,10 @@ class Sentinel(Watch):
         """Return for which leader this Sentinel votes or voted, and in which epoch."""
         if epoch > self.current_epoch:
             self.current_epoch = epoch
-            self.event("+new-epoch", self.primary, f" {epoch}")
+            self.event("+new-epoch", None, f"{epoch}")
         if self.leader_epoch < epoch and self.current_epoch <= epoch:
             self.leader, self.leader_epoch = candidate, self.current_epoch
-            self.event("+vote-for-leader", self.primary, f" {candidate} {epoch}")
+            self.event("+vote-for-leader", None, f"{candidate} {epoch}")
             if candidate != self.id:
                 self.failover_start = self.now() + self._random.random() * _MAX_DESYNC
         return self.leader, self.leader_epoch
@@ -108,7 +111,7 @@ class Sentinel(Watch):
         self.is_failing_over, self.is_forced = True, forced
         self.current_epoch += 1
         self.failover_epoch = self.current_epoch
-        self.event("+new-epoch", self.primary, f" {self.current_epoch}")
+        self.event("+new-epoch", None, f"{self.current_epoch}")
         self.event("+try-failover", self.primary)
         self.enter(WAIT_START)
         self.failover_start = now + self._random.random() * _MAX_DESYNC

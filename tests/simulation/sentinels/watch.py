@@ -271,7 +271,7 @@ class Watch:
             self.event("+sentinel", known)
         if int(epoch) > self.current_epoch:
             self.current_epoch = int(epoch)
-            self.event("+new-epoch", self.primary, f" {epoch}")
+            self.event("+new-epoch", None, epoch)
         if int(config_epoch) > self.config_epoch:
             self.config_epoch = int(config_epoch)
             named = (primary_host, int(primary_port))
@@ -300,17 +300,23 @@ class Watch:
         tilt = self.tilt_since
         self._reset_failover()
         self.tilt_since, self.leader = tilt, None
+        for replica in self.replicas.values():
+            self.event("+slave", replica)
 
     # -- INFO
 
     def _refresh(self, instance: Instance, reply: Any) -> None:
         if isinstance(reply, RefusalError):
             return
-        now = self.now()
-        for address in instance.read_info(reply.decode(), now):
+        now, role = self.now(), instance.role
+        listed = instance.read_info(reply.decode(), now)
+        for address in listed:
             if address not in self.replicas:
                 self.replicas[address] = Instance("slave", address, now)
                 self.event("+slave", self.replicas[address])
+        if instance.role != role:
+            sign = "+" if instance.role == instance.kind else "-"
+            self.event(f"{sign}role-change", instance, f" new reported role is {instance.role}")
         if self.tilt_since is None and instance.kind == "slave":
             if instance.role == "master":
                 self._replica_is_primary(instance)
