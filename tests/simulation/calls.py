@@ -22,8 +22,9 @@ class Caller(CampaignCaller):
         rest_seconds: How long to wait between a look at the session and a change that expects it as it was.
     """
 
-    def __init__(self, session: RedisHASession, name: str, worker: str, recorder: Memory) -> None:
+    def __init__(self, session: RedisHASession, name: str, worker: str, recorder: Memory, number: int = 0) -> None:
         super().__init__(session, name, worker, recorder)
+        self._handle += "+" * number
         self._memory = recorder
         self.rest_seconds = 0.0
 
@@ -36,6 +37,8 @@ class Caller(CampaignCaller):
             began = await self._rest()
             ended = asyncio.get_running_loop().time()
             await self._session.add_items(_as_input(items), expected_version=version)
+            if not int(version):  # no conversation: another one may have come and gone
+                return
             self._memory.guarded.append((self.name, began, ended))
             self._memory.expectations[self.name, batch[0]] = find_mark(seen[-1], self.name) if seen else None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.simulation.draw_faults import Scene, draw_faults
 from tests.simulation.plan import Plan, chance
+from tests.simulation.profiles import PROFILES, draw_profile
 from tests.simulation.randomness import Seed
 from tests.simulation.workloads import draw_steps, duration
 
@@ -22,16 +23,23 @@ _PACES = {
 TOPOLOGIES = ("standalone", "name", "sentinel", "cluster")
 
 
-def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None = None) -> Plan:
+def draw_plan(
+    seed: int, topology: str = "standalone", *, processes: int | None = None, profile: str | None = None
+) -> Plan:
     """Return the plan of a seed.
 
     Args:
         seed: Decides everything.
         topology: One of `TOPOLOGIES`.
         processes: How many; None means as the seed says.
+        profile: A name of `PROFILES`; None means as the seed says, "" means none.
     """
     stream = Seed(seed).stream("plan")
+    name = draw_profile(seed, topology) if profile is None else profile
     drawn = stream.choice((1, 1, 2, 2, 3))
+    shaping = Seed(seed).stream("shape")
+    if name:
+        drawn = shaping.choice(PROFILES[name].processes)
     count = drawn if processes is None else processes
     steps = draw_steps(Seed(seed).stream("steps"), count, _PACES[topology])
     settings = _draw_settings(stream, topology)
@@ -44,7 +52,7 @@ def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None 
         sentinels=settings.get("sentinels", 0),
         sessions=tuple(sorted({step.session for step in steps})),
     )
-    return Plan(
+    plan = Plan(
         seed=seed,
         topology=topology,
         fields=_draw_fields(stream, count, topology, settings),
@@ -52,6 +60,7 @@ def draw_plan(seed: int, topology: str = "standalone", *, processes: int | None 
         faults=draw_faults(Seed(seed).stream("faults"), scene),
         settings=settings,
     )
+    return PROFILES[name].shape(shaping, plan) if name else plan
 
 
 def _draw_settings(stream: random.Random, topology: str) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from agents_redis_ha import session_keys
 from tests.simulation.flows import Flow
+from tests.simulation.machines import PREFIX
 from tests.simulation.plan import Fault
 from tests.simulation.sentinels.servers import SERVICE
 
@@ -63,6 +65,25 @@ def stall_request(world: World, fault: Fault, flow: Flow | None, data: bytes) ->
     world.lasts_until(there.held_until)
     tap, there.tap = there.tap, None
     loop.deliver_at(there.held_until, None, there._arrive, loop.time(), data)
+
+    def goes_on() -> None:
+        there.tap = tap
+
+    loop.deliver_at(there.held_until, None, goes_on)
+    return False
+
+
+def split_request(world: World, fault: Fault, flow: Flow | None, data: bytes) -> bool:
+    """A part of the request arrives, and the rest later: a server may serve others in between."""
+    if flow is None:
+        return True
+    at = max(1, int(len(data) * fault.arguments["part"]))
+    loop, there = world.loop, flow.there
+    there.held_until = loop.time() + fault.arguments["seconds"]
+    world.lasts_until(there.held_until)
+    tap, there.tap = there.tap, None
+    flow.on_server(data[:at])
+    loop.deliver_at(there.held_until, None, there._arrive, loop.time(), data[at:])
 
     def goes_on() -> None:
         there.tap = tap
@@ -230,6 +251,15 @@ def evict(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
     world.note_evictions(machine.name, list(keyspace.values), chosen)
 
 
+def delete(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
+    """A client deletes a session by hand (DEL)."""
+    machine, name = _machine(world, fault), fault.arguments["session"]
+    if machine.is_up:
+        keys = session_keys(PREFIX, name)
+        machine.ask(b"DEL", keys.items, keys.meta, keys.ops)
+        world.note_removal(machine.name, name)
+
+
 def fail_over(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
     """SENTINEL FAILOVER, while the primary is alive."""
     _sentinel(world, fault).ask(b"SENTINEL", b"FAILOVER", SERVICE.encode())
@@ -278,6 +308,7 @@ KINDS: Mapping[str, Strike] = {
         cut_after,
         cut_reply,
         stall_request,
+        split_request,
         stall_reply,
         crash_at_request,
         kill_at_request,
@@ -295,6 +326,7 @@ KINDS: Mapping[str, Strike] = {
         kill_clients,
         fill_memory,
         evict,
+        delete,
         fail_over,
         cluster_fail_over,
         move_slot,

@@ -75,7 +75,7 @@ def judge(
     last = max((event.end for event in events if event.end < math.inf), default=0.0)
     final = Event(process="stored", kind="read", begin=last + 1, end=last + 2, result=tuple(stored))
     everything = [*events, final]
-    found = list(_anomalies(everything))
+    found = list(_anomalies(everything, may_lose=may_lose))
     if may_lose:
         found += _overtaken(everything)
         return found if may_forget else [*found, *_losses(everything), *_steps_back(everything)]
@@ -146,7 +146,7 @@ def _views(events: Iterable[Event]) -> Iterator[Event]:
     return (event for event in events if event.kind == "read" and event.outcome == "ok")
 
 
-def _anomalies(events: Sequence[Event]) -> Iterator[Finding]:
+def _anomalies(events: Sequence[Event], *, may_lose: bool) -> Iterator[Finding]:
     """Yield what no view may show, whatever servers lose."""
     writers = {item: event for event in events for item in event.items}
     batches: dict[tuple[str, int], int] = Counter(item[:2] for item in writers)
@@ -164,13 +164,19 @@ def _anomalies(events: Sequence[Event]) -> Iterator[Finding]:
             if count > 1:
                 yield Finding("duplicate", f"{item} {count} times in {where}")
         yield from _tears(view, shown, batches, where)
-        yield from _contradictions(shown, before, where)
+        # What was not confirmed yet can be lost with its server, and made again at another place.
+        settled = shown if not may_lose else [item for item in shown if _is_confirmed(writers.get(item), view.end)]
+        yield from _contradictions(settled, before, where)
     for event in events:
         if event.kind == "pop" and event.outcome == "ok" and event.result:
             item = event.result[0]
             writer = writers.get(item) if item is not None else None
             if writer is None or writer.outcome in ("failed", "lost"):
                 yield Finding("garbage", f"{item}, popped by {event.process} at {event.end:.3f}")
+
+
+def _is_confirmed(writer: Event | None, then: float) -> bool:
+    return writer is not None and writer.outcome == "ok" and writer.end <= then
 
 
 def _tears(view: Event, shown: Sequence[Item], batches: dict[tuple[str, int], int], where: str) -> Iterator[Finding]:
@@ -281,9 +287,11 @@ def _steps_back(events: Sequence[Event]) -> Iterator[Finding]:
     changes = [e for e in events if e.kind in ("clear", "replace", "pop") and e.outcome in ("ok", "applied", "unknown")]
     for process in dict.fromkeys(event.process for event in events):
         shown: dict[Item, float] = {}
+        told = [event.end for event in events if event.process == process and event.outcome == "lost"]
         for event in sorted((e for e in events if e.process == process), key=lambda e: e.begin):
-            if event.outcome == "lost":
-                shown.clear()
+            # Another call of the process may have been told while this one was under way.
+            told_at = max((at for at in told if at <= event.end), default=-math.inf)
+            shown = {item: at for item, at in shown.items() if at > told_at}
             if event.kind != "read" or event.outcome != "ok":
                 continue
             if event.limit is None or len(event.result) < event.limit:

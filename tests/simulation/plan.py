@@ -16,9 +16,10 @@ class Step:
         number: Which, in the whole run; a fault can name it.
         process: Whose, by number.
         session: The session's name.
+        caller: Which of its callers in this process; each makes its calls one by one.
         op: ``append``, ``read``, ``pop``, ``clear``, ``replace``, ``compact``, or ``expect`` (an append at the version
             that this process saw last).
-        pause: Seconds before it, from the end of the same process's call of the same session before it.
+        pause: Seconds before it, from the end of the same caller's call before it.
         size: Items of a batch.
         limit: Of a read; None means all.
         cancel_after: Seconds after which the caller is cancelled; None means never.
@@ -31,13 +32,15 @@ class Step:
     pause: float
     size: int = 1
     limit: int | None = None
+    caller: int = 0
     cancel_after: float | None = None
 
     def __str__(self) -> str:
         what = self.op + (f"({self.size})" if self.op not in ("read", "pop", "clear") else "")
         what += f"({self.limit})" if self.limit is not None else ""
         cancelled = f", cancelled after {self.cancel_after:.3f} s" if self.cancel_after is not None else ""
-        return f"step {self.number}: p{self.process} {self.session} {what} after {self.pause:.3f} s{cancelled}"
+        who = f"p{self.process}{'+' * self.caller}"
+        return f"step {self.number}: {who} {self.session} {what} after {self.pause:.3f} s{cancelled}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class Worker:
     Attributes:
         number: Which.
         process: What runs now; None while it is down.
-        under_way: The step that each session's caller is at.
+        under_way: The step that each caller is at, by session and number.
         sees_through: Whether a cancelled change is completed in any case: not where servers evict what would tell.
         ended: Whether it has done what it was asked for after the end of all faults.
         problems: What it could not do in the end.
@@ -53,14 +53,14 @@ class Worker:
         self._starts = 0
         self._sequences: dict[str, int] = defaultdict(int)
         self._versions: dict[str, Any] = {}
-        self._todo: dict[str, list[Step]] = defaultdict(list)
+        self._todo: dict[tuple[str, int], list[Step]] = defaultdict(list)
         for step in steps:
-            self._todo[step.session].append(step)
+            self._todo[step.session, step.caller].append(step)
         for todo in self._todo.values():
             todo.reverse()
         self._store: SessionStore
-        self._callers: dict[str, Caller] = {}
-        self.under_way: dict[str, Step] = {}
+        self._callers: dict[tuple[str, int], Caller] = {}
+        self.under_way: dict[tuple[str, int], Step] = {}
         self.ended = False
         self.sees_through = True
         self.problems: list[str] = []
@@ -78,8 +78,8 @@ class Worker:
         self._place(self.process)
         self._store = SessionStore(self._config)
         self._callers = {}
-        for name in self._todo:
-            self._spawn(self._write(name, self._caller(name)))
+        for which in self._todo:
+            self._spawn(self._write(which, self._caller(*which)))
 
     def kill(self) -> None:
         """End the process as by SIGKILL."""
@@ -91,12 +91,12 @@ class Worker:
     def read_one(self) -> None:
         """Let the process use one of its sessions: what it knows of the others has to be put back by itself."""
         self.ended = False
-        self._spawn(self._end(list(self._todo)[:1], is_last=False))
+        self._spawn(self._end(self._sessions[:1], is_last=False))
 
     def read_all(self) -> None:
         """Let the process read each of its sessions, and end."""
         self.ended = False
-        self._spawn(self._end(list(self._todo), is_last=True))
+        self._spawn(self._end(self._sessions, is_last=True))
 
     def _spawn(self, coroutine: Any) -> None:
         loop = self._loop
@@ -106,20 +106,24 @@ class Worker:
         finally:
             loop.owner = before
 
-    def _caller(self, name: str) -> Caller:
-        caller = self._callers.get(name)
+    @property
+    def _sessions(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self._todo))
+
+    def _caller(self, name: str, number: int = 0) -> Caller:
+        caller = self._callers.get((name, number))
         if caller is None:
-            worker = f"p{self.number}.{self._starts}"
-            caller = self._callers[name] = Caller(self._store.session(name), name, worker, self._memory)
+            worker, session = f"p{self.number}.{self._starts}", self._store.session(name)
+            caller = self._callers[name, number] = Caller(session, name, worker, self._memory, number)
         return caller
 
-    async def _write(self, name: str, caller: Caller) -> None:
-        todo = self._todo[name]
+    async def _write(self, which: tuple[str, int], caller: Caller) -> None:
+        todo = self._todo[which]
         while todo:
             await asyncio.sleep(todo[-1].pause)
-            self.under_way[name] = todo.pop()
-            await self._do(self.under_way[name], caller)
-            del self.under_way[name]
+            self.under_way[which] = todo.pop()
+            await self._do(self.under_way[which], caller)
+            del self.under_way[which]
 
     async def _do(self, step: Step, caller: Caller) -> None:
         call = self._call(step, caller)

@@ -29,8 +29,10 @@ def second_opinion(run: Run) -> list[Finding]:
     found: list[Finding] = []
     for session in run.plan.sessions:
         calls = [call for call in run.calls if call.session == session]
+        removals = [call for call in run.removals if call.session == session]
         stored = [_item(mark) for mark in run.stored.get(session, ())]
-        events = [event for call in calls for event in _events(call)]
+        struck = [replace(call, begin=call.end) for call in removals]
+        events = [event for call in (*calls, *struck) for event in _events(call)]
         found += judge(events, stored, may_lose=run.loses, may_forget=forgets)
     return found
 

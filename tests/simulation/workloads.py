@@ -49,9 +49,9 @@ def draw_steps(
 
 def duration(steps: Iterable[Step]) -> float:
     """Return how long the calls take without faults, in seconds: as long as the pauses of the slowest caller."""
-    seconds: dict[tuple[int, str], float] = defaultdict(float)
+    seconds: dict[tuple[int, str, int], float] = defaultdict(float)
     for step in steps:
-        seconds[step.process, step.session] += step.pause
+        seconds[step.process, step.session, step.caller] += step.pause
     return max(seconds.values())
 
 

@@ -161,10 +161,14 @@ class World:
         for name in self.plan.sessions:
             tag = b"{%b}" % name.encode()
             if any(tag in key for key in evicted) and not any(tag in key for key in left):
-                now, number = self.loop.time(), len(self.servers.removals)
-                details: dict[str, Any] = {"begin": 1000.0, "end": now, "status": Status.UNCONFIRMED}
-                removal = Call(worker=host, number=number, session=name, handle=host, op=Op.CLEAR, **details)
-                self.servers.removals.append(removal)
+                self.note_removal(host, name)
+
+    def note_removal(self, host: str, name: str) -> None:
+        """Note that a server has deleted a session, whenever what it held then was written."""
+        details: dict[str, Any] = {"begin": 1000.0, "end": self.loop.time(), "status": Status.UNCONFIRMED}
+        number = len(self.servers.removals)
+        removal = Call(worker=host, number=number, session=name, handle=host, op=Op.CLEAR, **details)
+        self.servers.removals.append(removal)
 
     @property
     def loses(self) -> bool:
@@ -194,12 +198,12 @@ class World:
             return True
         self._requests[step] += 1
         struck = self._at_request.pop((step, self._requests[step]), None)
-        return struck is None or min([self.strike(fault, flow, data) for fault in struck])
+        return struck is None or all(self.strike(fault, flow, data) for fault in struck)
 
     def _step_of(self, flow: Flow, data: bytes) -> int | None:
         """Return the step that a request belongs to."""
         steps = self.workers[int(flow.client[1:])].under_way
-        return next((step.number for name, step in steps.items() if b"{%b}" % name.encode() in data), None)
+        return next((step.number for (name, _), step in steps.items() if b"{%b}" % name.encode() in data), None)
 
     def _reply_arrives(self, flow: Flow, data: bytes) -> bool:
         self.timeline.note(self.loop.time(), flow.client, f"hears from {flow.server}", data)

@@ -130,7 +130,8 @@ def _reads(history: SessionHistory, gone: set[BatchId]) -> Iterator[Violation]:
             if (kind, absence.batch) in reported or (kind is Kind.STALE and absence.batch in gone):
                 continue
             reported.add((kind, absence.batch))
-            told = history.said(before=view.begin, worker=view.worker)
+            # Another caller of the process may have been told while the read was under way.
+            told = history.said(before=view.end, worker=view.worker)
             missing = f"which it lacks: {view}"
             yield Violation(kind=kind, session=history.name, what=_words(absence), where=missing, said=told)
         for batch in view.batches:

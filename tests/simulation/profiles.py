@@ -1,0 +1,325 @@
+"""Profiles: what a part of the seeds makes of its plan, so that it strikes where a plan of chance seldom does. Pure.
+
+A profile is a row of `PROFILES`: how many processes it takes, and what it makes of a plan that was drawn as all are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tests.simulation.plan import Fault, Plan, Step, chance
+from tests.simulation.randomness import Seed
+
+_EACH = 6
+_SHARED = "shared0"
+_SLOWEST = (0.02, 0.1, 0.3)
+_CHANGES = ("append", "pop", "clear", "replace", "compact", "expect")
+_UNDER_LOAD = ("cut-after", "cut-reply", "stall-reply", "flush-scripts", "pause-process", "slow-link")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One profile.
+
+    Attributes:
+        shape: Returns what becomes of a plan.
+        processes: How many there are, one of these.
+        topologies: Where it makes sense; none means everywhere.
+    """
+
+    shape: Callable[[random.Random, Plan], Plan]
+    processes: tuple[int, ...]
+    topologies: tuple[str, ...] = ()
+
+
+def draw_profile(seed: int, topology: str) -> str | None:
+    """Return the profile of a seed; most have none."""
+    stream = Seed(seed).stream("profile")
+    fitting = [name for name, each in PROFILES.items() if topology in (each.topologies or (topology,))]
+    return stream.choice(fitting) if stream.randrange(_EACH) == 0 else None
+
+
+def begins(steps: tuple[Step, ...]) -> dict[int, float]:
+    """Return when each step begins where nothing takes time, by number."""
+    at: dict[tuple[int, str, int], float] = defaultdict(float)
+    found: dict[int, float] = {}
+    for step in steps:
+        at[step.process, step.session, step.caller] += step.pause
+        found[step.number] = at[step.process, step.session, step.caller]
+    return found
+
+
+def _end(plan: Plan) -> float:
+    return max(begins(plan.steps).values())
+
+
+def _some_faults(stream: random.Random, plan: Plan, kinds: tuple[str, ...], most: int) -> tuple[Fault, ...]:
+    return tuple(fault for fault in plan.faults if fault.kind in kinds)[: stream.randint(0, most)]
+
+
+def _with_fields(plan: Plan, **fields: Any) -> Plan:
+    return replace(plan, fields=tuple({**each, **fields} for each in plan.fields))
+
+
+def _is_emptied(stream: random.Random, at: float) -> Fault:
+    """A primary ends, and is back with less before another one can take over."""
+    keep = stream.choice(("nothing", "nothing", "snapshot"))
+    arguments = {"server": None, "silently": False, "seconds": stream.uniform(0.02, 0.3), "keep": keep}
+    return Fault(kind="crash", at=at, arguments=arguments)
+
+
+def _together(stream: random.Random, plan: Plan, most: float = 1.0) -> Plan:
+    """Let most of the calls be of one session."""
+    steps = (replace(step, session=_SHARED) if chance(stream, most) else step for step in plan.steps)
+    return replace(plan, steps=tuple(steps))
+
+
+def _slow(stream: random.Random, process: int, at: float) -> Fault:
+    arguments = {"process": process, "server": None, "latency": stream.choice(_SLOWEST)}
+    return Fault(kind="slow-link", at=max(at, 0.0), arguments={**arguments, "seconds": stream.uniform(0.5, 3.0)})
+
+
+# -- the profiles
+
+
+def _outage(stream: random.Random, plan: Plan) -> Plan:
+    """A change is made, its reply is lost, and the server is away for longer than any deadline."""
+    deadline = stream.choice((2.0, 4.0))
+    changes = [step.number for step in plan.steps if step.op in _CHANGES]
+    arguments = {
+        "when": stream.choice(("after", "behind", "behind")),
+        "seconds": deadline + stream.uniform(1, 5),
+        "keep": "all",
+    }
+    fault = Fault(kind="crash-at-request", step=stream.choice(changes or [1]), arguments=arguments)
+    faults = (fault, *_some_faults(stream, plan, _UNDER_LOAD, 1))
+    return replace(_with_fields(plan, retry={"deadline_seconds": deadline}), faults=faults)
+
+
+def _races(stream: random.Random, plan: Plan) -> Plan:
+    """A server loses data, and all processes that notice are slow, each in its own way."""
+    plan = _together(stream, plan, 0.9)
+    at = stream.uniform(0.2, 0.7) * _end(plan)
+    slow = [_slow(stream, process, at - stream.uniform(0, 0.3)) for process in range(len(plan.fields))]
+    soon = [number for number, begin in begins(plan.steps).items() if at < begin + 0.3 and begin < at + 1.0]
+    stalls = [
+        Fault(
+            kind=stream.choice(("stall-request", "stall-reply")),
+            step=stream.choice(soon),
+            request=stream.choice((1, 2, 3, 3, 4)),
+            arguments={"seconds": stream.uniform(0.02, 0.8)},
+        )
+        for _ in range(stream.randint(1, 5) if soon else 0)
+    ]
+    return replace(plan, faults=(_is_emptied(stream, at), *slow[: stream.randint(0, 3)], *stalls))
+
+
+def _heirs(stream: random.Random, plan: Plan) -> Plan:
+    """Processes write, and some of them are killed; then the servers lose data, and one that has read lives on."""
+    reader = len(plan.fields) - 1
+    session = "shared0"
+    limits = (None, None, 1, 2, 4, 8)
+    steps = []
+    for step in plan.steps:
+        each = replace(step, session=session, cancel_after=None)
+        if step.process == reader and (step.op in _CHANGES) and chance(stream, 0.9):
+            each = replace(each, op="read", limit=stream.choice(limits), size=1)
+        steps.append(each)
+    ends_at = max(begins(tuple(steps)).values())
+    spent = max([at for number, at in begins(tuple(steps)).items() if steps[number - 1].process == reader], default=0.0)
+    number = len(steps)
+    loses_at = ends_at + stream.uniform(0.8, 1.2)
+    for offset, limit in ((0.4, stream.choice(limits)), (loses_at + stream.uniform(0.5, 1.0) - ends_at, None)):
+        number += 1
+        pause = ends_at + offset - spent
+        steps.append(Step(number=number, process=reader, session=session, op="read", pause=pause, limit=limit))
+        spent = ends_at + offset
+    killed = [process for process in range(reader) if chance(stream, 0.7)]
+    kills = [
+        Fault(kind="kill-process", at=loses_at - 0.2, arguments={"process": process, "seconds": stream.uniform(2, 5)})
+        for process in killed
+    ]
+    return replace(plan, steps=tuple(steps), faults=(*kills, _is_emptied(stream, loses_at)))
+
+
+def _split(stream: random.Random, plan: Plan) -> Plan:
+    """Requests to read arrive in two parts, between which others change the session; then a server loses data."""
+    plan = _together(stream, plan)
+    reads = [step.number for step in plan.steps if step.op == "read"]
+    splits = [
+        Fault(
+            kind="split-request",
+            step=stream.choice(reads),
+            arguments={"part": stream.uniform(0.5, 1.0), "seconds": stream.uniform(0.02, 0.3)},
+        )
+        for _ in range(stream.randint(4, 10) if reads else 0)
+    ]
+    return replace(plan, faults=(*splits, _is_emptied(stream, stream.uniform(0.3, 0.9) * _end(plan))))
+
+
+def _crowd(stream: random.Random, plan: Plan) -> Plan:
+    """Two callers of each process call one session at the same time, and replies are late."""
+    steps = tuple(replace(step, caller=stream.choice((0, 1))) for step in _together(stream, plan, 0.8).steps)
+    plan = replace(plan, steps=steps)
+    stalls = [
+        Fault(
+            kind=stream.choice(("stall-reply", "stall-reply", "stall-request")),
+            step=stream.choice(steps).number,
+            arguments={"seconds": stream.uniform(0.05, 0.45)},
+        )
+        for _ in range(stream.randint(2, 8))
+    ]
+    slow = [_slow(stream, process, stream.uniform(0, _end(plan))) for process in range(len(plan.fields))]
+    loss = [_is_emptied(stream, stream.uniform(0.2, 0.9) * _end(plan))] if chance(stream, 0.6) else []
+    return replace(plan, faults=(*stalls, *slow[: stream.randint(0, 2)], *loss))
+
+
+def _absent(stream: random.Random, plan: Plan) -> Plan:
+    """One process stands still, or is cut off, while the servers lose data, for longer than others wait for it."""
+    plan = _together(stream, plan)
+    at, process = stream.uniform(0.3, 0.8) * _end(plan), stream.randrange(len(plan.fields))
+    began, seconds = max(at - stream.uniform(0.0, 0.2), 0.0), stream.uniform(2.6, 6.0)
+    inside, ways = (f"h{process}",), ("there", "back")
+    away = stream.choice(
+        (
+            Fault(kind="pause-process", at=began, arguments={"process": process, "seconds": seconds}),
+            Fault(kind="partition", at=began, arguments={"ways": ways, "inside": inside, "seconds": seconds}),
+        )
+    )
+    plan = replace(plan, faults=(away, _is_emptied(stream, at), *_some_faults(stream, plan, _UNDER_LOAD, 1)))
+    return _with_fields(plan, retry={"deadline_seconds": stream.choice((8.0, 15.0))})
+
+
+def _behind(stream: random.Random, plan: Plan) -> Plan:
+    """Replicas are cut off, then one of them takes over; all of them have to confirm each change."""
+    replicas = plan.settings["replicas"]
+    at, count = stream.uniform(0.1, 0.7) * _end(plan), plan.settings["servers"]
+    first = {"name": "n", "sentinel": "r", "cluster": "c"}[plan.topology]
+    cut = tuple(f"{first}{number}" for number in range(count))
+    seconds = stream.uniform(0.5, 3.0)
+    partition = Fault(
+        kind="partition",
+        at=at,
+        arguments={"ways": ("there", "back"), "inside": ("primary",), "others": cut, "seconds": seconds},
+    )
+    then = {
+        "name": Fault(kind="move-name", at=at + stream.uniform(0.2, 1.0), arguments={"seconds": stream.uniform(0, 1)}),
+        "sentinel": Fault(
+            kind="crash",
+            at=at + stream.uniform(0.2, 1.0),
+            arguments={"server": None, "silently": True, "seconds": stream.uniform(3.0, 9.0), "keep": "all"},
+        ),
+    }
+    durability = {"replicas": replicas, "timeout_seconds": 0.4}
+    return replace(_with_fields(plan, durability=durability), faults=(partition, then[plan.topology]))
+
+
+def _late(stream: random.Random, plan: Plan) -> Plan:
+    """Requests arrive long after their repeats, in sessions that are almost empty, and servers evict."""
+    steps = tuple(
+        replace(step, op=stream.choice(("pop", "pop", "append")), size=1, limit=None) if chance(stream, 0.5) else step
+        for step in plan.steps
+    )
+    changes = [step.number for step in steps if step.op in _CHANGES]
+    stalls = [
+        Fault(kind="stall-request", step=stream.choice(changes), arguments={"seconds": stream.uniform(0.6, 6.0)})
+        for _ in range(stream.randint(1, 5))
+    ]
+    evicts = [
+        Fault(kind="evict", at=stream.uniform(0, _end(plan)), arguments=_draw_eviction(stream))
+        for _ in range(stream.choice((0, 1, 2)))
+    ]
+    plan = _with_fields(plan, pool={"connect_timeout_seconds": 0.5, "response_timeout_seconds": 0.5})
+    return replace(plan, steps=steps, faults=(*stalls, *evicts))
+
+
+def _draw_eviction(stream: random.Random) -> dict[str, Any]:
+    # Not all keys of a session: a first attempt that finds neither the session nor a trace of it is applied.
+    policy = stream.choice(("all", "volatile"))
+    each = stream.randint(2, 4) if policy == "all" else stream.randint(1, 4)
+    return {"server": None, "policy": policy, "first": stream.randint(1, 4), "each": each}
+
+
+def _impatient(stream: random.Random, plan: Plan) -> Plan:
+    """Callers are cancelled while replies are slow, and what they had asked is answered to nobody else."""
+    steps = tuple(
+        replace(step, cancel_after=stream.uniform(0.0, 0.4)) if chance(stream, 0.3) else step for step in plan.steps
+    )
+    slow = [
+        Fault(
+            kind="slow-link",
+            at=stream.uniform(0, 0.3),
+            arguments={"process": process, "server": None, "latency": stream.choice((0.1, 0.3)), "seconds": 30.0},
+        )
+        for process in range(len(plan.fields))
+    ]
+    stalls = [
+        Fault(kind="stall-reply", step=stream.choice(steps).number, arguments={"seconds": stream.uniform(0.2, 1.5)})
+        for _ in range(stream.randint(0, 4))
+    ]
+    timeout = stream.choice((0.5, 1.0))
+    plan = _with_fields(plan, pool={"connect_timeout_seconds": 2.0, "response_timeout_seconds": timeout})
+    return replace(plan, steps=steps, faults=(*slow, *stalls))
+
+
+def _deleted(stream: random.Random, plan: Plan) -> Plan:
+    """A client deletes sessions by hand, and their versions begin anew."""
+    steps = tuple(
+        replace(step, op="expect", size=1, caller=stream.choice((0, 1)), limit=None)
+        if step.op in ("append", "clear", "replace") and chance(stream, 0.6)
+        else replace(step, caller=stream.choice((0, 1)))
+        for step in _together(stream, plan).steps
+    )
+    plan = replace(plan, steps=steps)
+    faults = [
+        Fault(kind="delete", at=stream.uniform(0, _end(plan)), arguments={"session": _SHARED})
+        for _ in range(stream.randint(3, 12))
+    ]
+    return replace(plan, faults=tuple(faults))
+
+
+def _forgetful(stream: random.Random, plan: Plan) -> Plan:
+    """Processes remember for different times, and one of them is away for longer than another one remembers."""
+    plan = _together(stream, plan)
+    process = stream.randrange(len(plan.fields))
+    fields = tuple(
+        {
+            **each,
+            "op_retention_seconds": 60 if number == process else 4,
+            "retry": {"deadline_seconds": 15.0 if number == process else 2.0},
+        }
+        for number, each in enumerate(plan.fields)
+    )
+    changes = [step.number for step in plan.steps if step.process == process and step.op in _CHANGES]
+    step = stream.choice(changes[1 : 1 + len(changes) // 2] or [1])
+    # The others go on for so long, and begin when the session has been told how long to remember.
+    others = (number for number in range(len(fields)) if number != process)
+    waits = dict.fromkeys(others, 0.5)
+    steps = [Step(number=len(plan.steps) + 1, process=process, session=_SHARED, op="append", pause=0.01)]
+    for each in plan.steps:
+        is_other = each.process != process or each.number == step
+        more = waits.pop(each.process, stream.uniform(0, 1.0)) if is_other else 0.0
+        steps.append(replace(each, pause=each.pause + more))
+    lost = Fault(kind="cut-after", step=step)
+    arguments = {"ways": ("back",), "inside": (f"h{process}",), "seconds": stream.uniform(6.0, 12.0)}
+    away = Fault(kind="partition", at=begins(tuple(steps))[step] + 0.001, arguments=arguments)
+    return replace(plan, fields=fields, steps=tuple(steps), faults=(lost, away))
+
+
+PROFILES: Mapping[str, Profile] = {
+    "outage": Profile(_outage, (1, 2)),
+    "races": Profile(_races, (2, 3)),
+    "heirs": Profile(_heirs, (2, 3)),
+    "split": Profile(_split, (2, 3)),
+    "crowd": Profile(_crowd, (1, 2)),
+    "absent": Profile(_absent, (2, 3)),
+    "behind": Profile(_behind, (2, 3), ("name", "sentinel")),
+    "late": Profile(_late, (1, 2)),
+    "impatient": Profile(_impatient, (1, 2)),
+    "deleted": Profile(_deleted, (1, 2), ("standalone",)),
+    "forgetful": Profile(_forgetful, (2, 3), ("standalone", "name")),
+}
