@@ -29,8 +29,8 @@ def test_six_processes_break_nothing(topology: str) -> None:
     assert verdict.judge(run).broken == ()
 
 
-def step(number: int, op: str, *, process: int = 0, session: str = "s", pause: float = 0.01, size: int = 1) -> Step:
-    return Step(number=number, process=process, session=session, op=op, pause=pause, size=size)
+def step(number: int, op: str, *, process: int = 0, session: str = "s", pause: float = 0.01, **more: Any) -> Step:
+    return Step(number=number, process=process, session=session, op=op, pause=pause, **more)
 
 
 def written_in_place_while_an_operation_waits(seed: int) -> Plan:
@@ -63,6 +63,26 @@ FOUND: dict[str, list[Plan]] = {
     ],
     "an operation under way is not told of what the sweep gives up": [
         written_in_place_while_an_operation_waits(seed) for seed in range(60)
+    ],
+    "a read whose parts a change comes between is kept as what the session was before it": [
+        Plan(
+            seed=seed,
+            topology="standalone",
+            fields=({}, {}),
+            steps=(
+                step(1, "append", size=2),
+                step(2, "read", process=1, pause=0.1),
+                step(3, "append", pause=0.2),
+                step(4, "read", process=1, pause=0.2, limit=3),
+                step(5, "append", pause=0.2),
+                step(6, "read", process=1, pause=0.5),
+            ),
+            faults=(
+                Fault(kind="split-request", step=4, arguments={"part": 0.9, "seconds": 0.2}),
+                Fault(kind="crash", at=0.7, arguments={"seconds": 0.1, "keep": "nothing"}),
+            ),
+        )
+        for seed in range(3)
     ],
     "the first attempt of an append arrives behind its repeat and an eviction of the ids": [
         Plan(

@@ -189,11 +189,13 @@ class _ReadCommand(Command[Reading]):
 
     def decode(self, reply: Reply) -> Reading:
         if self.trailing:
-            session, elements = reply.value, reply.trailing[0]
+            value, (elements, digest_then) = reply.value, reply.trailing
             count, pieces = len(elements), elements
         else:
-            session, count, pieces = reply.value
-        return Reading(_description(session, reply), count, self.separator.join(pieces), self.separator)
+            value, count, pieces = reply.value
+        session = _description(value, reply)
+        is_of_version = not self.trailing or (digest_then or b"") == session.digest
+        return Reading(session, count, self.separator.join(pieces), self.separator, is_of_version)
 
 
 def info(spec: SessionSpec) -> Command[Description]:
@@ -206,7 +208,8 @@ def read(spec: SessionSpec, newest: int) -> Command[Reading]:
 
     With hiredis, LRANGE behind a small script is the fastest: Lua takes longer to join 1,000 elements than hiredis to
     read them. Without it, redis-py reads one long reply several times faster than 1,000 short ones. The version is that
-    before the elements or of them, so that a replacement at this version never passes over a change.
+    before the elements or of them, so that a replacement at this version never passes over a change. A server may serve
+    others in between, if the request arrives in parts: the digest behind the elements tells.
     """
     separator = b",%d," % int.from_bytes(ambient.random_bytes(7), "big")
     if HIREDIS_AVAILABLE:
@@ -218,7 +221,7 @@ def read(spec: SessionSpec, newest: int) -> Command[Reading]:
             spec,
             arguments,
             key_count_on_tryagain=2,
-            trailing=(elements,),
+            trailing=(elements, ("HGET", spec.keys.meta, "digest")),
             separator=separator,
         )
     arguments = (_READ_CHANGES, newest, separator)

@@ -56,12 +56,14 @@ class Reading:
         count: Number of elements that were read.
         joined: The elements, with the separator between two of them.
         separator: ``,<number>,`` with a number drawn at random for this reading.
+        is_of_version: Whether they are the elements of just that version: no change came in between.
     """
 
     session: Description
     count: int
     joined: bytes = field(repr=False)
     separator: bytes
+    is_of_version: bool = True
 
     @property
     def version(self) -> int:

@@ -153,8 +153,7 @@ class RecoveryCoordinator:
         kept = (snapshot for snapshot in log.snapshots if snapshot.version == session.version)
         if any(snapshot.count >= reading.count for snapshot in kept):
             return
-        # With hiredis the elements are read behind the description: there may be newer ones among them.
-        if 0 < reading.count <= session.length:
+        if reading.count and reading.is_of_version:
             snapshot = Snapshot(
                 session.version,
                 session.digest,

@@ -253,12 +253,14 @@ def test_with_hiredis_the_elements_are_read_behind_a_description(
     monkeypatch.setattr(commands, "HIREDIS_AVAILABLE", True)
     command = read(SPEC, newest)
     assert (command.name, command.script.name, command.arguments) == ("read", "info", (128,))
-    assert command.trailing == (("LRANGE", SPEC.keys.items, first, -1),)
+    assert command.trailing == (("LRANGE", SPEC.keys.items, first, -1), ("HGET", SPEC.keys.meta, "digest"))
     assert (command.allow_trailing_errors, command.key_count_on_tryagain) == (False, 2)
-    found = command.decode(reply(DESCRIBED, [b"a", b"b"]))
-    assert (found.count, found.joined.split(found.separator)) == (2, [b"a", b"b"])
-    empty = command.decode(reply([0, -2, b"", b"", 0, 0, b"", b"", 0, []], []))
-    assert (empty.count, empty.joined) == (0, b"")
+    found = command.decode(reply(DESCRIBED, [b"a", b"b"], DIGEST))
+    assert (found.count, found.joined.split(found.separator), found.is_of_version) == (2, [b"a", b"b"], True)
+    empty = command.decode(reply([0, -2, b"", b"", 0, 0, b"", b"", 0, []], [], None))
+    assert (empty.count, empty.joined, empty.is_of_version) == (0, b"", True)
+    changed_meanwhile = command.decode(reply(DESCRIBED, [b"a", b"b", b"c"], OTHER[:12]))
+    assert (changed_meanwhile.count, changed_meanwhile.is_of_version) == (3, False)
 
 
 def test_an_inspect_leaves_hints_and_asks_for_the_replication_id_behind_it() -> None:
