@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
-from agents_redis_ha import RedisHASession
+from agents_redis_ha import HistoryLostError, RedisHASession
 from tests.failover.campaign.caller import Caller as CampaignCaller
 from tests.failover.campaign.caller import Items, _as_input
 from tests.failover.campaign.history import Call, Op, Status
@@ -43,6 +44,16 @@ class Caller(CampaignCaller):
             self._memory.expectations[self.name, batch[0]] = find_mark(seen[-1], self.name) if seen else None
 
         return await self._record(Op.APPEND, batch, appended)
+
+    async def _record(self, op: Op, batch: Sequence[Mark], work: Any, limit: int | None = None) -> Call:
+        async def noted() -> Any:
+            try:
+                return await work()
+            except HistoryLostError as error:
+                self._memory.named[self.name].update(error.versions)
+                raise
+
+        return await super()._record(op, batch, noted, limit)
 
     async def compact(self, batch: Sequence[Mark], items: Items) -> Call:
         """Put a batch in the place of the whole history if no other process changes the session meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ class Memory(Recorder):
         guarded: When a session was not to be changed by others, since a change was made that expects it so: its name,
             from when, until when.
         latest: The call that began last, by session object.
+        named: The versions that callers were told are lost, by session.
         expectations: Of each batch that was added at an expected version, by session and first item: the item in front.
     """
 
@@ -31,6 +33,7 @@ class Memory(Recorder):
         self._calls: dict[int, Call] = {}
         self.guarded: list[tuple[str, float, float]] = []
         self.latest: dict[str, Call] = {}
+        self.named: dict[str, set[int]] = defaultdict(set)
         self.expectations: dict[tuple[str, Mark], Mark | None] = {}
 
     def begin(self, session: str, handle: str, op: Op, *, items: Iterable[Mark] = (), limit: int | None = None) -> Call:

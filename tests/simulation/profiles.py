@@ -121,11 +121,15 @@ def _races(stream: random.Random, plan: Plan) -> Plan:
 def _heirs(stream: random.Random, plan: Plan) -> Plan:
     """Processes write, and some of them are killed; then the servers lose data, and one that has read lives on."""
     reader = len(plan.fields) - 1
-    session = "shared0"
-    limits = (None, None, 1, 2, 4, 8)
+    session = _SHARED
+    limits = (None, 1, 2, 4, 8)
+    killed = [process for process in range(reader) if chance(stream, 0.7)]
+    others = [process for process in range(reader) if process not in killed]
     steps = []
     for step in plan.steps:
         each = replace(step, session=session, cancel_after=None)
+        if each.process in killed and others and step.number < 0.8 * len(plan.steps):  # what these alone know is lost
+            each = replace(each, process=stream.choice(others))
         if step.process == reader and (step.op in _CHANGES) and chance(stream, 0.9):
             each = replace(each, op="read", limit=stream.choice(limits), size=1)
         steps.append(each)
@@ -138,7 +142,6 @@ def _heirs(stream: random.Random, plan: Plan) -> Plan:
         pause = ends_at + offset - spent
         steps.append(Step(number=number, process=reader, session=session, op="read", pause=pause, limit=limit))
         spent = ends_at + offset
-    killed = [process for process in range(reader) if chance(stream, 0.7)]
     kills = [
         Fault(kind="kill-process", at=loses_at - 0.2, arguments={"process": process, "seconds": stream.uniform(2, 5)})
         for process in killed

@@ -16,11 +16,13 @@ PACKAGE = Path(inspect.getfile(agents_redis_ha)).parent
 def test_there_are_forty_mutants_at_least_and_no_two_alike() -> None:
     assert len(MUTANTS) >= 40
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
-    assert len({(mutant.file, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
+    assert len({mutant.edits for mutant in MUTANTS}) == len(MUTANTS)
+    assert all(bool(mutant.topologies) is not bool(mutant.equivalent) for mutant in MUTANTS)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_changes_one_place_of_the_code(mutant: Mutant) -> None:
-    text = (PACKAGE / mutant.file).read_text(encoding="utf-8")
-    assert f"\n{text}".count(f"\n{mutant.old}") == 1
-    assert mutant.old != mutant.new
+    for edit in mutant.edits:
+        text = (PACKAGE / edit.file).read_text(encoding="utf-8")
+        assert f"\n{text}".count(f"\n{edit.old}") == 1
+        assert edit.old != edit.new

@@ -84,6 +84,23 @@ FOUND: dict[str, list[Plan]] = {
         )
         for seed in range(3)
     ],
+    "a process that read that a session is empty is told of a loss": [
+        Plan(
+            seed=1,
+            topology="standalone",
+            fields=({}, {}),
+            steps=(
+                step(1, "append", size=2),
+                step(2, "clear", pause=0.1),
+                step(3, "read", process=1, pause=0.2),
+                step(4, "read", process=1, pause=0.6),
+            ),
+            faults=(
+                Fault(kind="kill-process", at=0.4, arguments={"process": 0, "seconds": 3.0}),
+                Fault(kind="crash", at=0.5, arguments={"seconds": 0.1, "keep": "nothing"}),
+            ),
+        )
+    ],
     "the first attempt of an append arrives behind its repeat and an eviction of the ids": [
         Plan(
             seed=101143,

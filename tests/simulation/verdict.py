@@ -9,6 +9,7 @@ from tests.failover.campaign.checker import check
 from tests.failover.campaign.findings import Kind, Report, Violation
 from tests.failover.campaign.history import Op, Status
 from tests.failover.campaign.scenarios import AFTER_A_NOTICE, LOSSES
+from tests.simulation.kept import unkept
 from tests.simulation.plan import Fault
 from tests.simulation.world import Run
 
@@ -51,7 +52,7 @@ def judge(run: Run) -> Verdict:
         for violation in report.violations
         if not excused.covers(violation) and not (excused.loses and _is_accounted(violation, run, report))
     ]
-    found = [*unexpected, *run.problems]
+    found = [*unexpected, *run.problems, *unkept(run)]
     if not excused.several_lost:
         found += [*_unexpected_order(run), *_unexpected_changes(run)]
     if not run.loses:
@@ -88,12 +89,14 @@ def _is_accounted(violation: Violation, run: Run, report: Report) -> bool:
 
     The checker gives such a pop to the oldest absence; where that one was said, another one is left.
     """
-    if violation.kind is not Kind.LOST:
+    if violation.kind not in (Kind.LOST, Kind.TORN):
         return False
     calls = [call for call in run.calls if call.session == violation.session]
     open_pops = sum(call.op is Op.POP and call.may_be_applied and call.status is not Status.OK for call in calls)
     said = sum(call.lost_versions for call in calls if call.status is Status.HISTORY_LOST)
-    lost = [each for each in report.of(Kind.LOST) if each.session == violation.session]
+    lost = {
+        each.what for kind in (Kind.LOST, Kind.TORN) for each in report.of(kind) if each.session == violation.session
+    }
     return open_pops > 0 and len(lost) <= said
 
 
@@ -120,7 +123,8 @@ class Excuses:
         self._last_loss = run.last_loss
         self.loses = run.loses
         kills = any(run.struck[kind] for kind in _KILLS)
-        several = len(plan.fields) > 1
+        several = len(plan.fields) > 1 or any(step.caller for step in plan.steps)
+        self._run = run
         self.several_lost = self.loses and (several or kills)
         self._said: frozenset[Kind] = frozenset()
         self._unsaid: frozenset[Kind] = frozenset()
@@ -143,7 +147,14 @@ class Excuses:
         is_confirmed = self._all_confirm or (self._replicas and violation.begin > self._last_loss)
         if kind in _CONFIRMED and is_confirmed and not self._evicts:
             return False
-        return kind in self._unsaid or (violation.said and kind in self._said)
+        if kind is Kind.STALE and self._all_confirm and not self._evicts:
+            return False
+        return kind in self._unsaid or (violation.said and kind in self._said and self._is_named(violation))
+
+    def _is_named(self, violation: Violation) -> bool:
+        """Whether a loss was said by the version of what is lost, if that is known; evicted versions begin anew."""
+        made = self._run.made.get((violation.session, violation.batch)) if violation.batch else None
+        return not made or self._evicts or bool(made & self._run.named.get(violation.session, set()))
 
 
 def loses_data(fault: Fault) -> bool:

@@ -28,6 +28,7 @@ from tests.simulation.processes import Worker
 from tests.simulation.randomness import Seed, determined
 from tests.simulation.timeline import Timeline
 from tests.simulation.topologies import Servers, make_servers
+from tests.simulation.versions import Versions
 
 _LOOK_SECONDS = 0.02
 _MOST_SECONDS = 600.0
@@ -57,8 +58,11 @@ class Run:
         removals: What the servers removed by themselves.
         expectations: Of each batch that was added at an expected version: the item in front of it.
         guarded: When a session was not to be changed: its name, from when, until when.
+        named: The versions that callers were told are lost, by session.
+        made: With which versions a batch was confirmed, by session and batch.
         evicted: Whether servers have evicted keys of sessions.
         last_loss: When servers lost data, or another one took over, for the last time (loop time); 0 means never.
+        first_loss: The same for the first time.
     """
 
     plan: Plan
@@ -74,7 +78,10 @@ class Run:
     removals: list[Call] = field(default_factory=list)
     expectations: Mapping[tuple[str, Mark], Mark | None] = field(default_factory=dict)
     guarded: list[tuple[str, float, float]] = field(default_factory=list)
+    named: Mapping[str, set[int]] = field(default_factory=dict)
+    made: Mapping[tuple[str, tuple[str, int]], set[int]] = field(default_factory=dict)
     last_loss: float = 0.0
+    first_loss: float = 0.0
     evicted: bool = False
 
     @property
@@ -111,7 +118,8 @@ class World:
         self._at_request: dict[tuple[int | None, int], list[Fault]] = {}
         self._requests: Counter[int] = Counter()
         self._lasts_until = 0.0
-        self.last_loss = 0.0
+        self.last_loss = self.first_loss = 0.0
+        self.versions = Versions()
         self._to_come: list[Handle] = []
         self._undo: list[Callable[[], None]] = []
         self.network.on_accept = self._watch
@@ -154,6 +162,7 @@ class World:
     def note_loss(self) -> None:
         """Note that a server has lost data, or that another one takes over, which may lack some."""
         self.last_loss = self.loop.time()
+        self.first_loss = self.first_loss or self.last_loss
 
     def note_evictions(self, host: str, left: list[bytes], evicted: list[bytes]) -> None:
         """Note which keys a server has evicted: a session of which it evicted all counts as deleted."""
@@ -193,6 +202,7 @@ class World:
 
     def _request_arrives(self, flow: Flow, data: bytes) -> bool:
         self.timeline.note(self.loop.time(), flow.server, f"is asked by {flow.client}", data)
+        self.versions.asked(flow, data)
         step = self._step_of(flow, data) if b"EVAL" in data else None
         if step is None:
             return True
@@ -207,6 +217,7 @@ class World:
 
     def _reply_arrives(self, flow: Flow, data: bytes) -> bool:
         self.timeline.note(self.loop.time(), flow.client, f"hears from {flow.server}", data)
+        self.versions.answered(flow, data)
         return True
 
     # -- the run
@@ -291,7 +302,8 @@ def _run(plan: Plan, result: Run) -> None:
     result.calls = world.memory.calls
     result.guarded = world.memory.guarded
     result.expectations = world.memory.expectations
-    result.last_loss = world.last_loss
+    result.last_loss, result.first_loss = world.last_loss, world.first_loss
+    result.named, result.made = world.memory.named, world.versions.made
     result.removals = world.servers.removals
     result.promotions = world.servers.promotions
     result.seconds, result.steps = world.loop.time() - 1000.0, world.loop.steps

@@ -153,7 +153,7 @@ class RecoveryCoordinator:
         kept = (snapshot for snapshot in log.snapshots if snapshot.version == session.version)
         if any(snapshot.count >= reading.count for snapshot in kept):
             return
-        if reading.count and reading.is_of_version:
+        if session.version and reading.is_of_version:
             snapshot = Snapshot(
                 session.version,
                 session.digest,

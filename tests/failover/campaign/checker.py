@@ -115,7 +115,7 @@ def _lost(history: SessionHistory, losses: list[Absence], *, counts_versions: bo
         told = history.said(after=call.begin) and (unnamed or number < accounted)
         kind = Kind.LOST if absence.whole else Kind.TORN
         what = f"{_words(absence)}, {call.status.value} to {call.worker} at {call.end:.3f}, is not stored"
-        yield Violation(kind=kind, session=history.name, what=what, said=told, begin=call.begin)
+        yield Violation(kind=kind, session=history.name, what=what, said=told, begin=call.begin, batch=absence.batch)
 
 
 def _reads(history: SessionHistory, gone: set[BatchId]) -> Iterator[Violation]:

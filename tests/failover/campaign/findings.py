@@ -50,6 +50,7 @@ class Violation:
         where: In what it was seen, for the first time.
         said: Whether the caller had been told that history is gone (`HistoryLostError`).
         begin: When the call began whose change is lost, or put back behind another; else 0.
+        batch: What is lost: the writer and the number of the batch.
         in_read: Whether a read showed it, not what is stored in the end.
     """
 
@@ -59,6 +60,7 @@ class Violation:
     where: str = ""
     said: bool = False
     begin: float = 0.0
+    batch: tuple[str, int] | None = None
     in_read: bool = False
 
     @property

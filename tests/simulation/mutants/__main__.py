@@ -44,6 +44,9 @@ def main() -> int:
 
 
 def _is_found(mutant: Mutant, seed: int, runs: int) -> bool:
+    if mutant.equivalent:
+        print(f"| {mutant.name} | equivalent | {mutant.equivalent} |", flush=True)
+        return True
     for number, topology, at, broken in _failures(mutant, seed, runs):
         run = _run(topology, at)
         if not verdict.judge(run).broken and not second_opinion(run):  # else it is no mutant's fault
@@ -83,16 +86,19 @@ def put_in(mutant: Mutant, package: Path) -> None:
     Raises:
         ValueError: The text does not occur just once: write the mutant anew.
     """
-    path = package / mutant.file
-    text = "\n" + path.read_text(encoding="utf-8")
-    if text.count("\n" + mutant.old) != 1:
-        raise ValueError(f"{mutant.name}: its text does not occur just once in {mutant.file}")
-    path.write_text(text.replace("\n" + mutant.old, "\n" + mutant.new)[1:], encoding="utf-8")
+    for edit in mutant.edits:
+        path = package / edit.file
+        text = "\n" + path.read_text(encoding="utf-8")
+        if text.count("\n" + edit.old) != 1:
+            raise ValueError(f"{mutant.name}: its text does not occur just once in {edit.file}")
+        path.write_text(text.replace("\n" + edit.old, "\n" + edit.new)[1:], encoding="utf-8")
 
 
 def _run(topology: str, seed: int) -> world.Run:
-    name, _, processes = topology.partition("*")
-    return world.run(draw.draw_plan(seed, name, processes=int(processes) if processes else None))
+    where, _, profile = topology.partition(":")
+    name, _, processes = where.partition("*")
+    count = int(processes) if processes else None
+    return world.run(draw.draw_plan(seed, name, processes=count, profile=profile or None))
 
 
 def _hunt(mutant: Mutant, seed: int, runs: int) -> None:

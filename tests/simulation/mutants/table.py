@@ -1,8 +1,9 @@
 """Small changes of the client and of its scripts, each of which breaks one promise. The simulation has to find them.
 
-They are in mutants.txt. Each has a head (what is wrong with it, its file below the package, the topologies to look for
-it in turn) and lines as in a patch: what stands there once, what takes its place, and what is in front of both. Where
-the code has changed so that a mutant fits no more, a test says so: write it anew.
+They are in mutants.txt. Each has a head (what is wrong with it, its file below the package, where to look for it in
+turn) and lines as in a patch: what stands there once, what takes its place, and what is in front of both. A line with
+``@`` names another file that is changed, too. Lines with ``#`` say why a mutant breaks nothing: such a one is looked for
+in vain. Where the code has changed so that a mutant fits no more, a test says so: write it anew.
 """
 
 from __future__ import annotations
@@ -13,22 +14,36 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """One change.
+class Edit:
+    """One change of one file.
 
     Attributes:
-        name: What is wrong with it.
         file: Below the package.
         old: The lines, which stand there once.
         new: What takes their place.
-        topologies: Where to look for it, in turn; ``name*3`` is with three processes in each run.
     """
 
-    name: str
     file: str
     old: str
     new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mutant.
+
+    Attributes:
+        name: What is wrong with it.
+        edits: What it changes.
+        topologies: Where to look for it, in turn; ``name*3`` is with three processes in each run, ``name:races`` with
+            the plans of a profile.
+        equivalent: Why it breaks nothing; empty where it does.
+    """
+
+    name: str
+    edits: tuple[Edit, ...]
     topologies: tuple[str, ...]
+    equivalent: str = ""
 
 
 def read_mutants(text: str) -> Iterator[Mutant]:
@@ -37,8 +52,20 @@ def read_mutants(text: str) -> Iterator[Mutant]:
         head, _, body = part.partition("\n")
         name, file, topologies = (field.strip() for field in head.split("|"))
         lines = [line for line in body.split("\n") if line]
-        old, new = ("".join(f"{line[1:]}\n" for line in lines if line[0] in kept) for kept in (" -", " +"))
-        yield Mutant(name, file, old, new, tuple(topologies.split()))
+        why = " ".join(line[1:].strip() for line in lines if line[0] == "#")
+        changed: dict[str, list[str]] = {file: []}
+        for line in lines:
+            if line[0] == "@":
+                file = line[1:].strip()
+                changed[file] = []
+            elif line[0] != "#":
+                changed[file].append(line)
+        edits = tuple(Edit(each, _side(own, " -"), _side(own, " +")) for each, own in changed.items())
+        yield Mutant(name, edits, tuple(topologies.split()), why)
+
+
+def _side(lines: list[str], kept: str) -> str:
+    return "".join(f"{line[1:]}\n" for line in lines if line[0] in kept)
 
 
 MUTANTS = tuple(read_mutants(Path(__file__).with_name("mutants.txt").read_text(encoding="utf-8")))
