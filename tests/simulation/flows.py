@@ -44,12 +44,15 @@ class Link:
 
     def arrival(self, now: float, size: int) -> float:
         """Return when something arrives that is sent now."""
-        drawn = self._random()
-        delay = self.latency + self.jitter * (drawn if drawn < 0.98 else 20 * drawn)
         if self.bytes_per_second is None:
-            return now + delay
+            return now + self.delay()
         self._free_at = max(self._free_at, now) + size / self.bytes_per_second
-        return self._free_at + delay
+        return self._free_at + self.delay()
+
+    def delay(self) -> float:
+        """Return how long something takes on its way."""
+        drawn = self._random()
+        return self.latency + self.jitter * (drawn if drawn < 0.98 else 20 * drawn)
 
 
 class Pipe:
@@ -97,6 +100,11 @@ class Pipe:
         elif link.bytes_per_second is not None and isinstance(data, bytes) and len(data) > _MTU:
             for at in range(0, len(data), _MTU):
                 self._pass_on(now, data[at : at + _MTU], _MTU)
+        elif link.bytes_per_second is None and not isinstance(data, Exception):
+            delay = link.delay()
+            when = max(now + delay, self._last, self.held_until)
+            self._last = when
+            self._loop.deliver_at(when, self.owner, self._arrive, now, data)
         else:
             self._pass_on(now, data, size)
 

@@ -11,15 +11,15 @@ process can be stopped (what is ready for it waits) and killed (it is dropped, a
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import gc
-import heapq
 import sys
 import warnings
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from contextvars import Context, copy_context
+from heapq import heappop, heappush
 from typing import Any
 
 # What a turn of the loop takes: a task that tries again and again comes to its deadline.
@@ -38,7 +38,7 @@ class Handle:
     __slots__ = ("_args", "_callback", "_context", "_when", "arrived", "owner")
 
     def __init__(
-        self, callback: Callable[..., object], args: Any, context: contextvars.Context | None, owner: Process | None
+        self, callback: Callable[..., object], args: Any, context: Context | None, owner: Process | None
     ) -> None:
         self._callback: Callable[..., object] | None = callback
         self._args = args
@@ -101,7 +101,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     Attributes:
         owner: The process whose callback runs now; None for the world itself.
-        steps: Callbacks that have run.
+        steps: Callbacks whose turn has come.
         problems: What reached the loop's exception handler.
     """
 
@@ -132,17 +132,17 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     # -- callbacks
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
-        handle = Handle(callback, args, context or contextvars.copy_context(), self.owner)
+        handle = Handle(callback, args, context or copy_context(), self.owner)
         self._ready.append(handle)
         return handle
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
-        handle = Handle(callback, args, context or contextvars.copy_context(), self.owner)
+        handle = Handle(callback, args, context or copy_context(), self.owner)
         handle._when = when
         self._sequence += 1
-        heapq.heappush(self._timers, (when, self._sequence, handle))
+        heappush(self._timers, (when, self._sequence, handle))
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
@@ -153,7 +153,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         handle = Handle(callback, args, None, owner)
         handle.arrived = True
         self._sequence += 1
-        heapq.heappush(self._timers, (when, self._sequence, handle))
+        heappush(self._timers, (when, self._sequence, handle))
         return handle
 
     def resume(self, process: Process) -> None:
@@ -194,7 +194,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             self._move_time()
         elif self._timers and self._timers[0][0] <= self._now:
             self._take_due()
-        for _ in range(len(ready)):
+        count = len(ready)
+        self.steps += count
+        for _ in range(count):
             handle = ready.popleft()
             callback = handle._callback
             if callback is None:
@@ -204,24 +206,24 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
                 owner.held.append(handle)
                 continue
             self.owner = owner
-            self.steps += 1
+            context = handle._context
             try:
-                if handle._context is None:
+                if context is None:
                     callback(*handle._args)
                 else:
-                    handle._context.run(callback, *handle._args)
+                    context.run(callback, *handle._args)
             except (SystemExit, KeyboardInterrupt, RunawayError):
                 raise
             except BaseException as error:  # noqa: BLE001 (as asyncio's loop does)
                 self.call_exception_handler({"message": f"in {callback!r}", "exception": error})
-            self.owner = None
+        self.owner = None
         if self.steps > self._most_steps:
             raise RunawayError(f"{self.steps} steps until {self._now:.3f}")
 
     def _move_time(self) -> None:
         timers = self._timers
         while timers and timers[0][2]._callback is None:
-            heapq.heappop(timers)
+            heappop(timers)
         if not timers:
             raise RunawayError("every task waits, and nothing is left that could wake one")
         self._now = max(self._now, timers[0][0])
@@ -232,7 +234,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def _take_due(self) -> None:
         timers, ready, now = self._timers, self._ready, self._now
         while timers and timers[0][0] <= now:
-            ready.append(heapq.heappop(timers)[2])
+            ready.append(heappop(timers)[2])
 
     def close(self) -> None:
         """End what is left, without a word: tasks of killed processes, and what waits for ever.

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tests.simulation.redis.registry import OK, RefusalError, Reply, whole_number
+from tests.simulation.resp import Raw, encode
 
 from .peer import Peer
 from .routing import slot_of
@@ -45,18 +46,28 @@ def _replicas(member: Member, primary: Peer) -> list[Peer]:
     return [peer for peer in member.peers.values() if peer.primary == primary.id]
 
 
-def _described(peer: Peer) -> list[Reply]:
-    return [peer.host.encode(), peer.port, peer.id.encode(), []]
+def _named(id: str, host: str, port: int) -> list[Reply]:
+    return [host.encode(), port, id.encode(), []]
 
 
 def _slots(member: Member, argv: list[bytes]) -> Reply:
     """CLUSTER SLOTS: a replica counts that does not fail and has told an offset."""
-    rows = []
-    for peer in member.peers.values():
-        shown = [each for each in _replicas(member, peer) if not each.fails and (each.offset or each is member.me)]
-        for first, last in _ranges(peer.slots):
-            rows.append([first, last, _described(peer), *map(_described, shown)])
-    return sorted(rows, key=lambda row: int(row[0]))
+    peers = member.peers.values()
+    return _rows(
+        tuple((each.id, each.host, each.port, each.primary, each.slots) for each in peers),
+        tuple(not each.fails and (each.offset > 0 or each is member.me) for each in peers),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _rows(peers: tuple[tuple[str, str, int, str | None, frozenset[int]], ...], are_shown: tuple[bool, ...]) -> Raw:
+    """Return the reply as it goes over the wire: the same for all who ask until something changes."""
+    rows: list[list[Reply]] = []
+    for own, host, port, _, slots in peers:
+        known = zip(peers, are_shown, strict=True)
+        replicas = [_named(*each[:3]) for each, is_shown in known if is_shown and each[3] == own]
+        rows += [[first, last, _named(own, host, port), *replicas] for first, last in _ranges(slots)]
+    return Raw(encode(sorted(rows, key=lambda row: int(row[0]))))
 
 
 def _shards(member: Member, argv: list[bytes]) -> Reply:

@@ -28,6 +28,7 @@ _PERIOD = 0.1  # seconds between two turns of clusterCron
 _WRITABLE_SECONDS = 2.0  # a primary that starts waits so long before it serves
 _MESSAGE_BYTES = 2256  # a header with its bitmap of slots
 _GOSSIP_BYTES = 104
+_NONE: frozenset[str] = frozenset()
 
 
 class Member:
@@ -50,6 +51,7 @@ class Member:
         self.server, self.id = server, id
         self.peers = {peer.id: peer for peer in peers}
         self.me = self.peers[id]
+        self._others = [peer for peer in peers if peer is not self.me]
         self.slots = SlotTable(self, owners)
         self.current_epoch = epoch
         self.is_ok = True
@@ -138,7 +140,10 @@ class Member:
 
     def _send(self, link: Link, kind: Kind, **more: Any) -> None:
         shard = self.peers.get(self.me.primary or "", self.me)
-        failing = frozenset(peer.id for peer in self.peers.values() if peer.may_fail or peer.fails)
+        failing = _NONE
+        for peer in self.peers.values():
+            if peer.may_fail or peer.fails:
+                failing |= {peer.id}
         is_paused = self.me.primary is None and self.elections.holds_writes
         message = BusMessage(
             kind,
@@ -163,9 +168,8 @@ class Member:
 
     def broadcast(self, kind: Kind, **more: Any) -> None:
         """Send a message to all."""
-        for peer in self.peers.values():
-            if peer is not self.me:
-                self.send(peer, kind, **more)
+        for peer in self._others:
+            self.send(peer, kind, **more)
 
     # Ten times a second.
 
@@ -175,7 +179,7 @@ class Member:
             self._turn()
 
     def _turn(self) -> None:
-        now, others = self.now(), [peer for peer in self.peers.values() if peer is not self.me]
+        now, others = self.now(), self._others
         for peer in others:
             if peer.link is None:
                 self._dial(peer)
@@ -185,7 +189,8 @@ class Member:
             if idle:
                 sample = self.server.random.sample(idle, min(len(idle), 5))
                 self.ping(min(sample, key=lambda peer: peer.pong_received))
-        changed = [self._look_at(peer, now) for peer in others]
+        timeout = self.timeout
+        changed = [self._look_at(peer, now, timeout) for peer in others]
         primary = self.peers.get(self.me.primary or "")
         if primary is not None and self.server.replication.upstream is None:
             self.server.replication.follow(primary.host, primary.port)
@@ -193,18 +198,17 @@ class Member:
         if any(changed) or not self.is_ok:
             self.update_state()
 
-    def _look_at(self, peer: Peer, now: float) -> bool:
+    def _look_at(self, peer: Peer, now: float, timeout: float) -> bool:
         """Ping a member that was not heard for long; return whether it is taken for failing from now on."""
-        timeout = self.timeout
-        waited, silent = now - peer.ping_sent, now - peer.data_received
-        is_old = peer.link is not None and peer.ping_sent and now - peer.linked_at > timeout
-        if peer.link is not None and is_old and min(waited, silent) > timeout / 2:
+        if not peer.ping_sent:
+            if peer.link is not None and now - peer.pong_received > timeout / 2:
+                self.ping(peer)
+            return False
+        waited = min(now - peer.ping_sent, now - peer.data_received)
+        if peer.link is not None and now - peer.linked_at > timeout and waited > timeout / 2:
             peer.link.close()
             peer.link = None
-        if peer.link is not None and not peer.ping_sent and now - peer.pong_received > timeout / 2:
-            self.ping(peer)
-            return False
-        if not peer.ping_sent or min(waited, silent) <= timeout or peer.may_fail or peer.fails:
+        if waited <= timeout or peer.may_fail or peer.fails:
             return False
         peer.may_fail = True
         self._judge(peer)
@@ -309,7 +313,9 @@ class Member:
     def _hear_gossip(self, sender: Peer, message: BusMessage) -> None:
         if sender.primary is not None:
             return
-        now = self.now()
+        if not message.failing and not sender.accuses:
+            return
+        now, sender.accuses = self.now(), bool(message.failing)
         for peer in self.peers.values():
             if peer is self.me or peer is sender:
                 continue

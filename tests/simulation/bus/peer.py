@@ -23,6 +23,7 @@ class Peer:
         may_fail: Whether it is unreachable for this member (PFAIL).
         fails: Whether the majority says so (FAIL).
         fails_since: When that was said.
+        accuses: Whether it took members for failing when it told last.
         reports: Which primaries take it for failing, and when they said so.
         ping_sent: When the PING was sent that is unanswered; 0 if none is.
         pong_received: When the last PONG came.
@@ -34,6 +35,7 @@ class Peer:
     """
 
     __slots__ = (
+        "accuses",
         "config_epoch",
         "data_received",
         "fails",
@@ -59,6 +61,7 @@ class Peer:
         self.may_fail = self.fails = False
         self.fails_since = self.ping_sent = self.pong_received = self.data_received = self.voted_at = 0.0
         self.linked_at = 0.0
+        self.accuses = False
         self.reports: dict[str, float] = {}
         self.offset = 0
         self.link: Link | None = None
@@ -72,5 +75,6 @@ class Peer:
         """Be as after a start: only what nodes.conf says is known."""
         self.ping_sent = self.pong_received = self.data_received = self.linked_at = 0.0
         self.reports.clear()
+        self.accuses = False
         self.offset = 0
         self.link = None

@@ -148,37 +148,38 @@ class Watch:
         if not self.is_up or generation != self._generation:
             return
         if self._held is None:
-            self._check_tilt()
-            self._handle(self.primary)
+            now = self.now()
+            self._check_tilt(now)
+            self._handle(self.primary, now)
             for each in list(self.replicas.values()):
-                self._handle(each)
+                self._handle(each, now)
             for each in list(self.sentinels.values()):
-                self._handle(each)
+                self._handle(each, now)
             self.finish()
         self._schedule()
 
-    def _check_tilt(self) -> None:
-        now = self.now()
+    def _check_tilt(self, now: float) -> None:
         if not 0 <= now - self._previous <= TILT_TRIGGER:
             self.tilt_since = now
             self.event("+tilt", None, "#tilt mode entered")
         self._previous = now
 
-    def _handle(self, instance: Instance) -> None:
-        self._reconnect(instance)
-        self._send_periodic(instance)
+    def _handle(self, instance: Instance, now: float) -> None:
+        if not instance.is_connected:
+            self._reconnect(instance, now)
+        if instance.is_connected:
+            self._send_periodic(instance, now)
         if self.tilt_since is not None:
-            if self.now() - self.tilt_since < TILT_PERIOD:
+            if now - self.tilt_since < TILT_PERIOD:
                 return
             self.tilt_since = None
             self.event("-tilt", None, "#tilt mode exited")
-        self._check_down(instance)
+        self._check_down(instance, now)
         if instance is self.primary:
             self.act()
 
-    def _reconnect(self, instance: Instance) -> None:
-        now = self.now()
-        if instance.is_connected or now - instance.last_reconnect < PING:
+    def _reconnect(self, instance: Instance, now: float) -> None:
+        if now - instance.last_reconnect < PING:
             return
         instance.last_reconnect = now
         if instance.commands is None:
@@ -202,19 +203,17 @@ class Watch:
             setattr(instance, which, None)
             instance.is_connected = False
 
-    def _send_periodic(self, instance: Instance) -> None:
+    def _send_periodic(self, instance: Instance, now: float) -> None:
         commands = instance.commands
-        if not instance.is_connected or commands is None or commands.pending >= 100:
+        if commands is None or commands.pending >= 100:
             return
-        now = self.now()
-        closely = instance.kind == "slave" and (
-            self.is_odown or self.is_failing_over or instance.link_down_seconds != 0
-        )
         period = min(self.down_after, PING)
-        if instance.kind != "sentinel" and (
-            not instance.info_at or now - instance.info_at > (1.0 if closely else INFO)
-        ):
-            commands.ask(lambda reply: self._refresh(instance, reply), b"INFO")
+        if instance.kind != "sentinel" and now - instance.info_at > 1.0:
+            closely = instance.kind == "slave" and (
+                self.is_odown or self.is_failing_over or instance.link_down_seconds != 0
+            )
+            if closely or not instance.info_at or now - instance.info_at > INFO:
+                commands.ask(lambda reply: self._refresh(instance, reply), b"INFO")
         if now - instance.last_pong > period and now - instance.last_ping > period / 2:
             self._ping(instance)
         if now - instance.published_at > PUBLISH:
@@ -376,15 +375,13 @@ class Watch:
 
     # -- down
 
-    def _check_down(self, instance: Instance) -> None:
-        now = self.now()
+    def _check_down(self, instance: Instance, now: float) -> None:
         elapsed = 0.0
         if instance.open_ping or not instance.is_connected:
             elapsed = now - (instance.open_ping or instance.last_available)
-        half = self.down_after / 2
-        line = instance.commands
-        is_slow = instance.open_ping and min(now - instance.open_ping, now - instance.last_pong) > half
-        if line is not None and now - line.made_at > LEAST_RECONNECT and is_slow:
+        line, half = instance.commands, self.down_after / 2
+        is_old = line is not None and now - line.made_at > LEAST_RECONNECT
+        if is_old and instance.open_ping and min(now - instance.open_ping, now - instance.last_pong) > half:
             self._drop(instance, "commands")
         events = instance.events
         if events is not None and now - events.made_at > LEAST_RECONNECT and now - instance.last_event > PUBLISH * 3:
