@@ -7,21 +7,30 @@ python -m tests.simulation --replay 4711 --topology standalone
 from __future__ import annotations
 
 import argparse
-import gc
+import math
 import sys
 import time
-from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 
 from tests.simulation import draw, verdict, world
+from tests.simulation.second_opinion import second_opinion
 from tests.simulation.shrink import shrink
+from tests.simulation.totals import Totals, simulate
 
 
 def main() -> int:
-    """Run what the command line says; return how many runs broke something, 1 at most."""
+    """Run what the command line says; return 1 if a run broke something."""
     options = _parser().parse_args()
     if options.replay is not None:
         return _replay(options)
-    return _simulate(options)
+    totals = _simulate(options)
+    print("\n".join(totals.lines()))
+    if options.report is not None:
+        totals.append_to(options.report, topology=options.topology, workers=options.workers, seed=options.seed)
+    return min(len(totals.failed), 1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,37 +40,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, help="stop after so long, however many runs are left")
     parser.add_argument("--topology", choices=draw.TOPOLOGIES, default="standalone")
     parser.add_argument("--workers", type=int, help="processes in each (default: as the seed says)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that simulate at once (default: 1)")
+    parser.add_argument("--report", type=Path, help="a file to which the totals are appended as a line of JSON")
+    parser.add_argument(
+        "--second-opinion",
+        type=int,
+        default=1,
+        metavar="N",
+        help="let the independent judge look at every N-th history; 0 means none (default: 1)",
+    )
     parser.add_argument("--replay", type=int, metavar="SEED", help="show one history, without what it does not need")
     parser.add_argument("--whole", action="store_true", help="with --replay: leave nothing out")
     return parser
 
 
-def _simulate(options: argparse.Namespace) -> int:
-    began, used = time.monotonic(), time.process_time()
-    totals: Counter[str] = Counter()
-    failed: list[int] = []
-    gc.freeze()
-    for seed in range(options.seed, options.seed + options.runs):
-        if options.minutes is not None and time.monotonic() - began > 60 * options.minutes:
-            break
-        plan = draw.draw_plan(seed, options.topology, processes=options.workers)
-        run = world.run(plan)
-        found = verdict.judge(run)
-        totals["runs"] += 1
-        totals["calls"] += len(run.calls)
-        totals["promotions"] += run.promotions
-        totals.update({f"fault {kind}": count for kind, count in run.struck.items()})
-        totals.update({name: count for name, count in run.totals.items() if count})
-        totals.update({f"call {name}": count for name, count in found.report.counts.items()})
-        totals.update({f"found {name}": count for name, count in found.report.summary().items()})
-        if found.broken:
-            failed.append(seed)
-            print(f"seed {seed}:", *found.broken[:3], sep="\n  ", flush=True)
-    seconds = time.process_time() - used
-    print(f"{totals['runs']} runs, {60 * totals['runs'] / max(seconds, 1e-9):.0f} a minute of processor time")
-    print("\n".join(f"  {count:9} {name}" for name, count in sorted(totals.items())))
-    print(f"{len(failed)} failed: {failed[:50]}" if failed else "nothing was broken")
-    return min(len(failed), 1)
+def _simulate(options: argparse.Namespace) -> Totals:
+    """Simulate, in as many processes as are asked for: each takes its share of the seeds."""
+    end = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
+    last = options.seed + options.runs
+    shares = [range(options.seed + job, last, options.jobs) for job in range(options.jobs)]
+    share = partial(simulate, options.topology, options.workers, options.second_opinion, end)
+    if options.jobs == 1:
+        return share(shares[0])
+    totals = Totals()
+    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as jobs:
+        for each in jobs.map(share, shares):
+            totals.add(each)
+    return totals
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -71,7 +76,7 @@ def _replay(options: argparse.Namespace) -> int:
         kinds = verdict.kinds(broken)
         plan = shrink(plan, lambda candidate: kinds & verdict.kinds(verdict.judge(world.run(candidate)).broken))
     run = world.run(plan)
-    found = verdict.judge(run)
+    found, opinion = verdict.judge(run), second_opinion(run)
     print(
         f"plan: {plan}",
         *(f"p{number} {fields}" for number, fields in enumerate(plan.fields)),
@@ -81,7 +86,9 @@ def _replay(options: argparse.Namespace) -> int:
     )
     print("\n".join(run.timeline.lines()))
     print("broken:" if found.broken else "nothing was broken", *found.broken, sep="\n  ")
-    return min(len(found.broken), 1)
+    if bool(opinion) != bool(found.broken):
+        print("the independent judge disagrees:", *opinion or ["nothing was broken"], sep="\n  ")
+    return min(len(found.broken) + len(opinion), 1)
 
 
 if __name__ == "__main__":
