@@ -150,3 +150,21 @@ def test_nothing_passes_through_a_partition_and_everything_behind_it() -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_nothing_is_broken_by_the_faults_of_a_seed(seed: int) -> None:
     assert verdict.judge(world.run(draw.draw_plan(seed))).broken == ()
+
+
+def test_two_primaries_under_one_epoch_last_until_a_person_calls_for_a_failover() -> None:
+    cut_off = {"ways": ("there",), "inside": ("primary", "r1", "s2"), "seconds": 5.5}
+    faults = (
+        Fault(kind="partition", at=0.06, arguments=cut_off),
+        Fault(kind="fail-over", at=0.3, arguments={"sentinel": 2}),
+    )
+    settings = {"replicas": 2, "servers": 3, "sentinels": 3, "quorum": 2, "down_after": 2.0, "failover_timeout": 3.0}
+    fields = ({"retry": {"deadline_seconds": 8.0}},)
+    steps = (step("read"), replace(step("append"), number=1))
+    tied = Plan(seed=1, topology="sentinel", fields=fields, steps=steps, faults=faults, settings=settings)
+    run = world.run(tied)
+    assert verdict.judge(run).broken == ()
+    assert run.promotions == 2
+    lines = run.timeline.lines()
+    assert {line.split()[-2] for line in lines if "+switch-master mymaster r0" in line} == {"r1", "r2"}
+    assert sum("+switch-master mymaster r2" in line or "+switch-master mymaster r1" in line for line in lines) >= 2

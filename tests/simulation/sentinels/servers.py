@@ -20,6 +20,7 @@ SERVICE = "mymaster"
 _SENTINEL_PORT = 26379
 _START_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
+_TIE_LOOK_SECONDS, _TIE_SECONDS = 1.0, 15.0
 
 
 class SentinelMachine:
@@ -116,6 +117,26 @@ class WithSentinels:
             if self._world.loop.time() > deadline:
                 raise TimeoutError("the Sentinels do not find their servers")
             await asyncio.sleep(_LOOK_SECONDS)
+        self._operating = asyncio.ensure_future(self._operate())
+
+    async def _operate(self) -> None:
+        """End a tie, as a person has to: two primaries under one epoch, of which no Sentinel gives one up.
+
+        A failover by hand takes the next epoch without a vote. If that Sentinel is cut off, the others elect one in the
+        same epoch.
+        """
+        since: float | None = None
+        while True:
+            await asyncio.sleep(_TIE_LOOK_SECONDS)
+            views = [each.sentinel for each in self.sentinels if each.sentinel.is_up]
+            is_tied = len({each.config_epoch for each in views}) == 1 < len({each.primary.address for each in views})
+            now = self._world.loop.time()
+            since = (since or now) if is_tied else None
+            if since is not None and now - since > _TIE_SECONDS:
+                primary = (self.primary().name, PORT)
+                named = next(each for each in self.sentinels if each.sentinel.primary.address == primary)
+                named.ask(b"SENTINEL", b"FAILOVER", SERVICE.encode())
+                since = None
 
     @property
     def promotions(self) -> int:
