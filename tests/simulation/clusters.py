@@ -36,7 +36,7 @@ class Cluster:
         self._shards = [[self.machines[at], self.machines[at + shards]] for at in range(shards)]
         self._slots = {name: session_keys(PREFIX, name).slot for name in world.plan.sessions}
         self._members: dict[str, Member] = {}
-        self._moves: list[asyncio.Future[None]] = []
+        self._moves: dict[int, asyncio.Future[None]] = {}
 
     def addresses(self) -> Mapping[str, Any]:
         """Return the fields of a configuration that lead to the cluster."""
@@ -83,7 +83,9 @@ class Cluster:
         return self.owner(next(iter(self._slots.values())))
 
     def is_well(self) -> bool:
-        """Whether all members that are up agree, and serve."""
+        """Whether all members that are up agree, and serve, and no slot moves."""
+        if not all(move.done() for move in self._moves.values()):
+            return False
         up = [member for member in self._members.values() if member.server.is_up]
         views = {tuple(member.slots.owners) for member in up}
         return len(views) == 1 and all(member.is_ok for member in up) and len(self._primaries()) == len(self._shards)
@@ -102,10 +104,13 @@ class Cluster:
             machine.ask(b"CLUSTER", b"FAILOVER")
 
     def move_slot(self, session: str, pause: float) -> None:
-        """Move a session's slot to another primary, a few keys at a time, as redis-cli does."""
-        self._moves.append(asyncio.ensure_future(self._move(self._slots[session], pause)))
+        """Move a session's slot to another primary, a few keys at a time, as redis-cli does: no slot twice at once."""
+        slot = self._slots[session]
+        self._moves[slot] = asyncio.ensure_future(self._move(slot, pause, self._moves.get(slot)))
 
-    async def _move(self, slot: int, pause: float) -> None:
+    async def _move(self, slot: int, pause: float, before: asyncio.Future[None] | None) -> None:
+        if before is not None:
+            await before
         source = self.owner(slot)
         others = [machine for machine in self.machines if machine.name in self._primaries() and machine is not source]
         if not others:

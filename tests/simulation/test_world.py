@@ -168,3 +168,19 @@ def test_two_primaries_under_one_epoch_last_until_a_person_calls_for_a_failover(
     lines = run.timeline.lines()
     assert {line.split()[-2] for line in lines if "+switch-master mymaster r0" in line} == {"r1", "r2"}
     assert sum("+switch-master mymaster r2" in line or "+switch-master mymaster r1" in line for line in lines) >= 2
+
+
+def test_a_slot_is_not_moved_twice_at_once() -> None:
+    moves = tuple(
+        Fault(kind="move-slot", at=at, arguments={"session": "s", "pause": pause})
+        for at, pause in ((0.15, 0.1), (0.6, 0.0))
+    )
+    config = {"cluster-enabled": "yes", "cluster-node-timeout": "1000", "repl-diskless-sync-delay": "0"}
+    settings = {"shards": 3, "replicas": 1, "servers": 6, "config": config}
+    steps = tuple(
+        replace(step(op), number=at) for at, op in enumerate(("append", "append", "read", "append", "read"), 1)
+    )
+    run = world.run(Plan(seed=1, topology="cluster", fields=({},), steps=steps, faults=moves, settings=settings))
+    assert verdict.judge(run).broken == ()
+    said = [line.split(maxsplit=1)[1] for line in run.timeline.lines() if " moves to c" in line or " has slot " in line]
+    assert ["moves to" in line for line in said] == [True, False, True, False], said
