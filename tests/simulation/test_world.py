@@ -184,3 +184,17 @@ def test_a_slot_is_not_moved_twice_at_once() -> None:
     assert verdict.judge(run).broken == ()
     said = [line.split(maxsplit=1)[1] for line in run.timeline.lines() if " moves to c" in line or " has slot " in line]
     assert ["moves to" in line for line in said] == [True, False, True, False], said
+
+
+def test_what_was_evicted_is_put_back_by_the_operation_that_misses_it() -> None:
+    lost = {"server": 1, "seconds": 0.5, "keep": "snapshot"}
+    evicted = {"server": None, "policy": "all", "first": 0, "each": 6}
+    faults = (Fault(kind="crash", at=0.5, arguments=lost), Fault(kind="evict", at=1.2, arguments=evicted))
+    steps = (replace(step("append"), session="used first"), step("append"), step("read", pause=0.2))
+    steps += (replace(step("append", pause=1.5), session="used first"),)
+    settings = {"replicas": 2, "servers": 3, "sentinels": 3, "quorum": 2, "down_after": 2.0, "failover_timeout": 3.0}
+    steps = tuple(replace(each, number=number) for number, each in enumerate(steps, start=1))
+    run = world.run(Plan(seed=1, topology="sentinel", fields=({},), steps=steps, faults=faults, settings=settings))
+    assert run.evicted
+    assert run.loses
+    assert verdict.judge(run).broken == ()

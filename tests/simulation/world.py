@@ -239,8 +239,8 @@ class World:
             if worker.process is None:
                 worker.start()
         # What a process knows of sessions that it does not use has to be put back, too; in a cluster it need not meet
-        # the server that has lost it.
-        sweeps = self.loses and self.plan.topology != "cluster"
+        # the server that has lost it, and what a server evicts is put back by the operation that misses it.
+        sweeps = self.loses and not self._run.evicted and self.plan.topology != "cluster"
         if sweeps:
             await self._all(Worker.read_one)
             await asyncio.sleep(_SWEEP_SECONDS)
