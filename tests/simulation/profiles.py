@@ -221,6 +221,44 @@ def _behind(stream: random.Random, plan: Plan) -> Plan:
     return replace(_with_fields(plan, durability=durability), faults=(partition, then[plan.topology]))
 
 
+def _minority(stream: random.Random, plan: Plan) -> Plan:
+    """A primary is cut off together with a replica and with processes; the other side elects another one."""
+    insiders = [f"h{number}" for number in range(len(plan.fields)) if number == 0 or chance(stream, 0.5)]
+    inside = ("primary", "r1", *insiders, *(stream.choice(((), ("s0",), ("s1",)))))
+    at = stream.uniform(0.05, 0.4) * _end(plan)
+    arguments = {"ways": ("there", "back"), "inside": inside, "seconds": stream.uniform(4.0, 9.0)}
+    faults = [Fault(kind="partition", at=at, arguments=arguments)]
+    if chance(stream, 0.3):  # by hand, while the primary lives
+        faults = [
+            Fault(kind="fail-over", at=stream.uniform(0.1, 0.9) * _end(plan), arguments={"sentinel": number})
+            for number in (0, 1, 2)
+        ]
+    durability = {"replicas": 1, "timeout_seconds": 0.4}
+    plan = replace(_together(stream, plan, 0.7), faults=tuple(faults))
+    settings = {**plan.settings, "down_after": stream.choice((0.5, 1.0))}
+    steps = tuple(
+        replace(each, op="append", pause=min(each.pause, 0.3), limit=None) if each.op != "read" else each
+        for each in plan.steps
+    )
+    plan = replace(plan, settings=settings, steps=steps)
+    return _with_fields(plan, durability=durability, retry={"deadline_seconds": 4.0})
+
+
+def _deposed(stream: random.Random, plan: Plan) -> Plan:
+    """A name moves while old connections lead to the server of before, which follows the new one, and is late."""
+    reader = len(plan.fields) - 1
+    steps = tuple(
+        replace(each, op="read", size=1, limit=None) if each.process == reader and chance(stream, 0.9) else each
+        for each in _together(stream, plan).steps
+    )
+    at = stream.uniform(0.1, 0.6) * _end(plan)
+    faults = [Fault(kind="move-name", at=at, arguments={"seconds": stream.uniform(0.0, 0.2)})]
+    for begins_at in (at + 0.3, at + 1.0):
+        arguments = {"ways": ("there", "back"), "inside": ("n0",), "others": ("n1",), "seconds": 1.5}
+        faults.append(Fault(kind="partition", at=begins_at, arguments=arguments))
+    return replace(plan, steps=steps, faults=tuple(faults))
+
+
 def _late(stream: random.Random, plan: Plan) -> Plan:
     """Requests arrive long after their repeats, in sessions that are almost empty, and servers evict."""
     steps = tuple(
@@ -321,6 +359,8 @@ PROFILES: Mapping[str, Profile] = {
     "crowd": Profile(_crowd, (1, 2)),
     "absent": Profile(_absent, (2, 3)),
     "behind": Profile(_behind, (2, 3), ("name", "sentinel")),
+    "minority": Profile(_minority, (2, 3), ("sentinel",)),
+    "deposed": Profile(_deposed, (2, 3), ("name",)),
     "late": Profile(_late, (1, 2)),
     "impatient": Profile(_impatient, (1, 2)),
     "deleted": Profile(_deleted, (1, 2), ("standalone",)),

@@ -52,7 +52,7 @@ def _event(call: Call) -> Event:
         begin=call.begin,
         end=call.end,
         outcome=_OUTCOMES[call.status],
-        items=tuple(_named(mark) for mark in call.items),
+        items=() if is_told else tuple(_named(mark) for mark in call.items),
         result=tuple(_item(mark) for mark in call.result),
         limit=call.limit if call.op is Op.READ else None,
     )

@@ -10,6 +10,7 @@ from tests.failover.campaign.findings import Kind, Report, Violation
 from tests.failover.campaign.history import Op, Status
 from tests.failover.campaign.scenarios import AFTER_A_NOTICE, LOSSES
 from tests.simulation.kept import unkept
+from tests.simulation.leases import confirmed_by_deposed
 from tests.simulation.plan import Fault
 from tests.simulation.world import Run
 
@@ -52,7 +53,7 @@ def judge(run: Run) -> Verdict:
         for violation in report.violations
         if not excused.covers(violation) and not (excused.loses and _is_accounted(violation, run, report))
     ]
-    found = [*unexpected, *run.problems, *unkept(run)]
+    found = [*unexpected, *run.problems, *unkept(run), *confirmed_by_deposed(run)]
     if not excused.several_lost:
         found += [*_unexpected_order(run), *_unexpected_changes(run)]
     if not run.loses:
@@ -147,9 +148,13 @@ class Excuses:
         is_confirmed = self._all_confirm or (self._replicas and violation.begin > self._last_loss)
         if kind in _CONFIRMED and is_confirmed and not self._evicts:
             return False
-        if kind is Kind.STALE and self._all_confirm and not self._evicts:
+        if kind is Kind.STALE and not self._evicts and (self._all_confirm or self._is_settled(violation)):
             return False
         return kind in self._unsaid or (violation.said and kind in self._said and self._is_named(violation))
+
+    def _is_settled(self, violation: Violation) -> bool:
+        """Whether a change was made after the last loss, where nothing but a replica could lack it."""
+        return self._run.plan.topology in ("standalone", "name") and violation.begin > self._last_loss
 
     def _is_named(self, violation: Violation) -> bool:
         """Whether a loss was said by the version of what is lost, if that is known; evicted versions begin anew."""

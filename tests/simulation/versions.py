@@ -19,10 +19,12 @@ class Versions:
 
     Attributes:
         made: The versions, by session and batch.
+        by: The server that told the last of them.
     """
 
     def __init__(self) -> None:
         self.made: dict[tuple[str, tuple[str, int]], set[int]] = defaultdict(set)
+        self.by: dict[tuple[str, tuple[str, int]], str] = {}
         self._under_way: dict[Flow, tuple[str, tuple[str, int]]] = {}
 
     def asked(self, flow: Flow, data: bytes) -> None:
@@ -38,4 +40,5 @@ class Versions:
         which = self._under_way.get(flow)
         if which is not None and (made := _MADE.search(data)):
             self.made[which].add(int(made[1]))
+            self.by[which] = flow.server
             del self._under_way[flow]

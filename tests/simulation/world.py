@@ -60,6 +60,8 @@ class Run:
         guarded: When a session was not to be changed: its name, from when, until when.
         named: The versions that callers were told are lost, by session.
         made: With which versions a batch was confirmed, by session and batch.
+        answered: Which server confirmed a batch.
+        takeovers: When Sentinels saw that a server had become the primary, and which.
         evicted: Whether servers have evicted keys of sessions.
         last_loss: When servers lost data, or another one took over, for the last time (loop time); 0 means never.
         first_loss: The same for the first time.
@@ -80,6 +82,8 @@ class Run:
     guarded: list[tuple[str, float, float]] = field(default_factory=list)
     named: Mapping[str, set[int]] = field(default_factory=dict)
     made: Mapping[tuple[str, tuple[str, int]], set[int]] = field(default_factory=dict)
+    answered: Mapping[tuple[str, tuple[str, int]], str] = field(default_factory=dict)
+    takeovers: list[tuple[float, str]] = field(default_factory=list)
     last_loss: float = 0.0
     first_loss: float = 0.0
     evicted: bool = False
@@ -163,6 +167,10 @@ class World:
         """Note that a server has lost data, or that another one takes over, which may lack some."""
         self.last_loss = self.loop.time()
         self.first_loss = self.first_loss or self.last_loss
+
+    def note_takeover(self, host: str) -> None:
+        """Note that a server is the primary now, and that the one before it is not."""
+        self._run.takeovers.append((self.loop.time(), host))
 
     def note_evictions(self, host: str, left: list[bytes], evicted: list[bytes]) -> None:
         """Note which keys a server has evicted: a session of which it evicted all counts as deleted."""
@@ -304,6 +312,7 @@ def _run(plan: Plan, result: Run) -> None:
     result.expectations = world.memory.expectations
     result.last_loss, result.first_loss = world.last_loss, world.first_loss
     result.named, result.made = world.memory.named, world.versions.made
+    result.answered = world.versions.by
     result.removals = world.servers.removals
     result.promotions = world.servers.promotions
     result.seconds, result.steps = world.loop.time() - 1000.0, world.loop.steps

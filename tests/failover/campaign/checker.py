@@ -132,8 +132,10 @@ def _reads(history: SessionHistory, gone: set[BatchId]) -> Iterator[Violation]:
             reported.add((kind, absence.batch))
             # Another caller of the process may have been told while the read was under way.
             told = history.said(before=view.end, worker=view.worker)
-            missing = f"which it lacks: {view}"
-            yield Violation(kind=kind, session=history.name, what=_words(absence), where=missing, said=told)
+            missing, begin = f"which it lacks: {view}", history.writes[absence.batch].begin
+            yield Violation(
+                kind=kind, session=history.name, what=_words(absence), where=missing, said=told, begin=begin
+            )
         for batch in view.batches:
             shown[view.handle].setdefault(batch, view.end)
 

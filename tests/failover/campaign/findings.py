@@ -49,7 +49,7 @@ class Violation:
         what: The item, batch or call.
         where: In what it was seen, for the first time.
         said: Whether the caller had been told that history is gone (`HistoryLostError`).
-        begin: When the call began whose change is lost, or put back behind another; else 0.
+        begin: When the call began whose change is lost, put back behind another, or missing in a read; else 0.
         batch: What is lost: the writer and the number of the batch.
         in_read: Whether a read showed it, not what is stored in the end.
     """

@@ -2,8 +2,8 @@
 
 They are in mutants.txt. Each has a head (what is wrong with it, its file below the package, where to look for it in
 turn) and lines as in a patch: what stands there once, what takes its place, and what is in front of both. A line with
-``@`` names another file that is changed, too. Lines with ``#`` say why a mutant breaks nothing: such a one is looked
-for in vain. Where the code has changed so that a mutant fits no more, a test says so: write it anew.
+``@`` names another file that is changed, too. Lines with ``#`` say why a mutant breaks nothing: such a one is not
+looked for. Where the code has changed so that a mutant fits no more, a test says so: write it anew.
 """
 
 from __future__ import annotations

@@ -59,6 +59,8 @@ class SentinelMachine:
         self._world.note(self.name, f"{channel} {message}")
         if channel in ("+failover-state-wait-promotion", "+promoted-slave"):
             self._world.note_loss()
+        if channel == "+promoted-slave":
+            self._world.note_takeover(message.split()[2])
 
     def start(self) -> None:
         """Start the process."""

@@ -1,0 +1,26 @@
+"""With Sentinels, a primary confirms nothing more once another server has been promoted (guarantees.md, its lease)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.failover.campaign.history import Status
+from tests.simulation.world import Run
+
+
+def confirmed_by_deposed(run: Run) -> Iterator[str]:
+    """Yield what was written and confirmed by a server in whose place another one had been promoted by then.
+
+    Only where replicas have to confirm: without, a primary that is cut off takes writes.
+    """
+    replicas = min(fields.get("durability", {}).get("replicas", 0) for fields in run.plan.fields)
+    if run.plan.topology != "sentinel" or not replicas:
+        return
+    for call in run.calls:
+        server = run.answered.get((call.session, call.items[0].batch)) if call.items else None
+        if server is None or call.status is not Status.OK:
+            continue
+        later = {host for at, host in run.takeovers if at > call.begin}
+        before = [host for at, host in run.takeovers if at < call.begin]
+        if before and before[-1] != server and server not in later:
+            yield f"confirmed by a deposed primary: {call.session}: {call.items[0]} at {call.begin:.3f}, by {server}"
