@@ -40,7 +40,7 @@ def second_opinion(run: Run) -> list[Finding]:
 def _events(call: Call) -> Iterator[Event]:
     """Yield the call, and what its caller was told instead of its outcome."""
     event = _event(call)
-    yield event
+    yield replace(event, kind="read", items=()) if call.is_open else event
     if call.is_open:
         yield replace(event, outcome="unknown", end=math.inf)
 
@@ -52,7 +52,7 @@ def _event(call: Call) -> Event:
         begin=call.begin,
         end=call.end,
         outcome=_OUTCOMES[call.status],
-        items=() if is_told else tuple(_named(mark) for mark in call.items),
+        items=tuple(_named(mark) for mark in call.items),
         result=tuple(_item(mark) for mark in call.result),
         limit=call.limit if call.op is Op.READ else None,
     )

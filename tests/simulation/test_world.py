@@ -190,10 +190,10 @@ def test_what_was_evicted_is_put_back_by_the_operation_that_misses_it() -> None:
     lost = {"server": 1, "seconds": 0.5, "keep": "snapshot"}
     evicted = {"server": None, "policy": "all", "first": 0, "each": 6}
     faults = (Fault(kind="crash", at=0.5, arguments=lost), Fault(kind="evict", at=1.2, arguments=evicted))
-    steps = (replace(step("append"), session="used first"), step("append"), step("read", pause=0.2))
-    steps += (replace(step("append", pause=1.5), session="used first"),)
+    elsewhere = replace(step("append"), session="used first")
+    drawn = (elsewhere, step("append"), step("read", pause=0.2), replace(elsewhere, pause=1.5))
     settings = {"replicas": 2, "servers": 3, "sentinels": 3, "quorum": 2, "down_after": 2.0, "failover_timeout": 3.0}
-    steps = tuple(replace(each, number=number) for number, each in enumerate(steps, start=1))
+    steps = tuple(replace(each, number=number) for number, each in enumerate(drawn, start=1))
     run = world.run(Plan(seed=1, topology="sentinel", fields=({},), steps=steps, faults=faults, settings=settings))
     assert run.evicted
     assert run.loses
