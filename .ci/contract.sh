@@ -27,5 +27,11 @@ else
   echo "not run; the stage proof insists on it"
 fi
 
+seed=$(date +%s)
+step "two minutes of simulated runs on fresh seeds from $seed on: python -m tests.simulation --replay SEED --topology TOPOLOGY"
+for topology in $TOPOLOGIES; do
+  "$main/python" -m tests.simulation --topology "$topology" --seed "$seed" --runs 1000000 --minutes 0.5 --jobs 2 | sed "s/^/$topology: /"
+done
+
 step "the benchmarks still run"
 "$main/python" -m tests.benchmarks --quick

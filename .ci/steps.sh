@@ -67,3 +67,12 @@ ensure_docker() {
     docker info >"$work/docker.log" 2>&1
   fi
 }
+
+TOPOLOGIES="standalone name sentinel cluster"
+
+simulate_verdicts() { # interpreter, file: the verdicts on fixed seeds
+  local topology
+  for topology in $TOPOLOGIES; do
+    "$1" -m tests.simulation --topology "$topology" --runs 25 --report "$2" >>"$2.log" || { cat "$2.log"; return 1; }
+  done
+}

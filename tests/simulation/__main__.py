@@ -7,9 +7,7 @@ python -m tests.simulation --replay 4711 --topology standalone
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -56,10 +54,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _simulate(options: argparse.Namespace) -> Totals:
     """Simulate, in as many processes as are asked for: each takes its share of the seeds."""
-    end = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
     last = options.seed + options.runs
     shares = [range(options.seed + job, last, options.jobs) for job in range(options.jobs)]
-    share = partial(simulate, options.topology, options.workers, options.second_opinion, end)
+    share = partial(simulate, options.topology, options.workers, options.second_opinion, options.minutes)
     if options.jobs == 1:
         return share(shares[0])
     totals = Totals()

@@ -11,7 +11,7 @@ from tests.failover.campaign.findings import Report
 from tests.simulation import __main__ as command
 from tests.simulation import draw, totals, verdict, world
 from tests.simulation.judge import Finding
-from tests.simulation.totals import Totals, load, tables
+from tests.simulation.totals import Totals, differences, load, tables
 
 RUN = world.run(draw.draw_plan(3, "standalone"))
 BROKEN = verdict.Verdict(report=Report(), broken=("lost: x",))
@@ -51,6 +51,20 @@ def test_several_processes_come_to_the_same_and_the_file_holds_it(
     assert f"| standalone, 1 to 3 | {both.counts['runs']} |" in shown
     assert all(f"| {kind} | {count} | {count} |" in shown for kind, count in both.faults.items())
     assert "nothing was broken" in capsys.readouterr().out
+
+
+def test_verdicts_of_two_pythons_are_compared(tmp_path: Path) -> None:
+    counted = Totals()
+    counted.count(RUN, verdict.judge(RUN), asks_again=True)
+    paths = [tmp_path / "one", tmp_path / "other"]
+    for path in paths:
+        counted.append_to(path, topology="standalone", workers=None)
+        counted.library["retries"] += 1
+    assert differences(*paths)[1] is False
+    assert any("retries" in line for line in differences(*paths)[0])
+    counted.failed.append(7)
+    counted.append_to(paths[1], topology="standalone", workers=None)
+    assert totals.main(["--compare", *map(str, paths)]) == 1
 
 
 def test_a_run_that_broke_something_makes_the_command_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,20 @@
 """What many runs came to: counted, written to a file as JSON lines, and summed up in words.
 
 python -m tests.simulation --runs 1000 --report totals.jsonl
-python -m tests.simulation.totals totals.jsonl …    prints tables in Markdown
+python -m tests.simulation.totals totals.jsonl …            prints tables in Markdown
+python -m tests.simulation.totals --compare a.jsonl b.jsonl   prints what differs, of the same seeds on two Pythons
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import math
 import platform
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,17 +100,18 @@ class Totals:
             file.write(json.dumps(line) + "\n")
 
 
-def simulate(topology: str, workers: int | None, every: int, end: float, seeds: Iterable[int]) -> Totals:
+def simulate(topology: str, workers: int | None, every: int, minutes: float | None, seeds: Iterable[int]) -> Totals:
     """Return what the runs of some seeds came to, and print what is wrong with them.
 
     Args:
         topology: Of `draw.TOPOLOGIES`.
         workers: How many processes; None means as the seed says.
         every: Which runs the independent judge looks at; 0 means none.
-        end: When to stop, by the machine's monotonic clock.
+        minutes: After which to stop; None means after the last seed.
         seeds: The seeds.
     """
     totals, used = Totals(), time.process_time()
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
     gc.freeze()
     for number, seed in enumerate(seeds):
         if time.monotonic() > end:
@@ -166,5 +169,33 @@ def tables(found: Mapping[str, Totals]) -> list[str]:
     return lines
 
 
+def differences(one: Path, other: Path) -> tuple[list[str], bool]:
+    """Return what differs of the same seeds on two Pythons, in words, and whether the verdicts do.
+
+    Their versions of asyncio take another number of the loop's turns for the same call. So an attempt may begin a
+    microsecond later, and meet a fault or not: retries may differ, and what becomes of a call in the midst of a fault.
+    """
+    mine, others = load([one]), load([other])
+    words = [
+        f"{name}: {field} of {key}: {getattr(own, field)[key]}, {getattr(others[name], field)[key]}"
+        for name, own in mine.items()
+        for field in ("counts", "calls", "found", "library")
+        for key in sorted({*getattr(own, field), *getattr(others[name], field)})
+        if getattr(own, field)[key] != getattr(others[name], field)[key]
+    ]
+    verdicts = [{name: each.failed for name, each in some.items()} for some in (mine, others)]
+    return [*words, f"failed: {verdicts}"], verdicts[0] != verdicts[1]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print what files hold; return 1 if verdicts differ that are compared."""
+    if arguments[:1] != ["--compare"]:
+        print("\n".join(tables(load(map(Path, arguments)))))
+        return 0
+    words, differ = differences(*map(Path, arguments[1:]))
+    print("\n".join(words))
+    return int(differ)
+
+
 if __name__ == "__main__":
-    print("\n".join(tables(load(map(Path, sys.argv[1:])))))
+    sys.exit(main(sys.argv[1:]))
