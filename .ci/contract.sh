@@ -30,7 +30,9 @@ fi
 seed=$(date +%s)
 step "two minutes of simulated runs on fresh seeds from $seed on: python -m tests.simulation --replay SEED --topology TOPOLOGY"
 for topology in $TOPOLOGIES; do
-  "$main/python" -m tests.simulation --topology "$topology" --seed "$seed" --runs 1000000 --minutes 0.5 --jobs 2 | sed "s/^/$topology: /"
+  # What a fresh seed finds was there before the change that meets it: it is said, and does not stop that change.
+  "$main/python" -m tests.simulation --topology "$topology" --seed "$seed" --runs 1000000 --minutes 0.5 --jobs 2 |
+    sed "s/^/$topology: /" || echo "$topology: TO BE MENDED, with its seed in tests/simulation/test_seeds.py"
 done
 
 step "the benchmarks still run"
