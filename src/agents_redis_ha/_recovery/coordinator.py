@@ -58,6 +58,8 @@ _Result = TypeVar("_Result", Change, Reading, Description)
 _UNKNOWN_CHANGES = 1024
 # Between two looks whether other processes have put back what is missing here.
 _SHORTEST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.1
+# So often is a read sent between whose parts others change the session.
+_MOST_READS = 3
 
 
 class RecoveryCoordinator:
@@ -106,6 +108,7 @@ class RecoveryCoordinator:
             OutcomeLostError: The server evicted what would tell the outcome of an earlier attempt.
             OperationError: It failed; `outcome` says whether its change may be there.
         """
+        again = _MOST_READS
         while True:
             log = self._log(operation, command.spec)
             known = Known(log, operation, tells=report_loss)
@@ -117,6 +120,10 @@ class RecoveryCoordinator:
                 self._note(operation, log, result)
                 if isinstance(result, Change):
                     check_told(operation, result)
+                elif isinstance(result, Reading) and not result.is_of_version:
+                    again -= 1  # what is shown to the caller is to be known here, too
+                    if again:
+                        continue
                 return result
             await self._reconcile(operation, command.spec)
 

@@ -299,21 +299,19 @@ async def test_where_the_replication_id_is_not_told_a_missing_change_is_a_loss()
     assert restored.arguments[-1] == b"one"
 
 
-async def test_elements_that_were_changed_while_they_were_read_make_no_snapshot(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("changed", "sent"), [(0, 1), (1, 2), (2, 3), (3, 3)])
+async def test_a_read_between_whose_parts_the_session_was_changed_is_sent_again_and_makes_no_snapshot(
+    monkeypatch: pytest.MonkeyPatch, changed: int, sent: int
 ) -> None:
     # With hiredis the elements are read behind the description, and their number may be the same all the same.
     monkeypatch.setattr("agents_redis_ha._commands.commands.HIREDIS_AVAILABLE", True)
+    digests = [a_digest(2)] * changed + [a_digest(1)]
     history = ReplicationHistory(NODE, None)
-    server = FakeServer(
-        read=[Reply(described(1, 1), [[b"{}"], at], history, NO_POSITION) for at in (a_digest(2), a_digest(1))]
-    )
+    server = FakeServer(read=[Reply(described(1, 1), [[b"{}"], at], history, NO_POSITION) for at in digests])
     process = Process(server)
     await process.read()
-    assert process.log.whole is None
-    await process.read()
-    assert process.log.whole is not None
-    assert process.log.whole.count == 1
+    assert server.asked == ["read"] * sent
+    assert [snapshot.count for snapshot in process.log.snapshots] == ([1] if changed < sent else [])
 
 
 async def test_a_smaller_read_of_the_same_version_replaces_no_snapshot() -> None:
