@@ -52,6 +52,9 @@ def written_in_place_while_an_operation_waits(seed: int) -> Plan:
 
 SHORT: dict[str, Any] = {"pool": {"response_timeout_seconds": 0.5}}
 FOUND: dict[str, list[Plan]] = {
+    "of two processes that know all together, the one that comes second gives up its own change": [
+        draw.draw_plan(3110, "cluster")
+    ],
     "a pop of an empty session, answered to its repeat, takes an item when it arrives at last": [
         Plan(
             seed=508,

@@ -94,7 +94,8 @@ def fragments_of(log: SessionLog, found: ServerState) -> list[HistoryFragment]:
     """
     after = -1 if found.lacks_elements else found.version
     entries = [entry for version, entry in sorted(log.entries.items()) if version > after]
-    is_theirs = not found.version or log.digests.get(found.version) == found.digest
+    follows = OpsRecord(found.version + 1, log.ids.get(found.version + 1, b""), log.digests.get(found.version + 1, b""))
+    is_theirs = not found.version or log.digests.get(found.version) == found.digest or _is_next(follows, found)
     read = [snapshot for snapshot in log.readings if snapshot.version > after]
     return [*(snapshot for snapshot in read if is_theirs or snapshot.version <= found.version), *entries]
 
@@ -138,7 +139,13 @@ def _is_of(snapshot: Snapshot, found: ServerState) -> bool:
     """Whether a snapshot tells of the history that the server has: a process may have known one that was deleted."""
     if snapshot.version <= found.version or not found.version:
         return True
-    return any(record[::2] == found.position for record in snapshot.records)
+    return any(record[::2] == found.position or _is_next(record, found) for record in snapshot.records)
+
+
+def _is_next(record: OpsRecord, found: ServerState) -> bool:
+    """Whether a change was made right behind the server's last one: then the server has the beginning of its log."""
+    is_told = record.version == found.version + 1 and record.id and found.digest
+    return bool(is_told) and record.digest == chain(found.digest, record.id)
 
 
 def _following(digest: bytes, entries: Sequence[LogEntry]) -> LogEntry | None:

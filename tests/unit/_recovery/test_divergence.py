@@ -152,6 +152,18 @@ def test_a_snapshot_is_no_fragment_where_another_process_may_have_written_what_i
     assert fragments_of(known, FIVE.found_at(2)) == [*known.readings, FIVE.entries[4]]
 
 
+def test_a_snapshot_counts_whose_next_change_was_made_behind_the_servers_last_one() -> None:
+    known = knows(FIVE, 5, whole=4)  # another process has put back what it made: 1 to 3
+    known.whole = replace(FIVE.snapshot_at(4, 9), records=())
+    known.others = {4: FIVE.records(4, 4)[0]}
+    fragments = fragments_of(known, FIVE.found_at(3))
+    assert fragments == [*known.readings, FIVE.entries[4]]
+    plan = make_plan(fragments, FIVE.found_at(3), 5)
+    assert (plan.missing, plan.position) == ((), FIVE.position(5))
+    other = replace(FIVE.found_at(3), digest=b"of another 3")
+    assert fragments_of(known, other) == [FIVE.entries[4]]
+
+
 def test_where_elements_were_evicted_all_that_is_known_counts() -> None:
     known = knows(FIVE, 1, 2, 3, 4, 5, whole=2, tail=4)
     evicted = FIVE.found_at(3, evicted=True)
