@@ -19,6 +19,7 @@ _LOOK_SECONDS = 0.05
 _FORMING_SECONDS = 1.5
 _BATCH = b"10"
 _TRIES = 200
+_AGAIN_SECONDS = 0.2
 
 
 class Cluster:
@@ -132,13 +133,20 @@ class Cluster:
                 machine.ask(b"CLUSTER", b"SETSLOT", text, b"STABLE")
 
     async def _move_keys(self, source: Machine, target: Machine, slot: bytes, pause: float) -> bool:
-        """Move the keys of a slot; return whether all have moved."""
+        """Move the keys of a slot; return whether all have moved.
+
+        A server that stands still is waited for: it is not known what has moved. One that refuses has kept what it had.
+        """
         for _ in range(_TRIES):
             await asyncio.sleep(pause)
-            keys = source.ask(b"CLUSTER", b"GETKEYSINSLOT", slot, _BATCH)
-            if not isinstance(keys, list) or not keys:
-                return keys == []
-            where = (target.name.encode(), b"%d" % PORT, b"", b"0", b"1000")
-            if await source.ask_later(b"MIGRATE", *where, b"KEYS", keys[0]) not in (b"OK", b"NOKEY"):
+            reply = keys = source.ask(b"CLUSTER", b"GETKEYSINSLOT", slot, _BATCH)
+            if keys == []:
+                return True
+            if isinstance(keys, list):
+                where = (target.name.encode(), b"%d" % PORT, b"", b"0", b"1000")
+                reply = await source.ask_later(b"MIGRATE", *where, b"KEYS", keys[0])
+            if isinstance(reply, Exception) or not source.is_up:
                 return False
+            if reply is None:
+                await asyncio.sleep(_AGAIN_SECONDS)
         return False

@@ -198,3 +198,16 @@ def test_what_was_evicted_is_put_back_by_the_operation_that_misses_it() -> None:
     assert run.evicted
     assert run.loses
     assert verdict.judge(run).broken == ()
+
+
+def test_a_slot_whose_server_stands_still_in_the_midst_of_a_move_moves_when_it_goes_on() -> None:
+    faults = (
+        Fault(kind="move-slot", at=0.2, arguments={"session": "s", "pause": 0.05}),
+        Fault(kind="pause-server", at=0.28, arguments={"server": None, "seconds": 2.0}),
+    )
+    config = {"cluster-enabled": "yes", "cluster-node-timeout": "5000", "repl-diskless-sync-delay": "0"}
+    settings = {"shards": 3, "replicas": 1, "servers": 6, "config": config}
+    steps = tuple(replace(step("append", pause=pause), number=number) for number, pause in ((1, 0.1), (2, 0.6)))
+    run = world.run(Plan(seed=1, topology="cluster", fields=({},), steps=steps, faults=faults, settings=settings))
+    assert verdict.judge(run).broken == ()
+    assert sum(" has slot " in line for line in run.timeline.lines()) == 1
