@@ -53,7 +53,20 @@ def written_in_place_while_an_operation_waits(seed: int) -> Plan:
 SHORT: dict[str, Any] = {"pool": {"response_timeout_seconds": 0.5}}
 FOUND: dict[str, list[Plan]] = {
     "of two processes that know all together, the one that comes second gives up its own change": [
-        draw.draw_plan(3110, "cluster")
+        Plan(
+            seed=seed,
+            topology="standalone",
+            fields=({}, {}),
+            steps=(
+                step(1, "append", pause=0.05),
+                step(2, "append", process=1, pause=0.1),
+                step(3, "expect", process=1, pause=0.2),
+                step(4, "read", pause=0.85),
+                step(5, "read", process=1, pause=0.6),
+            ),
+            faults=(Fault(kind="crash", at=0.6, arguments={"seconds": 0.2, "keep": "nothing"}),),
+        )
+        for seed in range(3)
     ],
     "a pop of an empty session, answered to its repeat, takes an item when it arrives at last": [
         Plan(
