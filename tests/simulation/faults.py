@@ -242,7 +242,9 @@ def evict(world: World, fault: Fault, flow: Flow | None, data: bytes) -> None:
         return
     keyspace = machine.server.keyspace
     keys = sorted(keyspace.expires if fault.arguments["policy"] == "volatile" else keyspace.values)
-    chosen = [key for at, key in enumerate(keys) if (at + fault.arguments["first"]) % fault.arguments["each"] == 0]
+    parts = tuple(b":%b" % part.encode() for part in fault.arguments.get("parts", ()))
+    first, each = fault.arguments["first"], fault.arguments["each"]
+    chosen = [key for at, key in enumerate(keys) if (at + first) % each == 0 and (not parts or key.endswith(parts))]
     for key in chosen:
         keyspace.delete(key)
         machine.server.replication.feed([[b"DEL", key]])

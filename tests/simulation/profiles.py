@@ -227,6 +227,8 @@ def _minority(stream: random.Random, plan: Plan) -> Plan:
     inside = ("primary", "r1", *insiders, *(stream.choice(((), ("s0",), ("s1",)))))
     at = stream.uniform(0.05, 0.4) * _end(plan)
     arguments = {"ways": ("there", "back"), "inside": inside, "seconds": stream.uniform(4.0, 9.0)}
+    if chance(stream, 0.3):  # the processes reach all Sentinels
+        arguments = {**arguments, "inside": ("primary", "r1", "s0"), "others": ("r2", "s1", "s2")}
     faults = [Fault(kind="partition", at=at, arguments=arguments)]
     if chance(stream, 0.3):  # by hand, while the primary lives
         faults = [
@@ -259,6 +261,45 @@ def _deposed(stream: random.Random, plan: Plan) -> Plan:
     return replace(plan, steps=steps, faults=tuple(faults))
 
 
+def _moved(stream: random.Random, plan: Plan) -> Plan:
+    """A name moves while replies of the server of before are under way, and others come over new connections."""
+    steps = tuple(replace(each, caller=stream.choice((0, 1))) for each in _together(stream, plan, 0.5).steps)
+    at = stream.uniform(0.2, 0.7) * _end(plan)
+    near = [number for number, begin in begins(steps).items() if at - 0.3 < begin < at + 0.3] or [1]
+    stalls = [
+        Fault(kind="stall-reply", step=stream.choice(near), arguments={"seconds": stream.uniform(0.05, 0.6)})
+        for _ in range(stream.randint(2, 6))
+    ]
+    apart = {"ways": ("there", "back"), "inside": ("n0",), "others": ("n1",), "seconds": 0.6}
+    faults = (
+        Fault(kind="partition", at=max(at - 0.3, 0.0), arguments=apart),
+        Fault(kind="move-name", at=at, arguments={"seconds": stream.uniform(0.3, 3.0)}),
+        *stalls,
+    )
+    plan = replace(plan, steps=steps, faults=faults)
+    return replace(plan, fields=tuple({k: v for k, v in each.items() if k != "durability"} for each in plan.fields))
+
+
+def _waiting(stream: random.Random, plan: Plan) -> Plan:
+    """One process waits with a call while another one writes in the place of its change, and its sweep finds that."""
+    calls: tuple[tuple[str, int, str, float], ...] = (
+        ("append", 0, "s", 0.1),
+        ("read", 1, "s", 0.2),
+        ("append", 1, "s", 0.1),
+        (stream.choice(("read", "append", "pop")), 1, "s", 0.1),
+        ("append", 1, "t", 0.15),
+        ("append", 0, "s", stream.uniform(0.5, 0.75)),
+        ("read", 1, "s", stream.uniform(0.2, 0.4)),
+        ("append", 1, "t", stream.uniform(0.45, 0.7)),
+    )
+    steps = tuple(
+        Step(number=number, process=process, session=session, op=op, pause=pause)
+        for number, (op, process, session, pause) in enumerate(calls, 1)
+    )
+    arguments = {"server": None, "seconds": stream.uniform(0.1, 0.5), "keep": "nothing"}
+    return replace(plan, steps=steps, fields=({}, {}), faults=(Fault(kind="crash", at=0.55, arguments=arguments),))
+
+
 def _late(stream: random.Random, plan: Plan) -> Plan:
     """Requests arrive long after their repeats, in sessions that are almost empty, and servers evict."""
     steps = tuple(
@@ -280,9 +321,8 @@ def _late(stream: random.Random, plan: Plan) -> Plan:
 
 def _draw_eviction(stream: random.Random) -> dict[str, Any]:
     # Not all keys of a session: a first attempt that finds neither the session nor a trace of it is applied.
-    policy = stream.choice(("all", "volatile"))
-    each = stream.randint(2, 4) if policy == "all" else stream.randint(1, 4)
-    return {"server": None, "policy": policy, "first": stream.randint(1, 4), "each": each}
+    parts = stream.choice((("ops",), ("meta",), ("items",), ("meta", "ops"), ("items", "ops"), ("items", "meta")))
+    return {"server": None, "policy": "all", "first": 0, "each": 1, "parts": parts}
 
 
 def _impatient(stream: random.Random, plan: Plan) -> Plan:
@@ -361,6 +401,8 @@ PROFILES: Mapping[str, Profile] = {
     "behind": Profile(_behind, (2, 3), ("name", "sentinel")),
     "minority": Profile(_minority, (2, 3), ("sentinel",)),
     "deposed": Profile(_deposed, (2, 3), ("name",)),
+    "moved": Profile(_moved, (1, 1, 2), ("name",)),
+    "waiting": Profile(_waiting, (2,), ("standalone",)),
     "late": Profile(_late, (1, 2)),
     "impatient": Profile(_impatient, (1, 2)),
     "deleted": Profile(_deleted, (1, 2), ("standalone",)),

@@ -70,6 +70,7 @@ class Node:
         # Of each of the pool's connections that was asked who is there: its server's id, None where that is not told.
         self._ids: dict[AbstractConnection, str | None] = {}
         self._id_before: str | None = None
+        self._asked = self._told = 0  # how often servers were asked, and which question the latest id answers
         self._make_client = make_client
         self._owned = owned
         pool = pool or PoolConfig()
@@ -175,12 +176,14 @@ class Node:
                 is_new = connection not in self._ids
                 if is_new:  # in front of its first request, in the same write
                     commands = (REPLICATION_INFO, *commands)
+                self._asked += 1
+                asked = self._asked
                 sent_bytes = await wire.send(connection, commands)
                 if request is not None:  # what it does takes no time: the reply is under way
                     request.on_sent(self.name)
                 replies = await wire.receive(connection, len(commands), sent_bytes)
                 if REPLICATION_INFO in commands:
-                    self._learn(connection, commands, replies)
+                    self._learn(connection, commands, replies, asked)
                 told = self._ids.get(connection)
                 for each in replies:
                     if isinstance(each, ResponseError) and _is_read_only(each):
@@ -216,7 +219,9 @@ class Node:
         finally:
             self._waiting -= 1
 
-    def _learn(self, connection: AbstractConnection, commands: Sequence[Sequence[Argument]], replies: Any) -> None:
+    def _learn(
+        self, connection: AbstractConnection, commands: Sequence[Sequence[Argument]], replies: Any, asked: int
+    ) -> None:
         """Take the id of a connection's server from the reply to INFO replication, the last one if there are two.
 
         A replica's is asked for again: it is its primary's, and changes when the replica is promoted, which does not
@@ -231,8 +236,9 @@ class Node:
         if not is_settled:
             self._ids.pop(connection, None)
             return
-        if told is not None and told != self._ids.get(connection):
-            self.replication_id = told
+        # A late answer tells nothing new: another connection may have found another server meanwhile.
+        if told is not None and told != self._ids.get(connection) and asked > self._told:
+            self.replication_id, self._told = told, asked
         connection.register_connect_callback(self._reconnected)  # type: ignore[no-untyped-call]  # redis-py
         self._ids[connection] = told
 

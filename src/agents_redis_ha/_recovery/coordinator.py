@@ -147,6 +147,10 @@ class RecoveryCoordinator:
 
     def _note_change(self, operation: Operation, log: SessionLog, change: Change) -> None:
         entry, expires_at = change.entry, log.expires_at
+        is_late = change.history not in self._journal.live  # the reply of a server that was replaced
+        if is_late and change.digest and log.digests.get(change.version, change.digest) != change.digest:
+            self._lose(operation, log, (change.version,))  # another change was made in its place
+            return
         if log.spec.ttl_ms and (entry is not None or expires_at is None):  # what changes nothing prolongs nothing
             expires_at = ambient.monotonic() + log.spec.ttl_ms / 1000
         if change.digest:
@@ -154,6 +158,9 @@ class RecoveryCoordinator:
             log.retention_ms = None  # the server keeps at least what this process asked for
         if entry is not None and operation.options.repair.max_changes:
             self._journal.keep(log, entry)
+            if is_late:
+                self._journal.let_wait(log)  # it may be lost by now
+                self._meet(operation, change.history)
 
     def _keep_snapshot(self, log: SessionLog, reading: Reading) -> None:
         session = reading.session

@@ -63,10 +63,11 @@ def first_divergence(log: SessionLog, found: ServerState) -> int | None:
     """Return the first version at which another history is at the server than the one that is known, or None."""
     known, there = log.digests, found.digests
     diverged = [version for version in known.keys() & there.keys() if known[version] != there[version]]
-    follows = log.entries.get(found.version + 1)
+    next_version = found.version + 1
+    follows, digest = log.ids.get(next_version), known.get(next_version)
     is_told = found.digest or not found.version
-    if follows is not None and is_told and follows.digest != chain(found.digest, follows.id):
-        diverged.append(follows.version)
+    if follows and digest and is_told and digest != chain(found.digest, follows):
+        diverged.append(next_version)
     return min(diverged, default=None)
 
 

@@ -1,8 +1,8 @@
 """Small changes of the client and of its scripts, each of which breaks one promise. The simulation has to find them.
 
 They are in mutants.txt. Each has a head (what is wrong with it, its file below the package, where to look for it in
-turn) and lines as in a patch: what stands there once, what takes its place, and what is in front of both. A line with
-``@`` names another file that is changed, too. Lines with ``#`` say why a mutant breaks nothing: such a one is not
+turn) and lines as in a patch: what stands there once, what takes its place, what is in front of both. A line with ``@``
+names a file that is changed, too. Lines with ``#`` say why a mutant breaks nothing: such a one is not
 looked for. Where the code has changed so that a mutant fits no more, a test says so: write it anew.
 """
 
@@ -53,14 +53,13 @@ def read_mutants(text: str) -> Iterator[Mutant]:
         name, file, topologies = (field.strip() for field in head.split("|"))
         lines = [line for line in body.split("\n") if line]
         why = " ".join(line[1:].strip() for line in lines if line[0] == "#")
-        changed: dict[str, list[str]] = {file: []}
+        changed: list[tuple[str, list[str]]] = [(file, [])]
         for line in lines:
             if line[0] == "@":
-                file = line[1:].strip()
-                changed[file] = []
+                changed.append((line[1:].strip(), []))
             elif line[0] != "#":
-                changed[file].append(line)
-        edits = tuple(Edit(each, _side(own, " -"), _side(own, " +")) for each, own in changed.items())
+                changed[-1][1].append(line)
+        edits = tuple(Edit(each, _side(own, " -"), _side(own, " +")) for each, own in changed)
         yield Mutant(name, edits, tuple(topologies.split()), why)
 
 

@@ -60,9 +60,10 @@ def test_the_same_change_behind_another_history_is_another_history() -> None:
     assert first_divergence(KNOWN, server(3, there[2])) == 3
 
 
-def test_a_change_that_follows_another_history_than_the_servers_diverges_from_it() -> None:
+@pytest.mark.parametrize("what", [{"entries": {3: entry(3)}}, {"others": {3: THREE[2]}}])
+def test_a_change_that_follows_another_history_than_the_servers_diverges_from_it(what: dict[str, Any]) -> None:
     # No version is in common: the server has 2, and only 3 is known here, behind a 2 of another digest.
-    known = log(position=a_position(3), entries={3: entry(3)})
+    known = log(position=a_position(3), **what)
     there = of_ids(an_id(1), b"another-change-2")
     assert first_divergence(known, server(2, *there)) == 3
     assert first_divergence(known, server(2, *THREE[:2])) is None
