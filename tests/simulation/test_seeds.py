@@ -117,6 +117,7 @@ FOUND: dict[str, list[Plan]] = {
             ),
         )
     ],
+    "a change that a reader puts back without its id is repeated": [draw.draw_plan(300039, "name")],
     "a late reply of a server that was replaced confirms what another change stands in the place of": [
         draw.draw_plan(seed, "name", profile="moved") for seed in (193, 232, 242, 263)
     ],

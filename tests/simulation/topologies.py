@@ -113,8 +113,9 @@ class StableName:
         """Let the other server take over, and the name lead to it; the old one goes on for a while."""
         old = self.primary()
         new = next(machine for machine in self.machines if machine is not old)
-        if not new.is_up or new.ask(b"REPLICAOF", b"NO", b"ONE") is None:
+        if not new.is_up or (new.ask(b"ROLE") or [None])[0] != b"slave":  # it was replaced a moment ago
             return
+        new.ask(b"REPLICAOF", b"NO", b"ONE")
         self.promotions += 1
         self._world.note_loss()
         self._world.network.names["redis"] = new.name

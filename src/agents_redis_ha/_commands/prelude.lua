@@ -201,6 +201,11 @@ local function rarely()
     if s.version == 0 then
       return false
     end
+    -- What was put back by a process that did not know its id is noted without one.
+    local made_since = s.noted > 0 and s.version - SINCE or 0
+    if made_since > 0 and redis.call('LPOS', ops, '', 'RANK', -1, 'MAXLEN', 2 * made_since) then
+      return true
+    end
     local is_noted = SINCE <= s.version and SINCE >= s.version - s.noted
     local is_same = not MAY_BE_APPLIED or '!' .. digest_at(s, SINCE) == SINCE_DIGEST and SINCE_DIGEST ~= '!'
     if is_noted and is_same then

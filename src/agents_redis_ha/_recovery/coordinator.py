@@ -184,6 +184,8 @@ class RecoveryCoordinator:
         expires_at = ambient.monotonic() + session.ttl_ms / 1000 if session.ttl_ms > 0 else None
         log.see(session.position, session.history, expires_at)
         log.retention_ms = session.retention_ms
+        if operation.options.repair.max_changes:
+            self._journal.learn(log, session.records)  # they are not told again: put back, each needs its id
 
     async def _reconcile(self, operation: Operation, spec: SessionSpec) -> None:
         """Bring the server and what is known together; one task a session does it, the others wait."""

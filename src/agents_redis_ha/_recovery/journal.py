@@ -211,6 +211,12 @@ class Journal:
             self._keep_snapshot(log, kept)
         self._keep_within_bounds(log)
 
+    def learn(self, log: SessionLog, records: Iterable[OpsRecord]) -> None:
+        """Know the ids of changes that other processes made."""
+        if records and self._pool(log.spec.keys.items).logs.get(log.spec.keys.items) is log:
+            self._learn(log, records)
+            self._keep_within_bounds(log)
+
     def abandon(self, log: SessionLog, noops: Iterable[LogEntry]) -> None:
         """Keep the no-op entries in the place of changes that were given up; a snapshot behind them tells no more."""
         self._replace(log, log.whole, None)
