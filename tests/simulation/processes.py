@@ -30,7 +30,8 @@ class Worker:
         number: Which.
         process: What runs now; None while it is down.
         under_way: The step that each caller is at, by session and number.
-        sees_through: Whether a cancelled change is completed in any case: not where servers evict what would tell.
+        sees_through: Whether a cancelled change is completed in any case: not where servers evict, or lose, what would
+            tell whether it was.
         ended: Whether it has done what it was asked for after the end of all faults.
         problems: What it could not do in the end.
     """
@@ -62,7 +63,7 @@ class Worker:
         self._callers: dict[tuple[str, int], Caller] = {}
         self.under_way: dict[tuple[str, int], Step] = {}
         self.ended = False
-        self.sees_through = True
+        self.sees_through: Callable[[], bool] = lambda: True
         self.problems: list[str] = []
 
     @property
@@ -137,7 +138,7 @@ class Worker:
         await asyncio.wait((task,))
         deadline = self._config.retry.deadline_seconds
         in_time = loop.time() - cancelled_at < deadline - _MARGIN_SECONDS
-        if self.sees_through and was_running and step.op in _SEEN_THROUGH and in_time:
+        if self.sees_through() and was_running and step.op in _SEEN_THROUGH and in_time:
             caller.see_through()
 
     async def _call(self, step: Step, caller: Caller) -> None:

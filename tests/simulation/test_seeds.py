@@ -121,6 +121,9 @@ FOUND: dict[str, list[Plan]] = {
     "a late reply of a server that was replaced confirms what another change stands in the place of": [
         draw.draw_plan(seed, "name", profile="moved") for seed in (193, 232, 242, 263)
     ],
+    "a late reply of a server that was replaced shows what another change stands in the place of": [
+        draw.draw_plan(301646, "name")
+    ],
     "the first attempt of an append arrives behind its repeat and an eviction of the ids": [
         Plan(
             seed=101143,

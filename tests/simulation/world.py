@@ -133,7 +133,8 @@ class World:
         steps = [step for step in self.plan.steps if step.process == number]
         place = partial(self.network.place, host=f"h{number}")
         worker = Worker(number, config, steps, self.loop, self.memory, place)
-        worker.sees_through = all(fault.kind != "evict" for fault in self.plan.faults)
+        evicts = any(fault.kind == "evict" for fault in self.plan.faults)
+        worker.sees_through = lambda: not evicts and not self.loses
         return worker
 
     # -- what faults use

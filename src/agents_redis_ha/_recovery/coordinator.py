@@ -116,6 +116,8 @@ class RecoveryCoordinator:
             reply = await operation.run(command, known)
             self._meet(operation, reply.history)
             result = command.decode(reply)
+            if self._is_outdated(log, result):
+                continue  # another server has another history by now: it is asked
             if not result.log_mismatch:
                 self._note(operation, log, result)
                 if isinstance(result, Change):
@@ -126,6 +128,15 @@ class RecoveryCoordinator:
                         continue
                 return result
             await self._reconcile(operation, command.spec)
+
+    def _is_outdated(self, log: SessionLog, result: Change | Reading | Description) -> bool:
+        """Whether this is a late reply of a server that was replaced, to a question, and another change is known."""
+        if isinstance(result, Change):
+            return False
+        session = result.session if isinstance(result, Reading) else result
+        if session.history in self._journal.live or not session.digest:
+            return False
+        return log.digests.get(session.version, session.digest) != session.digest
 
     def _log(self, operation: Operation, spec: SessionSpec) -> SessionLog:
         if not operation.options.repair.max_changes:  # to the others it is as a client in another process
