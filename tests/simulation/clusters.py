@@ -122,8 +122,11 @@ class Cluster:
         target.ask(b"CLUSTER", b"SETSLOT", text, b"IMPORTING", ids[0])
         source.ask(b"CLUSTER", b"SETSLOT", text, b"MIGRATING", ids[1])
         if await self._move_keys(source, target, text, pause) and self.owner(slot) is source:
+            heir = self._members[target.name].me.primary  # where the target has handed over meanwhile
+            to = next((name for name, member in self._members.items() if member.id == heir), target.name)
+            target = next(machine for machine in self.machines if machine.name == to)
             for machine in (target, source, *self.machines):
-                machine.ask(b"CLUSTER", b"SETSLOT", text, b"NODE", ids[1])
+                machine.ask(b"CLUSTER", b"SETSLOT", text, b"NODE", self._members[to].id.encode())
                 await asyncio.sleep(pause / 4)
             self._world.note(target.name, f"has slot {slot}")
         else:
