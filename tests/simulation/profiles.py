@@ -311,18 +311,15 @@ def _late(stream: random.Random, plan: Plan) -> Plan:
         Fault(kind="stall-request", step=stream.choice(changes), arguments={"seconds": stream.uniform(0.6, 6.0)})
         for _ in range(stream.randint(1, 5))
     ]
+    # Meta or ops stays: a first attempt that finds neither the session nor a trace of it is applied.
+    parts = stream.choice((("ops",), ("meta",), ("items",), ("items", "ops"), ("items", "meta")))
+    arguments = {"server": None, "policy": "all", "first": 0, "each": 1, "parts": parts}
     evicts = [
-        Fault(kind="evict", at=stream.uniform(0, _end(plan)), arguments=_draw_eviction(stream))
+        Fault(kind="evict", at=stream.uniform(0, _end(plan)), arguments=arguments)
         for _ in range(stream.choice((0, 1, 2)))
     ]
     plan = _with_fields(plan, pool={"connect_timeout_seconds": 0.5, "response_timeout_seconds": 0.5})
     return replace(plan, steps=steps, faults=(*stalls, *evicts))
-
-
-def _draw_eviction(stream: random.Random) -> dict[str, Any]:
-    # Not all keys of a session: a first attempt that finds neither the session nor a trace of it is applied.
-    parts = stream.choice((("ops",), ("meta",), ("items",), ("meta", "ops"), ("items", "ops"), ("items", "meta")))
-    return {"server": None, "policy": "all", "first": 0, "each": 1, "parts": parts}
 
 
 def _impatient(stream: random.Random, plan: Plan) -> Plan:
