@@ -63,11 +63,10 @@ def first_divergence(log: SessionLog, found: ServerState) -> int | None:
     """Return the first version at which another history is at the server than the one that is known, or None."""
     known, there = log.digests, found.digests
     diverged = [version for version in known.keys() & there.keys() if known[version] != there[version]]
-    next_version = found.version + 1
-    follows, digest = log.ids.get(next_version), known.get(next_version)
-    is_told = found.digest or not found.version
-    if follows and digest and is_told and digest != chain(found.digest, follows):
-        diverged.append(next_version)
+    follows = _next_known(log, found)
+    is_told = follows.id and follows.digest and (found.digest or not found.version)
+    if is_told and not _is_next(follows, found):
+        diverged.append(follows.version)
     return min(diverged, default=None)
 
 
@@ -95,8 +94,8 @@ def fragments_of(log: SessionLog, found: ServerState) -> list[HistoryFragment]:
     """
     after = -1 if found.lacks_elements else found.version
     entries = [entry for version, entry in sorted(log.entries.items()) if version > after]
-    follows = OpsRecord(found.version + 1, log.ids.get(found.version + 1, b""), log.digests.get(found.version + 1, b""))
-    is_theirs = not found.version or log.digests.get(found.version) == found.digest or _is_next(follows, found)
+    is_known = not found.version or log.digests.get(found.version) == found.digest
+    is_theirs = is_known or _is_next(_next_known(log, found), found)
     read = [snapshot for snapshot in log.readings if snapshot.version > after]
     return [*(snapshot for snapshot in read if is_theirs or snapshot.version <= found.version), *entries]
 
@@ -143,9 +142,15 @@ def _is_of(snapshot: Snapshot, found: ServerState) -> bool:
     return any(record[::2] == found.position or _is_next(record, found) for record in snapshot.records)
 
 
+def _next_known(log: SessionLog, found: ServerState) -> OpsRecord:
+    """Return what is known of the change behind the server's last one: its id and its digest, empty if unknown."""
+    version = found.version + 1
+    return OpsRecord(version, log.ids.get(version, b""), log.digests.get(version, b""))
+
+
 def _is_next(record: OpsRecord, found: ServerState) -> bool:
     """Whether a change was made right behind the server's last one: then the server has the beginning of its log."""
-    is_told = record.version == found.version + 1 and record.id and found.digest
+    is_told = record.version == found.version + 1 and record.id and (found.digest or not found.version)
     return bool(is_told) and record.digest == chain(found.digest, record.id)
 
 
