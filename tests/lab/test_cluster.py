@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 from redis.crc import key_slot
 
 from agents_redis_ha import HAConfig, lab
-from agents_redis_ha.lab.cluster import ClusterLab
+from agents_redis_ha.lab.cluster import _MANUAL_FAILOVER_SECONDS, ClusterLab
 
 TAG = "{moving}"
 SLOT = key_slot(b"moving")
@@ -94,6 +96,22 @@ def test_cluster_lab_elects_a_new_primary_after_a_kill_and_the_old_one_rejoins_a
     topology.promote(old)
     assert old in topology.primaries()
     assert topology.replicas_of(old) == [heir]
+
+
+@pytest.mark.faults
+def test_cluster_lab_promotes_a_replica_that_has_given_its_failover_up(topology: lab.Lab) -> None:
+    replica = topology.replicas_of(topology.primaries()[0])[0]
+    voters = topology.primaries()[1:]
+    for voter in voters:
+        topology.stall(voter)
+    with ThreadPoolExecutor(1) as pool:
+        promotion = pool.submit(topology.promote, replica)
+        time.sleep(_MANUAL_FAILOVER_SECONDS + 1)
+        assert not promotion.done()
+        for voter in voters:
+            topology.resume(voter)
+        promotion.result()
+    assert replica in topology.primaries()
 
 
 def test_cluster_lab_fails_over_from_a_stalled_primary_which_then_follows(

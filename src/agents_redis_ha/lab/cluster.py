@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import ClassVar
 
@@ -17,9 +18,10 @@ from .server_conf import cluster_directives
 from .servers import launch, prepare_data
 from .settings import Topology
 from .slots import SlotMove
-from .waiting import wait_until
+from .waiting import WAIT_SECONDS, wait_until
 
 _SHARDS = 3
+_MANUAL_FAILOVER_SECONDS = 5.0  # a replica gives a failover by hand up after it (CLUSTER_MF_TIMEOUT)
 
 
 class ClusterLab(Lab):
@@ -40,12 +42,12 @@ class ClusterLab(Lab):
             return self._owner_of(0)
         return self._owner_of(key_slot(key.encode() if isinstance(key, str) else key))
 
-    def promote(self, node: Node, timeout: float = 30.0) -> None:
+    def promote(self, node: Node, timeout: float = WAIT_SECONDS) -> None:
         """Send CLUSTER FAILOVER to this replica and return when all servers have settled.
 
-        If its primary is down, or replication is cut, the failover is forced. It is sent again if it did not last: a
-        replica that was a primary seconds ago may count the votes of that time as new ones, until it hears of a
-        higher epoch (seen on 6.2 and 7.0).
+        If its primary is down, or replication is cut, the failover is forced. It is sent again if the replica gave it
+        up, as without the votes of a majority, and if it did not last: a replica that was a primary seconds ago may
+        count the votes of that time as new ones, until it hears of a higher epoch (seen on 6.2 and 7.0).
 
         Raises:
             LabError: It did not come about in time.
@@ -57,12 +59,24 @@ class ClusterLab(Lab):
             self._fail_over_to(node, max(1.0, deadline - time.monotonic()))
 
     def _fail_over_to(self, node: Node, timeout: float) -> None:
-        in_order = any(other.role() == "primary" for other in self._shard(node))
-        if self._links and self._links.is_replication_cut(node):
-            in_order = False  # the primary would wait for a replica that never catches up
-        node.ask("CLUSTER", "FAILOVER", *([] if in_order else ["FORCE"]))
-        wait_until(lambda: node.role() == "primary", f"{node.name} to become the primary", timeout)
+        asked_at = -math.inf
+
+        def promoted() -> bool:
+            nonlocal asked_at
+            if node.role() == "primary":
+                return True
+            if time.monotonic() > asked_at + _MANUAL_FAILOVER_SECONDS:
+                node.ask("CLUSTER", "FAILOVER", *([] if self._can_hand_over_to(node) else ["FORCE"]))
+                asked_at = time.monotonic()
+            return False
+
+        wait_until(promoted, f"{node.name} to become the primary", timeout)
         self.wait_ready(timeout)
+
+    def _can_hand_over_to(self, node: Node) -> bool:
+        if self._links and self._links.is_replication_cut(node):
+            return False  # the primary would wait for a replica that never catches up
+        return any(other.role() == "primary" for other in self._shard(node))
 
     def begin_slot_move(self, slot: int, target: Node | None = None) -> SlotMove:
         """Start to move a slot: the source answers ASK for the keys that it does not have.

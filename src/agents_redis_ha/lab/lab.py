@@ -25,7 +25,7 @@ from .server_conf import address_directives
 from .servers import ANSWER_SECONDS, put_proxy
 from .settings import Settings, Topology
 from .slots import SlotMove
-from .waiting import wait_until, wait_until_complete
+from .waiting import WAIT_SECONDS, wait_until, wait_until_complete
 
 if TYPE_CHECKING:
     import redis
@@ -149,14 +149,14 @@ class Lab(ABC):
         """
 
     @abstractmethod
-    def promote(self, node: Node, timeout: float = 30.0) -> None:
+    def promote(self, node: Node, timeout: float = WAIT_SECONDS) -> None:
         """Make a replica the primary in an orderly failover, and return when all servers have settled.
 
         Raises:
             LabError: The topology has no failover, or it did not come about in time.
         """
 
-    def wait_ready(self, timeout: float = 30.0) -> None:
+    def wait_ready(self, timeout: float = WAIT_SECONDS) -> None:
         """Return when all servers that are up have settled.
 
         Replicas are linked and synced; all Sentinels see the same primary, every replica and each other; every member
@@ -179,7 +179,7 @@ class Lab(ABC):
             what = f"{replica.name} to have all writes of {primary.name}"
             wait_until(partial(has_all_writes, replica, offset), what, timeout)
 
-    def wait_for_new_primary(self, old: Node, timeout: float = 30.0) -> Node:
+    def wait_for_new_primary(self, old: Node, timeout: float = WAIT_SECONDS) -> Node:
         """Return the server that took over from `old`, as soon as the others agree on it.
 
         Args:
@@ -248,7 +248,7 @@ class Lab(ABC):
             if not sentinel.alive:
                 self.restart(sentinel)
 
-    def rolling_restart(self, timeout: float = 30.0) -> None:
+    def rolling_restart(self, timeout: float = WAIT_SECONDS) -> None:
         """Restart every data server, as an operator does for an upgrade, and return when all have settled.
 
         First the replicas; then each primary, after an orderly failover to a replica. All settle between two restarts.
@@ -266,7 +266,7 @@ class Lab(ABC):
                 self.promote(heirs[0], timeout)
             self._restart_settled(node, timeout)
 
-    def move_address(self, node: Node, timeout: float = 30.0) -> None:
+    def move_address(self, node: Node, timeout: float = WAIT_SECONDS) -> None:
         """Stop a data server, start it with its data on another port, and return when all have settled.
 
         It is what an orchestrator does when it replaces a pod. The others learn the new address from the server itself.
@@ -372,7 +372,7 @@ class Lab(ABC):
         """Return what a server that is down has to be told about its primary before it comes back."""
         return {}
 
-    def _restart_settled(self, node: Node, timeout: float = 30.0) -> None:
+    def _restart_settled(self, node: Node, timeout: float = WAIT_SECONDS) -> None:
         self.restart(node, timeout)
         self.wait_ready(timeout)
 

@@ -20,7 +20,7 @@ from .replication import unlinked_replica
 from .server_conf import QUORUM, SERVICE, data_directives, sentinel_directives
 from .servers import launch, prepare, prepare_data
 from .settings import Topology
-from .waiting import wait_until, wait_until_complete
+from .waiting import WAIT_SECONDS, wait_until, wait_until_complete
 
 _DATA_SERVERS = 3
 _SENTINELS = 3
@@ -57,7 +57,7 @@ class SentinelLab(Lab):
                 return node
         raise LabError(f"the Sentinels do not agree on a primary: {named}")
 
-    def promote(self, node: Node, timeout: float = 30.0) -> None:
+    def promote(self, node: Node, timeout: float = WAIT_SECONDS) -> None:
         """Have the Sentinels fail over to this replica, and return when all servers have settled.
 
         Sentinel chooses the replica with the lowest replica-priority: that is what makes it choose

@@ -10,6 +10,7 @@ from .node import Node
 from .server_conf import data_directives
 from .servers import launch, prepare_data
 from .settings import Topology
+from .waiting import WAIT_SECONDS
 
 
 class StandaloneLab(Lab):
@@ -21,7 +22,7 @@ class StandaloneLab(Lab):
         """Return the server."""
         return self.nodes[0]
 
-    def promote(self, node: Node, timeout: float = 30.0) -> None:
+    def promote(self, node: Node, timeout: float = WAIT_SECONDS) -> None:
         """Raise: a single server has no replica that could take over."""
         raise LabError("a standalone lab has no replica to promote")
 

@@ -13,12 +13,13 @@ from .errors import LabError
 T = TypeVar("T")
 
 POLL_SECONDS = 0.02
+WAIT_SECONDS = 60.0  # the longest a test waits by default: a busy machine takes its time
 
 
 def wait_until(
     predicate: Callable[[], T | None],
     what: str | Callable[[], str],
-    timeout: float = 30.0,
+    timeout: float = WAIT_SECONDS,
     *,
     poll_seconds: float = POLL_SECONDS,
 ) -> T:
