@@ -93,6 +93,7 @@ class Operation:
         options: The client's own.
         topology_epoch: The failover monitor's when the last attempt began.
         needs_seconds: With less than this left, another attempt would be cut off before it could say anything new.
+        unconfirmed: The reply to a change that was given up because too few replicas had it; else None.
     """
 
     def __init__(self, executor: Executor, span: OperationSpan, options: ClientOptions, *, changes: bool) -> None:
@@ -101,6 +102,7 @@ class Operation:
         self.deadline = asyncio.get_running_loop().time() + options.retry.deadline_seconds
         self.needs_seconds = _SHORTEST_ATTEMPT_SECONDS
         self.topology_epoch = 0
+        self.unconfirmed: Reply | None = None
         self._executor = executor
         self._changes = changes
         self._may_have_applied = self._applied = False
@@ -222,6 +224,7 @@ class Operation:
             self.span.unconfirmed(str(error.cause), degraded=self.options.degrade)
             if self.options.degrade:
                 return error.cause.reply
+            self.unconfirmed = error.cause.reply
         kind = classify(error.cause, sent=error.sent).error
         if self._executor.closed:
             kind = ConnectionsClosedError

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from agents_redis_ha import Outcome, RedisHASession, SessionStore, UnconfirmedError, counters, lab, session_keys
-from tests.support.history import message
+from agents_redis_ha import (
+    DeadlineExceededError,
+    Outcome,
+    RedisHASession,
+    SessionStore,
+    UnconfirmedError,
+    counters,
+    lab,
+    session_keys,
+)
+from tests.support.history import History, message, texts
 
 REPLICATED = ("sentinel", "cluster")
 ONE_REPLICA = {"replicas": 1, "timeout_seconds": 0.2}
@@ -29,7 +38,7 @@ async def session(servers: lab.Lab, session_id: str) -> AsyncIterator[RedisHASes
         yield store.session(session_id)
 
 
-@contextmanager
+@contextlib.contextmanager
 def replicas_stalled(servers: lab.Lab, session_id: str) -> Iterator[None]:
     """Stop the replicas of the session's primary for less than anybody takes for a failure."""
     replicas = servers.replicas_of(servers.primary(session_keys("agents:ha", session_id).items))
@@ -80,6 +89,33 @@ async def test_a_shortfall_is_said_with_what_is_there(
     assert error.attempts > 1
     assert counters()["unconfirmed"] == unconfirmed + 1
     assert await session.get_items() == [message("before"), message("there")]
+
+
+CHANGES: dict[str, Callable[[RedisHASession], Awaitable[Any]]] = {
+    "append": lambda session: session.add_items([message("3")]),
+    "pop": lambda session: session.pop_item(),
+    "clear": lambda session: session.clear_session(),
+}
+
+
+@pytest.mark.parametrize(("operation", "left"), [("append", ["1", "2", "3"]), ("pop", ["1"]), ("clear", [])])
+async def test_an_unconfirmed_change_that_a_failover_drops_is_put_back(
+    session: RedisHASession, servers: lab.Lab, session_id: str, history: History, operation: str, left: list[str]
+) -> None:
+    await session.add_items([message("1"), message("2")])
+    async with history.losing():
+        with replicas_stalled(servers, session_id), pytest.raises(UnconfirmedError):
+            await CHANGES[operation](session)
+    restored = counters()["changes_restored"]
+    assert await eventually_read(session) == left
+    assert counters()["changes_restored"] == restored + 1
+
+
+async def eventually_read(session: RedisHASession) -> list[Any]:
+    for _ in range(20):
+        with contextlib.suppress(DeadlineExceededError):
+            return await texts(session)
+    raise AssertionError("nothing can be read any more")
 
 
 async def test_a_shortfall_that_ends_in_time_is_none(

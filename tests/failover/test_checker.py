@@ -231,6 +231,19 @@ def test_reads_of_one_session_object_never_go_backwards() -> None:
     assert story.kinds() == set(), "nobody had told the other object"
 
 
+def test_a_replacement_that_is_shown_explains_what_it_removed_also_if_it_was_refused_later() -> None:
+    story = Story()
+    story.append("a")
+    story.read("c")
+    refused = story.replace("b", status=Status.NOT_APPLIED, effect="never")
+    read = story.read("c")
+    assert story.kinds() == set()
+    story.calls[-1] = replace(read, result=refused.items)
+    assert story.kinds() == {Kind.GHOST}
+    story.calls[-1] = replace(read, result=())
+    assert story.kinds() == {Kind.BACKWARDS}
+
+
 def test_a_read_with_a_limit_shows_the_newest() -> None:
     story = Story()
     for _ in range(3):

@@ -81,6 +81,8 @@ FORGED: dict[str, tuple[list[Event], list[Item | None], bool]] = {
     "garbage, stored": ([append("a1", 1)], [A1, None], True),
     "garbage, popped": ([append("a1", 1), call("pop", 2, result=(A3,))], [A1], True),
     "aborted": ([append("a1", 1, outcome="failed")], [A1], True),
+    "aborted, and read behind it": ([append("a1", 1, outcome="failed"), read(2, A1)], [], True),
+    "aborted, where servers lose nothing": ([append("a1", 1, took=3, outcome="failed"), read(2, A1)], [], False),
     "duplicate": ([append("a1", 1)], [A1, A1], True),
     "torn": ([append("a1", 1, 2), append("b1", 2)], [A1, B1, item("a1", 1)], True),
     "torn, cut in front": ([append("a1", 1, 2)], [item("a1", 1)], True),
@@ -117,6 +119,10 @@ FORGED: dict[str, tuple[list[Event], list[Item | None], bool]] = {
 def test_a_forged_violation_is_found(name: str) -> None:
     events, stored, may_lose = FORGED[name]
     assert name.partition(":")[0].partition(",")[0] in kinds(events, *stored, may_lose=may_lose)
+
+
+def test_what_was_refused_in_the_end_may_have_been_there_while_its_caller_waited() -> None:
+    assert kinds([append("a1", 1, took=3, outcome="failed"), read(2, A1)], may_lose=True) == set()
 
 
 def test_what_was_put_back_may_stand_behind_what_a_process_wrote_that_did_not_know_it() -> None:

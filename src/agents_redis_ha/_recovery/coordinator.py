@@ -113,7 +113,13 @@ class RecoveryCoordinator:
             log = self._log(operation, command.spec)
             known = Known(log, operation, tells=report_loss)
             known.tell()
-            reply = await operation.run(command, known)
+            try:
+                reply = await operation.run(command, known)
+            except OperationError:
+                if (given_up := operation.unconfirmed) is not None:  # it is there, and is put back as any other
+                    self._meet(operation, given_up.history)
+                    self._note(operation, log, command.decode(given_up))
+                raise
             self._meet(operation, reply.history)
             result = command.decode(reply)
             if self._is_outdated(log, result):

@@ -94,9 +94,11 @@ class _Landscape:
         """Return whether a clear or replacement can have removed what this call wrote."""
         if self.oldest_settled < call.begin:
             return False
+        # What a replacement wrote is shown: it was there, whatever became of it later.
+        shown = [other for other in self.present.values() if other.removes_all]
         return any(
             remover is not call and remover.begin < self.view.end and not remover.settled < call.begin
-            for remover in self.history.removers
+            for remover in (*self.history.removers, *shown)
         )
 
 
