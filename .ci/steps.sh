@@ -28,6 +28,13 @@ floors_environment() { # fails where there is no such Python
     hypothesis opentelemetry-sdk pytest pytest-asyncio pytest-timeout pytest-xdist
 }
 
+tests() { # a pytest command: what fails beside all others has to pass alone, and is said
+  "$@" -o cache_dir="$work/cache" && return
+  [ $? -eq 1 ] || return
+  echo "-- FAILED ONCE, see above; these once more, alone:"
+  "$@" -o cache_dir="$work/cache" -n 0 --last-failed --last-failed-no-failures none
+}
+
 python_of() { # version: prints an interpreter, or fails
   local candidate
   for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do

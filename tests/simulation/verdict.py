@@ -28,6 +28,8 @@ _UNTIL_IT_IS_BACK = frozenset(
 """What a process meets that does not know a change which the servers lost."""
 _CONFIRMED = (Kind.LOST, Kind.PUT_BACK_BEHIND)
 """What cannot be where a change was not lost."""
+_ABSENT = ((Kind.LOST, Kind.TORN), (Kind.STALE,))
+"""What is missing in the end, and in a read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +92,12 @@ def _is_accounted(violation: Violation, run: Run, report: Report) -> bool:
 
     The checker gives such a pop to the oldest absence; where that one was said, another one is left.
     """
-    if violation.kind not in (Kind.LOST, Kind.TORN):
-        return False
+    absent = next((kinds for kinds in _ABSENT if violation.kind in kinds), ())
     calls = [call for call in run.calls if call.session == violation.session]
     open_pops = sum(call.op is Op.POP and call.may_be_applied and call.status is not Status.OK for call in calls)
     said = sum(call.lost_versions for call in calls if call.status is Status.HISTORY_LOST)
-    lost = {
-        each.what for kind in (Kind.LOST, Kind.TORN) for each in report.of(kind) if each.session == violation.session
-    }
-    return open_pops > 0 and len(lost) <= said
+    lost = {each.what for kind in absent for each in report.of(kind) if each.session == violation.session}
+    return 0 < len(lost) <= said and open_pops > 0
 
 
 def kinds(broken: Iterable[str]) -> set[str]:
