@@ -9,7 +9,7 @@ from typing import Any
 import tenacity
 
 from . import _ambient as ambient
-from ._asyncio import timeout_at
+from ._asyncio import Alarms, Until
 from ._commands import NO_POSITION, ChangeCommand, Command, EarlierAttempts, Positioned, Reply
 from ._config import ClientOptions, HAConfig, Topology
 from ._connections import AttemptError, Locator, Request, ShortfallError, chained, classify
@@ -27,11 +27,13 @@ class Executor:
     Attributes:
         locator: Knows the node to ask.
         closed: Whether the connections were closed.
+        alarms: The deadlines of its operations.
     """
 
     def __init__(self, config: HAConfig, locator: Locator) -> None:
         self.locator = locator
         self.closed = False
+        self.alarms = Alarms()
         self._options = config.client_options()
         self._failovers = 0
         watch_pools(self)
@@ -160,8 +162,7 @@ class Operation:
         self.span.attempt_began()
         request.sent = False
         try:
-            async with timeout_at(self.deadline):
-                reply = await locator.attempt(request)
+            reply = await Until(locator.attempt(request), self.deadline, self._executor.alarms)
         except AttemptError as error:
             failed = error
         except asyncio.TimeoutError:

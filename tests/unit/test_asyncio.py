@@ -10,7 +10,15 @@ from typing import Any
 import anyio
 import pytest
 
-from agents_redis_ha._asyncio import BackgroundTasks, UnlessSilent, retrieve_exception, run_shielded, timeout_at
+from agents_redis_ha._asyncio import (
+    Alarms,
+    BackgroundTasks,
+    UnlessSilent,
+    Until,
+    retrieve_exception,
+    run_shielded,
+    timeout_at,
+)
 from tests.support.turns import eventually
 from tests.support.virtual_time import in_virtual_time
 
@@ -177,28 +185,98 @@ async def waits(*seconds: float) -> str:
 
 @in_virtual_time
 async def test_an_operation_that_goes_on_is_awaited_however_long_it_takes() -> None:
-    assert await UnlessSilent(waits(0.1, 4.8, *[0.9] * 100, 0), 1, "silent", at_least=5) == "its result"
+    assert await UnlessSilent(waits(0.1, 4.8, *[0.9] * 100, 0), 1, "silent", Alarms(), at_least=5) == "its result"
 
 
 @in_virtual_time
 @pytest.mark.parametrize("seconds", [(5.1,), (4.9, 1.1), (0, 0, 0.5, 5.1)])
 async def test_an_operation_for_which_nothing_comes_is_cancelled(seconds: tuple[float, ...]) -> None:
     with pytest.raises(asyncio.TimeoutError, match="silent for"):
-        await UnlessSilent(waits(*seconds), 1, "silent", at_least=5)
+        await UnlessSilent(waits(*seconds), 1, "silent", Alarms(), at_least=5)
+
+
+async def awaited(wait: Until[str] | UnlessSilent[str]) -> str:
+    return await wait
 
 
 @in_virtual_time
-@pytest.mark.parametrize("first", ["silence", "caller"])
-async def test_a_caller_that_cancels_in_the_moment_of_the_timeout_is_cancelled(first: str) -> None:
-    watched = UnlessSilent(waits(9), 1, "silent")
-
-    async def waiting() -> str:
-        return await watched
-
-    task = asyncio.ensure_future(waiting())
+@pytest.mark.parametrize("first", ["alarm", "caller"])
+@pytest.mark.parametrize("kind", ["silence", "deadline"])
+async def test_a_caller_that_cancels_in_the_moment_of_the_timeout_is_cancelled(kind: str, first: str) -> None:
+    loop, alarms = asyncio.get_running_loop(), Alarms()
+    ends_at = loop.time() + 1
+    watched = UnlessSilent(waits(9), 1, "silent", alarms) if kind == "silence" else Until(waits(9), ends_at, alarms)
+    task = asyncio.ensure_future(awaited(watched))
     await asyncio.sleep(0.999)
-    watched._since = 0.0
-    for step in (watched._check, task.cancel)[:: 1 if first == "silence" else -1]:
+    for step in (lambda: watched.ring(ends_at), task.cancel)[:: 1 if first == "alarm" else -1]:
         step()
     await asyncio.wait([task])
     assert task.cancelled()
+
+
+@in_virtual_time
+@pytest.mark.parametrize("seconds", [5.0, 0.0, -1.0])
+async def test_an_operation_is_cancelled_at_its_deadline_however_much_comes(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(asyncio.TimeoutError):
+        await Until(waits(*[0.3] * 100), began + seconds, Alarms())
+    assert loop.time() == pytest.approx(began + max(seconds, 0), abs=0.002)
+    assert await Until(waits(0.1, 0), loop.time() + 1, Alarms()) == "its result"
+
+
+@in_virtual_time
+async def test_an_operation_that_is_just_going_on_at_its_deadline_is_cancelled_shortly_after() -> None:
+    loop = asyncio.get_running_loop()
+    began, gate = loop.time(), loop.create_future()
+
+    async def goes_on() -> None:
+        await gate
+        await asyncio.sleep(9)
+
+    loop.call_at(began + 1, gate.set_result, None)  # in front of the alarm, in the same turn of the loop
+    with pytest.raises(asyncio.TimeoutError):
+        await Until(goes_on(), began + 1, Alarms())
+    assert loop.time() == pytest.approx(began + 1, abs=0.01)
+
+
+@in_virtual_time
+async def test_the_silence_within_a_deadline_and_the_deadline_are_told_apart() -> None:
+    loop, alarms = asyncio.get_running_loop(), Alarms()
+    for pauses, text in ((9.0,), "silent for"), ((0.9,) * 9, "deadline"):
+        with pytest.raises(asyncio.TimeoutError, match=text):
+            await Until(awaited(UnlessSilent(waits(*pauses), 1, "silent", alarms)), loop.time() + 5, alarms)
+
+
+@in_virtual_time
+async def test_waits_that_follow_each_other_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, alarms = asyncio.get_running_loop(), Alarms()
+    timers, call_at = list[float](), loop.call_at
+
+    def counted(when: float, callback: Any, *args: Any, **context: Any) -> Any:
+        if callback == alarms._ring:
+            timers.append(when)
+        return call_at(when, callback, *args, **context)
+
+    monkeypatch.setattr(loop, "call_at", counted)
+    for _ in range(100):
+        await UnlessSilent(waits(0.001), 5, "silent", alarms)
+    assert len(timers) == 1
+    await asyncio.sleep(6)
+    assert not alarms._ends
+    assert len(timers) == 1  # nothing is left that could ring
+
+
+@in_virtual_time
+async def test_of_several_waits_each_ends_at_its_own_time() -> None:
+    loop, alarms = asyncio.get_running_loop(), Alarms()
+    began, ended = loop.time(), dict[float, float]()
+
+    async def until(seconds: float) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await Until(waits(99), began + seconds, alarms)
+        ended[seconds] = loop.time() - began
+
+    ends = (7.0, 2.0, 5.0, 2.0)
+    await asyncio.gather(*map(until, ends), awaited(Until(waits(1), began + 1.5, alarms)))
+    assert ended == {seconds: pytest.approx(seconds, abs=0.002) for seconds in ends}

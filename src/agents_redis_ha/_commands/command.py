@@ -185,7 +185,7 @@ class Reply:
     position: LogPosition
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Command(Generic[_Result_co]):
     """One script on the keys of one session.
 

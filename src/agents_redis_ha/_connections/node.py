@@ -17,7 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MaxConnectionsError, NoScriptError, ResponseError, TryAgainError
 
-from .._asyncio import retrieve_exception, timeout_at
+from .._asyncio import Alarms, retrieve_exception, timeout_at
 from .._commands import (
     REPLICATION_INFO,
     Argument,
@@ -77,6 +77,7 @@ class Node:
         self._most = pool.max_connections
         self._free = asyncio.Semaphore(pool.max_connections)
         self._waiting = 0
+        self._alarms = Alarms()
         self._wait_seconds = pool.wait_timeout_seconds
         self._closing: set[asyncio.Future[None]] = set()
 
@@ -178,10 +179,10 @@ class Node:
                     commands = (REPLICATION_INFO, *commands)
                 self._asked += 1
                 asked = self._asked
-                sent_bytes = await wire.send(connection, commands)
+                sent_bytes = await wire.send(connection, commands, self._alarms)
                 if request is not None:  # what it does takes no time: the reply is under way
                     request.on_sent(self.name)
-                replies = await wire.receive(connection, len(commands), sent_bytes)
+                replies = await wire.receive(connection, len(commands), self._alarms, sent_bytes=sent_bytes)
                 if REPLICATION_INFO in commands:
                     self._learn(connection, commands, replies, asked)
                 told = self._ids.get(connection)

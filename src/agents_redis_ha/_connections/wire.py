@@ -6,15 +6,19 @@ that at 2.5 MB/s no request and no reply of 8 MB came through in 3 s. The caller
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.utils import HIREDIS_AVAILABLE
 
-from .._asyncio import UnlessSilent
+from .._asyncio import Alarms, UnlessSilent
 from .._commands import Argument
+
+if HIREDIS_AVAILABLE:
+    import hiredis
 
 __all__ = ["receive", "send"]
 
@@ -28,7 +32,7 @@ _SLOWEST_BYTES_PER_SECOND = 128 * 1024
 _HEADERS = tuple(b"\r\n$%d\r\n" % length for length in range(1024))
 
 
-async def send(connection: AbstractConnection, commands: Sequence[Sequence[Argument]]) -> int:
+async def send(connection: AbstractConnection, commands: Sequence[Sequence[Argument]], alarms: Alarms) -> int:
     """Write commands, each a name and its arguments; return the number of bytes.
 
     A small request is written without a timeout, which would be for nothing: it never waits.
@@ -37,7 +41,7 @@ async def send(connection: AbstractConnection, commands: Sequence[Sequence[Argum
         redis.exceptions.RedisError: The connection broke.
         asyncio.TimeoutError: No piece of the request was taken for too long.
     """
-    packed = b"".join([_packed(command) for command in commands])
+    packed = b"".join([_packed(tuple(command)) for command in commands])
     timeout, connection.socket_timeout = connection.socket_timeout, None
     try:
         if len(packed) <= _NEVER_WAITS_BYTES:
@@ -45,7 +49,7 @@ async def send(connection: AbstractConnection, commands: Sequence[Sequence[Argum
         elif timeout is None:
             await _send_pieces(connection, packed)
         else:
-            await UnlessSilent(_send_pieces(connection, packed), timeout, "nothing of the request was taken")
+            await UnlessSilent(_send_pieces(connection, packed), timeout, "nothing of the request was taken", alarms)
     finally:
         connection.socket_timeout = timeout
     return len(packed)
@@ -58,12 +62,13 @@ async def _send_pieces(connection: AbstractConnection, packed: bytes) -> None:
         await connection.send_packed_command(packed[at : at + _PIECE_BYTES], check_health=False)
 
 
-def receive(connection: AbstractConnection, count: int, sent_bytes: int = 0) -> Awaitable[list[Any]]:
+def receive(connection: AbstractConnection, count: int, alarms: Alarms, *, sent_bytes: int = 0) -> Awaitable[list[Any]]:
     """Return the next replies; an error reply stands in its place, as redis-py's exception.
 
     Args:
         connection: Where the requests were written.
         count: How many replies they have.
+        alarms: Of this event loop.
         sent_bytes: How long the requests were: so much may still be on its way.
 
     Raises:
@@ -75,7 +80,7 @@ def receive(connection: AbstractConnection, count: int, sent_bytes: int = 0) -> 
         return _read(connection, count, None)
     # Also if the answer to the question in front of it has come.
     at_least = timeout + sent_bytes / _SLOWEST_BYTES_PER_SECOND if sent_bytes > _NEVER_WAITS_BYTES else 0.0
-    return UnlessSilent(_read(connection, count, timeout), timeout, "nothing arrived", at_least=at_least)
+    return UnlessSilent(_read(connection, count, timeout), timeout, "nothing arrived", alarms, at_least=at_least)
 
 
 async def _read(connection: AbstractConnection, count: int, timeout: float | None) -> list[Any]:
@@ -93,7 +98,7 @@ async def _read(connection: AbstractConnection, count: int, timeout: float | Non
             connection.socket_timeout = timeout
 
 
-def _packed(command: Sequence[Argument]) -> bytes:
+def _pack(command: Sequence[Argument]) -> bytes:
     """Return a command as RESP sends it; redis-py's own packing in Python takes a tenth of a whole append."""
     parts = [b"*%d" % len(command)]
     put = parts.append
@@ -104,3 +109,6 @@ def _packed(command: Sequence[Argument]) -> bytes:
         put(value)
     put(b"\r\n")
     return b"".join(parts)
+
+
+_packed: Callable[[Any], bytes] = hiredis.pack_command if HIREDIS_AVAILABLE else _pack

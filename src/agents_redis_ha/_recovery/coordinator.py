@@ -112,13 +112,14 @@ class RecoveryCoordinator:
         while True:
             log = self._log(operation, command.spec)
             known = Known(log, operation, tells=report_loss)
-            known.tell()
+            if log.lost:
+                known.tell()
             try:
                 reply = await operation.run(command, known)
             except OperationError:
-                if (given_up := operation.unconfirmed) is not None:  # it is there, and is put back as any other
-                    self._meet(operation, given_up.history)
-                    self._note(operation, log, command.decode(given_up))
+                if operation.unconfirmed is not None:  # the change is there, and is put back as any other
+                    self._meet(operation, operation.unconfirmed.history)
+                    self._note(operation, log, command.decode(operation.unconfirmed))
                 raise
             self._meet(operation, reply.history)
             result = command.decode(reply)
@@ -185,17 +186,7 @@ class RecoveryCoordinator:
         if any(snapshot.count >= reading.count for snapshot in kept):
             return
         if session.version and reading.is_of_version:
-            snapshot = Snapshot(
-                session.version,
-                session.digest,
-                session.generation,
-                session.length,
-                reading.count,
-                reading.joined,
-                reading.separator,
-                session.records,
-            )
-            self._journal.keep(log, snapshot)
+            self._journal.keep(log, Snapshot.of(reading))
 
     def _note_description(self, operation: Operation, log: SessionLog, session: Description) -> None:
         expires_at = ambient.monotonic() + session.ttl_ms / 1000 if session.ttl_ms > 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from .. import _ambient as ambient
-from .._commands import NO_POSITION, LogEntry, LogPosition, OpsRecord, ReplicationHistory, SessionSpec
+from .._commands import NO_POSITION, LogEntry, LogPosition, OpsRecord, Reading, ReplicationHistory, SessionSpec
 from .._config import ClientOptions
 
 __all__ = ["MOST_IDS", "RECORD_BYTES", "SessionLog", "Snapshot", "entry_cost"]
@@ -51,6 +51,21 @@ class Snapshot:
     joined: bytes = field(repr=False)
     separator: bytes
     records: tuple[OpsRecord, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, reading: Reading) -> Snapshot:
+        """Return what a reading showed."""
+        session, count = reading.session, reading.count
+        return cls(
+            session.version,
+            session.digest,
+            session.generation,
+            session.length,
+            count,
+            reading.joined,
+            reading.separator,
+            session.records,
+        )
 
     @property
     def is_whole(self) -> bool:

@@ -167,13 +167,9 @@ def test_what_trails_a_command_comes_behind_it_and_the_confirmation_last() -> No
     assert len(command(trailing=trailing).on_wire(POSITION, NONE_BEFORE, key_count=3)) == 3
 
 
-def test_a_command_cannot_be_changed_and_is_equal_by_its_values() -> None:
-    made = command()
-    assert (made, hash(made)) == (command(), hash(command()))
-    assert made != command(batch_size=1)
-    for name in [field.name for field in dataclasses.fields(made)]:
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(made, name, None)
+def test_a_command_is_equal_by_its_values() -> None:
+    assert command() == command()
+    assert command() != command(batch_size=1)
 
 
 def test_each_kind_of_command_says_itself_how_its_reply_is_read() -> None:

@@ -8,7 +8,9 @@ from typing import Any, cast
 import pytest
 from redis import exceptions as redis_errors
 from redis.asyncio import Connection
+from redis.utils import HIREDIS_AVAILABLE
 
+from agents_redis_ha._asyncio import Alarms
 from agents_redis_ha._connections import wire
 from tests.support.fake_nodes import LOST, FakeConnection, FakePool, unpacked
 from tests.support.virtual_time import in_virtual_time
@@ -34,18 +36,29 @@ class Recording(FakeConnection):
 
 async def sent(*commands: tuple[Any, ...], connection: Any = None) -> Recording:
     used: Recording = connection or Recording()
-    await wire.send(cast("Any", used), commands)
+    await wire.send(cast("Any", used), commands, Alarms())
     return used
 
 
+@pytest.fixture(params=["by hiredis", "in Python"])
+def packing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "in Python":
+        monkeypatch.setattr(wire, "_packed", wire._pack)
+    elif not HIREDIS_AVAILABLE:
+        pytest.skip("hiredis is not installed")
+
+
+@pytest.mark.usefixtures("packing")
 async def test_numbers_texts_and_bytes_are_packed_with_their_length_in_bytes() -> None:
     connection = await sent(("SET", b"\r\n\x00", -7, "ä", ""))
     assert connection.packed == [b"*5\r\n$3\r\nSET\r\n$3\r\n\r\n\x00\r\n$2\r\n-7\r\n$2\r\n\xc3\xa4\r\n$0\r\n\r\n"]
 
 
+@pytest.mark.usefixtures("packing")
 async def test_commands_are_packed_as_redis_py_packs_them() -> None:
     commands: list[tuple[Any, ...]] = [("EVALSHA", b"5ca1", 3, b"{a}", "key", 0), ("WAIT", 1, 500)]
-    assert (await sent(*commands)).packed == [b"".join(Connection().pack_commands(commands))]
+    commands += [("SET", b"x" * length) for length in (0, 1023, 1024, 70_000)]
+    assert b"".join((await sent(*commands)).packed) == b"".join(Connection().pack_commands(commands))
 
 
 async def test_several_commands_leave_in_one_write() -> None:
@@ -105,9 +118,9 @@ class Slow(Recording):
 
 @in_virtual_time
 async def test_a_transfer_takes_as_long_as_it_takes_while_something_moves() -> None:
-    await wire.send(cast("Any", Slow(2.9, 2.9, 2.9, 2.9)), [("SET", b"x" * 200_000)])
+    await wire.send(cast("Any", Slow(2.9, 2.9, 2.9, 2.9)), [("SET", b"x" * 200_000)], Alarms())
     connection: Any = Slow(2.9, 2.9, 2.9, 2.9)
-    assert await wire.receive(connection, 2) == [b"reply", b"reply"]
+    assert await wire.receive(connection, 2, Alarms()) == [b"reply", b"reply"]
     assert connection.socket_timeout == 3.0
 
 
@@ -117,10 +130,10 @@ async def test_silence_ends_a_transfer_at_any_point_of_it(pauses: tuple[float, .
     connection: Any = Slow(*pauses)
     began = asyncio.get_running_loop().time()
     with pytest.raises(asyncio.TimeoutError, match="nothing of the request was taken for 3 s"):
-        await wire.send(connection, [("SET", b"x" * 200_000)])
+        await wire.send(connection, [("SET", b"x" * 200_000)], Alarms())
     assert connection.socket_timeout == 3.0
     with pytest.raises(asyncio.TimeoutError, match="nothing arrived for 3 s"):
-        await wire.receive(connection, 1)
+        await wire.receive(connection, 1, Alarms())
     assert connection.socket_timeout == 3.0
     silent_for = asyncio.get_running_loop().time() - began - 2 * sum(pause for pause in pauses if pause < 3)
     assert silent_for == pytest.approx(6, abs=0.01)
@@ -129,19 +142,19 @@ async def test_silence_ends_a_transfer_at_any_point_of_it(pauses: tuple[float, .
 @in_virtual_time
 async def test_a_large_request_is_given_time_to_leave_the_buffers_on_its_way() -> None:
     connection: Any = Slow(0.1, 98.8)
-    assert await wire.receive(connection, 1, sent_bytes=12 * 1024 * 1024) == [b"reply"]
+    assert await wire.receive(connection, 1, Alarms(), sent_bytes=12 * 1024 * 1024) == [b"reply"]
     with pytest.raises(asyncio.TimeoutError, match="for 99 s"):
-        await wire.receive(cast("Any", Slow(99.1)), 1, sent_bytes=12 * 1024 * 1024)
+        await wire.receive(cast("Any", Slow(99.1)), 1, Alarms(), sent_bytes=12 * 1024 * 1024)
     with pytest.raises(asyncio.TimeoutError, match="for 3 s"):
-        await wire.receive(cast("Any", Slow(3.01)), 1, sent_bytes=len(SMALL))
+        await wire.receive(cast("Any", Slow(3.01)), 1, Alarms(), sent_bytes=len(SMALL))
 
 
 @in_virtual_time
 async def test_a_connection_without_a_timeout_is_waited_for() -> None:
     connection: Any = Slow(1000)
     connection.socket_timeout = None
-    await wire.send(connection, [("SET", LARGE)])
-    assert await wire.receive(connection, 1) == [b"reply"]
+    await wire.send(connection, [("SET", LARGE)], Alarms())
+    assert await wire.receive(connection, 1, Alarms()) == [b"reply"]
 
 
 async def test_a_timeout_that_an_announcement_of_maintenance_sets_meanwhile_stays() -> None:
@@ -151,7 +164,7 @@ async def test_a_timeout_that_an_announcement_of_maintenance_sets_meanwhile_stay
             return b"reply"
 
     connection: Any = Announced()
-    await wire.receive(connection, 1)
+    await wire.receive(connection, 1, Alarms())
     assert connection.socket_timeout == 10.0
 
 
@@ -163,16 +176,16 @@ def answering(*replies: Any) -> FakeConnection:
 
 async def test_an_error_reply_stands_in_its_place_among_the_replies() -> None:
     error = redis_errors.NoScriptError("No matching script.")
-    assert await wire.receive(answering(1, error, b"x"), 3) == [1, error, b"x"]  # type: ignore[arg-type]
+    assert await wire.receive(answering(1, error, b"x"), 3, Alarms()) == [1, error, b"x"]  # type: ignore[arg-type]
 
 
 async def test_only_the_replies_that_belong_to_the_request_are_read() -> None:
     connection = answering(1, 2, 3)
-    assert await wire.receive(connection, 2) == [1, 2]  # type: ignore[arg-type]
+    assert await wire.receive(connection, 2, Alarms()) == [1, 2]  # type: ignore[arg-type]
     assert connection.unread == [3]
 
 
 @pytest.mark.parametrize("error", [LOST, redis_errors.TimeoutError("x"), redis_errors.BusyLoadingError("x")])
 async def test_a_connection_that_fails_ends_the_reading(error: Exception) -> None:
     with pytest.raises(type(error)):
-        await wire.receive(answering(1, error, 3), 3)  # type: ignore[arg-type]
+        await wire.receive(answering(1, error, 3), 3, Alarms())  # type: ignore[arg-type]
