@@ -95,7 +95,7 @@ class Operation:
         options: The client's own.
         topology_epoch: The failover monitor's when the last attempt began.
         needs_seconds: With less than this left, another attempt would be cut off before it could say anything new.
-        unconfirmed: The reply to a change that was given up because too few replicas had it; else None.
+        applied: What the last attempt replied to a change that is there, and that failed all the same; else None.
     """
 
     def __init__(self, executor: Executor, span: OperationSpan, options: ClientOptions, *, changes: bool) -> None:
@@ -104,10 +104,10 @@ class Operation:
         self.deadline = asyncio.get_running_loop().time() + options.retry.deadline_seconds
         self.needs_seconds = _SHORTEST_ATTEMPT_SECONDS
         self.topology_epoch = 0
-        self.unconfirmed: Reply | None = None
+        self.applied: Reply | None = None
         self._executor = executor
         self._changes = changes
-        self._may_have_applied = self._applied = False
+        self._may_have_applied = False
         self._earlier: dict[bytes, EarlierAttempts] = {}  # by the change's id
         self._request: Request
         self._first: AttemptError | None = None
@@ -169,7 +169,7 @@ class Operation:
             failed = AttemptError(_CutOffError("cut off by the deadline"), node=None, sent=request.sent)
         else:
             self.span.answered(reply.history.node)
-            self._applied = False  # the reply tells of the change, not what came before it
+            self.applied = None  # the reply tells of the change, not what came before it
             return reply
         raise self._failure_that_counts(failed)
 
@@ -192,10 +192,10 @@ class Operation:
             error = error if error.sent and not isinstance(self._telling.cause, ShortfallError) else self._telling
         self._telling = error
         failure = classify(error.cause, sent=error.sent)
-        self._applied = error.applied
+        self.applied = error.reply
         shortfall = error.cause if isinstance(error.cause, ShortfallError) else None
         self.needs_seconds = _SHORTEST_ATTEMPT_SECONDS + (shortfall.wait_seconds if shortfall else 0)
-        may_have_applied = failure.may_have_applied or error.applied
+        may_have_applied = failure.may_have_applied or error.reply is not None
         self._request.earlier.may_be_applied |= may_have_applied
         self._may_have_applied |= may_have_applied and self._changes
         if error.node is not None:
@@ -224,8 +224,7 @@ class Operation:
         if isinstance(error.cause, ShortfallError):
             self.span.unconfirmed(str(error.cause), degraded=self.options.degrade)
             if self.options.degrade:
-                return error.cause.reply
-            self.unconfirmed = error.cause.reply
+                return error.reply
         kind = classify(error.cause, sent=error.sent).error
         if self._executor.closed:
             kind = ConnectionsClosedError
@@ -250,7 +249,7 @@ class Operation:
         """
         if outcome is None:
             outcome = Outcome.UNKNOWN if self._may_have_applied else Outcome.NOT_APPLIED
-            outcome = Outcome.APPLIED if self._applied else outcome
+            outcome = Outcome.APPLIED if self.applied else outcome
         return kind(
             reason,
             operation=self.span.operation,

@@ -353,6 +353,22 @@ def test_what_the_server_evicted_is_not_missing_and_what_was_written_later_is() 
     assert [violation.begin for violation in lost] == [kept.begin]
 
 
+@pytest.mark.parametrize("under_way", [True, False])
+def test_an_append_that_is_under_way_while_its_session_is_evicted_may_be_made_on_both_sides(under_way: bool) -> None:
+    story = Story()
+    made = story.append("a", 1)
+    story.pop("b")
+    evicted = story.evict()
+    story.calls.remove(evicted)
+    if under_way:
+        story.calls[0] = replace(made, end=evicted.end + 1)
+    story.now += 2
+    story.stored[:] = made.items
+    story.read("c")
+    found = check(story.calls, {SESSION: story.stored}, [evicted]).kinds
+    assert found == (set() if under_way else {Kind.POPPED_STILL_THERE})
+
+
 def test_a_read_after_the_loss_was_said_may_show_less() -> None:
     for worker, silent in (("c", False), ("d", True)):
         story = append_twice_and_read()

@@ -43,6 +43,6 @@ async def unconfirmed() -> None:
 
     async def attempt(request: Any) -> Any:
         await asyncio.sleep(0.1)
-        return failed(ShortfallError(SHORTFALL, reply(APPLIED), 0.5), sent=True, applied=True)
+        return failed(ShortfallError(SHORTFALL, 0.5), sent=True, reply=reply(APPLIED))
 
     await session(attempt, retry=retry, durability=durability).add_items([{"a": 1}])

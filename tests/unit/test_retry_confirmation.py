@@ -42,7 +42,7 @@ SHORTFALL = "within 50 ms the change was in memory on 0 of 1 replicas"
 
 def short(value: Any = "reply", wait_seconds: float = 0.05) -> AttemptError:
     """Return the failure of a change that is on the primary alone."""
-    return failed(ShortfallError(SHORTFALL, reply(value), wait_seconds), sent=True, applied=True)
+    return failed(ShortfallError(SHORTFALL, wait_seconds), sent=True, reply=reply(value))
 
 
 async def waits_in_vain(request: Request) -> Any:
@@ -112,7 +112,7 @@ async def test_only_a_shortfall_may_have_to_do() -> None:
 @in_virtual_time
 async def test_what_cannot_be_confirmed_is_there_all_the_same() -> None:
     cause = redis_errors.ResponseError("unknown command 'WAITAOF'")
-    error = await failure(FakeLocator(failed(BUSY), failed(cause, sent=True, applied=True)), PATIENT)
+    error = await failure(FakeLocator(failed(BUSY), failed(cause, sent=True, reply=reply("there"))), PATIENT)
     assert (type(error), error.outcome, error.attempts) == (ServerRefusedError, Outcome.APPLIED, 2)
 
 

@@ -94,13 +94,11 @@ class ShortfallError(Exception):
     """The change is on the primary, but on too few others within the time for them. Internal.
 
     Attributes:
-        reply: What the node replied.
         wait_seconds: How long the server waited for the others.
     """
 
-    def __init__(self, text: str, reply: Reply, wait_seconds: float) -> None:
+    def __init__(self, text: str, wait_seconds: float) -> None:
         super().__init__(text)
-        self.reply = reply
         self.wait_seconds = wait_seconds
 
 
@@ -122,7 +120,7 @@ class AttemptError(Exception):
         node: ``host:port`` of the node, or None if none could be found.
         sent: Whether any byte of the request may have reached the server.
         permanent: An error class to raise at once, where the topology knows that waiting cannot help.
-        applied: Whether the change is on the node for certain; what failed came after it.
+        reply: The node's reply to the change, which is there for certain; what failed came after it. Else None.
     """
 
     def __init__(
@@ -132,14 +130,14 @@ class AttemptError(Exception):
         node: str | None,
         sent: bool,
         permanent: type[OperationError] | None = None,
-        applied: bool = False,
+        reply: Reply | None = None,
     ) -> None:
         super().__init__(in_words(cause))
         self.cause = cause
         self.node = node
         self.sent = sent
         self.permanent = permanent
-        self.applied = applied
+        self.reply = reply
 
 
 def _refused(reason: str, *, refresh_topology: bool = False) -> FailureClass:

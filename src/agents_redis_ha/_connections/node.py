@@ -141,11 +141,11 @@ class Node:
             return
         if isinstance(answer, ResponseError):
             there = classify(answer, sent=True) != DEMOTED
-            raise AttemptError(answer, node=self.name, sent=True, applied=there) from answer
+            raise AttemptError(answer, node=self.name, sent=True, reply=reply if there else None) from answer
         shortfall = confirmation.shortfall(answer)
         if shortfall:
-            cause = ShortfallError(shortfall, reply, confirmation.timeout_ms / 1000)
-            raise AttemptError(cause, node=self.name, sent=True, applied=True)
+            cause = ShortfallError(shortfall, confirmation.timeout_ms / 1000)
+            raise AttemptError(cause, node=self.name, sent=True, reply=reply)
 
     async def call(self, *commands: Sequence[Argument]) -> list[Any]:
         """Return the replies to ``commands``, which travel together on one connection, in one write.

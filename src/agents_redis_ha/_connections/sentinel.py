@@ -109,8 +109,7 @@ class SentinelLocator:
                 await self._refresh.run()
         if node is not self._node or ambient.monotonic() >= self._lease_until:
             text = f"no majority of the Sentinels grants the primary its lease ({self._vouching})"
-            cause = ShortfallError(text, reply, 0.0)
-            raise AttemptError(cause, node=node.name, sent=True, applied=True)
+            raise AttemptError(ShortfallError(text, 0.0), node=node.name, sent=True, reply=reply)
 
     def suspect(self, error: AttemptError) -> None:
         """See `Locator.suspect`."""

@@ -117,9 +117,9 @@ class RecoveryCoordinator:
             try:
                 reply = await operation.run(command, known)
             except OperationError:
-                if operation.unconfirmed is not None:  # the change is there, and is put back as any other
-                    self._meet(operation, operation.unconfirmed.history)
-                    self._note(operation, log, command.decode(operation.unconfirmed))
+                if operation.applied is not None:  # the change is there, and is put back as any other
+                    self._meet(operation, operation.applied.history)
+                    self._note(operation, log, command.decode(operation.applied))
                 raise
             self._meet(operation, reply.history)
             result = command.decode(reply)

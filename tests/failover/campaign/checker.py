@@ -38,12 +38,14 @@ def check(
         report.counts[_count_of(call)] += 1
         if call.finished:
             report.slowest_seconds = max(report.slowest_seconds, call.end - call.begin)
+    deleted: dict[str, list[Call]] = defaultdict(list)
     for removal in removals:
-        sessions[removal.session].append(removal)
-    for name, own in sessions.items():
+        deleted[removal.session].append(removal)
+    for name in dict.fromkeys([*sessions, *deleted]):
         view = View(items=tuple(stored.get(name, ())))
         report.counts["stored"] += len(view.items)
-        report.violations += check_session(SessionHistory(name, own), view, counts_versions=counts_versions)
+        history = SessionHistory(name, sessions.get(name, ()), deleted.get(name, ()))
+        report.violations += check_session(history, view, counts_versions=counts_versions)
     return report
 
 

@@ -93,7 +93,7 @@ def _removed(history: SessionHistory, view: View) -> Iterator[Violation]:
     told = history.said(before=view.begin, worker=view.worker)
     for mark in view.present:
         pop = history.popped.get(mark)
-        if pop is not None and pop.settled < view.begin:
+        if pop is not None and pop.settled < view.begin and not _may_be_made_anew(history, mark):
             what = f"{mark}, popped by {pop.worker} at {pop.end:.3f}"
             yield _violation(Kind.POPPED_STILL_THERE, history, view, what, said=told)
     cleared = [call for call in history.removers if call.status is Status.OK and call.end < view.begin]
@@ -103,6 +103,12 @@ def _removed(history: SessionHistory, view: View) -> Iterator[Violation]:
         if older:
             what = f"what {clear.worker} cleared at {clear.end:.3f}, such as {older[0][0]}:{older[0][1]}"
             yield _violation(Kind.CLEARED_STILL_THERE, history, view, what, said=told)
+
+
+def _may_be_made_anew(history: SessionHistory, mark: Mark) -> bool:
+    """Whether an append was under way when its session was deleted: a repeat behind that is made on a new session."""
+    call = history.writes.get(mark.batch)
+    return call is not None and any(each.begin < call.settled and call.begin < each.end for each in history.removals)
 
 
 def _violation(kind: Kind, history: SessionHistory, view: View, what: str, *, said: bool = False) -> Violation:

@@ -58,11 +58,13 @@ class SessionHistory:
     Args:
         name: The session's name.
         calls: Its calls, in any order.
+        removals: What the servers have deleted by themselves.
     """
 
-    def __init__(self, name: str, calls: Iterable[Call]) -> None:
+    def __init__(self, name: str, calls: Iterable[Call], removals: Iterable[Call] = ()) -> None:
         self.name = name
-        self.calls = sorted(calls, key=lambda call: call.begin)
+        self.removals = tuple(removals)
+        self.calls = sorted([*calls, *self.removals], key=lambda call: call.begin)
         self.writes: dict[BatchId, Call] = {call.items[0].batch: call for call in self.calls if call.items}
         self.by_begin = sorted(self.writes.items(), key=lambda pair: pair[1].begin)
         self.begins = [call.begin for _, call in self.by_begin]

@@ -146,7 +146,8 @@ async def test_a_change_that_a_failover_by_hand_overtakes_is_not_confirmed(world
     world.meanwhile = chosen
     with pytest.raises(AttemptError, match="no majority of the Sentinels grants") as caught:
         await world.change()
-    assert (caught.value.sent, caught.value.applied) == (True, True)
+    assert caught.value.sent
+    assert caught.value.reply is not None
     await asyncio.gather(*looking)
 
 
@@ -215,8 +216,9 @@ async def test_a_change_on_a_primary_whose_lease_is_over_is_a_shortfall_that_kee
         await world.change()
     error = caught.value
     assert isinstance(error.cause, ShortfallError)
-    assert (error.cause.reply.value, error.cause.wait_seconds) == ([Status.APPLIED, 5, b""], 0.0)
-    assert (error.node, error.sent, error.applied) == ("old:1", True, True)
+    assert (error.node, error.sent, error.cause.wait_seconds) == ("old:1", True, 0.0)
+    assert error.reply is not None
+    assert error.reply.value == [Status.APPLIED, 5, b""]
 
 
 async def test_a_change_on_a_primary_that_turns_out_to_be_deposed_is_not_confirmed(world: World) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
+from agents_redis_ha import RetryConfig
 from agents_redis_ha._commands import NO_POSITION, ReplicationHistory, Reply, Status, append, pop
-from agents_redis_ha._connections import Request
+from agents_redis_ha._connections import Request, ShortfallError
 from agents_redis_ha._recovery.replay import pack
 from agents_redis_ha._telemetry import counters
-from agents_redis_ha.errors import DeadlineExceededError, HistoryLostError, Outcome
+from agents_redis_ha.errors import DeadlineExceededError, HistoryLostError, OperationError, Outcome
 from tests.support.fakes import (
     NODE,
     SPEC,
@@ -26,6 +28,7 @@ from tests.support.fakes import (
     elements,
     failed,
     noted,
+    reply,
 )
 from tests.support.recovery import Clock, Process, entry, found
 from tests.support.virtual_time import in_virtual_time
@@ -53,6 +56,31 @@ async def test_what_is_missing_and_known_is_put_back_before_the_operation_goes_o
     assert restored.arguments[9:] == (1, an_id(2), a_digest(2) + b"2", 0, b"two")
     assert server.positions[4] == a_position(1)  # the one that was inspected, whatever this process knows
     assert process.log.position == a_position(3)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [ShortfallError("on 0 of 1 replicas", 0.0), ResponseError("unknown command 'WAITAOF'")],
+    ids=["short", "refused"],
+)
+@in_virtual_time
+async def test_a_change_that_is_there_and_failed_all_the_same_is_put_back(cause: Exception) -> None:
+    server = FakeServer(
+        append=[failed(cause, sent=True, reply=reply(applied(1)))],
+        info=[described(mismatch=True), described(1, 1)],
+        inspect=[found(0, length=0)],
+        restore=[[APPLIED, 1]],
+    )
+    process = Process(server, RetryConfig(deadline_seconds=1))
+    with pytest.raises(OperationError) as caught:
+        await process.append(b"one", id_=an_id(1))
+    assert caught.value.outcome is Outcome.APPLIED
+    server.becomes_another()
+    before = counters()["changes_restored"]
+    assert (await process.info()).version == 1
+    assert counters()["changes_restored"] == before + 1
+    (restored,) = server.sent("restore")
+    assert restored.arguments[-1] == b"one"
 
 
 THREE = entry(3, b"three")

@@ -305,7 +305,7 @@ def test_a_session_shows_neither_its_id_nor_its_servers() -> None:
     assert repr(session(FakeServer(), password="s3cr3t")) == "<RedisHASession>"
 
 
-SHORTFALL = failed(ShortfallError("on 0 of 1 replicas", reply(applied(1)), 0.05), sent=True, applied=True)
+SHORTFALL = failed(ShortfallError("on 0 of 1 replicas", 0.05), sent=True, reply=reply(applied(1)))
 
 
 @in_virtual_time
