@@ -62,7 +62,12 @@ class Finding:
 
 
 def judge(
-    events: Sequence[Event], stored: Sequence[Item | None], *, may_lose: bool, may_forget: bool = False
+    events: Sequence[Event],
+    stored: Sequence[Item | None],
+    *,
+    may_lose: bool,
+    may_forget: bool = False,
+    may_reorder: bool = False,
 ) -> list[Finding]:
     """Return what one session's history breaks.
 
@@ -71,13 +76,17 @@ def judge(
         stored: What is there in the end.
         may_lose: Whether servers may have lost what they confirmed.
         may_forget: Whether processes may have ended, or forgotten, that knew it; then it is gone without a word.
+        may_reorder: Whether processes put what was displaced by others behind that.
     """
     last = max((event.end for event in events if event.end < math.inf), default=0.0)
     final = Event(process="stored", kind="read", begin=last + 1, end=last + 2, result=tuple(stored))
     everything = [*events, final]
     found = list(_anomalies(everything, may_lose=may_lose))
-    if may_lose:
+    if may_lose and may_reorder:
+        found = [each for each in found if each.kind != "contradiction"]
+    elif may_lose:
         found += _overtaken(everything)
+    if may_lose:
         return found if may_forget else [*found, *_losses(everything), *_steps_back(everything)]
     if not found and not is_linearizable(everything):
         found.append(Finding("not linearizable", f"{len(events)} calls have no order that explains what they returned"))

@@ -17,7 +17,7 @@ _PATIENCE_SECONDS = 1.0  # half of what the library has with others
 
 def unkept(run: Run) -> Iterator[str]:
     """Yield what was known to processes that live on, and is lost all the same."""
-    if not run.first_loss or set(run.struck) - _UNDISTURBED:
+    if not run.first_loss or run.plan.keeps_less or set(run.struck) - _UNDISTURBED:
         return
     for session in run.plan.sessions:
         calls = [call for call in run.calls if call.session == session]

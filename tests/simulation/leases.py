@@ -14,7 +14,7 @@ def confirmed_by_deposed(run: Run) -> Iterator[str]:
     Only where replicas have to confirm: without, a primary that is cut off takes writes.
     """
     replicas = min(fields.get("durability", {}).get("replicas", 0) for fields in run.plan.fields)
-    if run.plan.topology != "sentinel" or not replicas:
+    if run.plan.topology != "sentinel" or not replicas or run.plan.degrades:
         return
     for call in run.calls:
         server = run.answered.get((call.session, call.items[0].batch)) if call.items else None

@@ -88,6 +88,22 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def keeps_less(self) -> bool:
+        """Whether a process forgets on purpose, says nothing of what is lost, or keeps it in another order."""
+        repairs = [fields.get("repair", {}) for fields in self.fields]
+        return any("max_changes" in each or "on_loss" in each or "on_divergence" in each for each in repairs)
+
+    @property
+    def reorders(self) -> bool:
+        """Whether a process puts what was displaced behind what others wrote in its place."""
+        return any("on_divergence" in fields.get("repair", {}) for fields in self.fields)
+
+    @property
+    def degrades(self) -> bool:
+        """Whether a process counts a change as confirmed that too few servers have."""
+        return any(fields.get("durability", {}).get("on_shortfall") == "degrade" for fields in self.fields)
+
+    @property
     def sessions(self) -> list[str]:
         """The names of all sessions."""
         return sorted({step.session for step in self.steps})

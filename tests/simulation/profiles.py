@@ -388,6 +388,37 @@ def _forgetful(stream: random.Random, plan: Plan) -> Plan:
     return replace(plan, fields=fields, steps=tuple(steps), faults=(lost, away))
 
 
+_OPTIONS: tuple[Mapping[str, Any], ...] = (
+    {"repair": {"max_changes": 0}},
+    {"repair": {"on_loss": "warn"}},
+    {"repair": {"on_divergence": "append"}},
+    {"repair": {"max_changes": 3}},
+    {"ttl": 60},
+    {"op_retention_seconds": 31},
+)
+
+
+def _options(stream: random.Random, plan: Plan) -> Plan:
+    """Processes that keep nothing, warn, or put behind what was displaced; disks, and replicas that are too few."""
+    fields = [{**each, **stream.choice(({}, *_OPTIONS))} for each in plan.fields]
+    if stream.randrange(3) == 0:
+        fields = [{**each, **fields[0]} for each in fields]
+    settings = plan.settings
+    if chance(stream, 0.3):
+        disk = {"appendonly": "yes", "appendfsync": "always"}
+        settings = {**settings, "version": "7.2.4", "config": {**settings.get("config", {}), **disk}}
+        replicas = stream.choice((0, settings.get("replicas", 0)))
+        durability = {"replicas": replicas, "fsync": True, "timeout_seconds": 0.4}
+        fields = [{**each, "durability": durability} for each in fields]
+    if chance(stream, 0.3):
+        fields = [
+            {**each, "durability": {**each["durability"], "on_shortfall": "degrade"}} if "durability" in each else each
+            for each in fields
+        ]
+    loss = [_is_emptied(stream, stream.uniform(0.2, 0.9) * _end(plan))] if chance(stream, 0.5) else []
+    return replace(plan, fields=tuple(fields), settings=settings, faults=(*plan.faults, *loss))
+
+
 PROFILES: Mapping[str, Profile] = {
     "outage": Profile(_outage, (1, 2)),
     "races": Profile(_races, (2, 3)),
@@ -404,4 +435,5 @@ PROFILES: Mapping[str, Profile] = {
     "impatient": Profile(_impatient, (1, 2)),
     "deleted": Profile(_deleted, (1, 2), ("standalone",)),
     "forgetful": Profile(_forgetful, (2, 3), ("standalone", "name")),
+    "options": Profile(_options, (1, 2, 3)),
 }

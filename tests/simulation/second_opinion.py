@@ -26,6 +26,7 @@ _SHORTEST_RETENTION_SECONDS = 30
 def second_opinion(run: Run) -> list[Finding]:
     """Return what the independent judge finds broken in a run."""
     forgets = any("kill" in kind or kind == "evict" for kind in run.struck) or run.seconds > _SHORTEST_RETENTION_SECONDS
+    forgets |= run.plan.keeps_less
     found: list[Finding] = []
     for session in run.plan.sessions:
         calls = [call for call in run.calls if call.session == session]
@@ -33,7 +34,7 @@ def second_opinion(run: Run) -> list[Finding]:
         stored = [_item(mark) for mark in run.stored.get(session, ())]
         struck = [replace(call, begin=call.end) for call in removals]
         events = [event for call in (*calls, *struck) for event in _events(call)]
-        found += judge(events, stored, may_lose=run.loses, may_forget=forgets)
+        found += judge(events, stored, may_lose=run.loses, may_forget=forgets, may_reorder=run.plan.reorders)
     return found
 
 

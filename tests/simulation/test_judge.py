@@ -121,6 +121,14 @@ def test_a_forged_violation_is_found(name: str) -> None:
     assert name.partition(":")[0].partition(",")[0] in kinds(events, *stored, may_lose=may_lose)
 
 
+def test_what_was_displaced_may_be_put_behind_where_a_process_does_so() -> None:
+    events = [append("a1", 1), read(2, A1, who="b"), append("b1", 3, who="b"), read(4, A1, B1)]
+    assert kinds(events, B1, A1, may_lose=True) == {"overtaken", "contradiction"}
+    stored = [B1, A1]
+    assert judge(events, stored, may_lose=True, may_reorder=True) == []
+    assert judge([*events, append("a2", 5)], [B1, A1, A1], may_lose=True, may_reorder=True) != []
+
+
 def test_what_was_refused_in_the_end_may_have_been_there_while_its_caller_waited() -> None:
     assert kinds([append("a1", 1, took=3, outcome="failed"), read(2, A1)], may_lose=True) == set()
 

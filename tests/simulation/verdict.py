@@ -125,19 +125,20 @@ class Excuses:
         kills = any(run.struck[kind] for kind in _KILLS)
         several = len(plan.fields) > 1 or any(step.caller for step in plan.steps)
         self._run = run
-        self.several_lost = self.loses and (several or kills)
+        self.several_lost = self.loses and (several or kills or plan.keeps_less)
         self._said: frozenset[Kind] = frozenset()
         self._unsaid: frozenset[Kind] = frozenset()
         if self.loses and several:
             self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK | {Kind.PUT_BACK_BEHIND}
         retention = min(fields.get("op_retention_seconds", 120) for fields in plan.fields)
-        if self.loses and (kills or run.seconds > retention):  # or forgotten
+        if self.loses and (kills or plan.keeps_less or run.seconds > retention):  # or forgotten
             self._said, self._unsaid = AFTER_A_NOTICE, self._unsaid | _UNTIL_IT_IS_BACK | LOSSES | {Kind.TORN}
         self._evicts = any(run.struck[kind] for kind in _EVICTIONS)  # on the replicas, too, whatever they confirmed
         if self._evicts:  # what only one process had read is gone, and said
             self._said |= AFTER_A_NOTICE
             self.several_lost = True
         self._replicas = min(fields.get("durability", {}).get("replicas", 0) for fields in plan.fields)
+        self._replicas *= not plan.degrades
         forgets = any(map(loses_data, plan.faults))
         self._all_confirm = bool(self._replicas) and self._replicas >= plan.settings["replicas"] and not forgets
 
