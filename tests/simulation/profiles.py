@@ -388,6 +388,29 @@ def _forgetful(stream: random.Random, plan: Plan) -> Plan:
     return replace(plan, fields=fields, steps=tuple(steps), faults=(lost, away))
 
 
+def _evicted(stream: random.Random, plan: Plan) -> Plan:
+    """A primary evicts keys of a session again and again, one or all, and replies are lost."""
+    plan = _together(stream, plan, 0.8)
+    parts = (("items",), ("meta",), ("ops",), ("items", "ops"), ("items", "meta"), ("meta", "ops"), ())
+    evicts = [
+        Fault(
+            kind="evict",
+            at=stream.uniform(0, _end(plan)),
+            arguments={"server": None, "policy": "all", "first": 0, "each": 1, "parts": stream.choice(parts)},
+        )
+        for _ in range(stream.randint(3, 12))
+    ]
+    cuts = [
+        Fault(
+            kind=stream.choice(("cut-after", "stall-request", "stall-reply")),
+            step=stream.choice(plan.steps).number,
+            arguments={"seconds": stream.uniform(0.02, 0.5)},
+        )
+        for _ in range(stream.randint(0, 4))
+    ]
+    return replace(plan, faults=(*evicts, *cuts))
+
+
 _OPTIONS: tuple[Mapping[str, Any], ...] = (
     {"repair": {"max_changes": 0}},
     {"repair": {"on_loss": "warn"}},
@@ -435,5 +458,6 @@ PROFILES: Mapping[str, Profile] = {
     "impatient": Profile(_impatient, (1, 2)),
     "deleted": Profile(_deleted, (1, 2), ("standalone",)),
     "forgetful": Profile(_forgetful, (2, 3), ("standalone", "name")),
+    "evicted": Profile(_evicted, (2, 3)),
     "options": Profile(_options, (1, 2, 3)),
 }

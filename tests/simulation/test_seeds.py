@@ -53,6 +53,13 @@ def written_in_place_while_an_operation_waits(seed: int) -> Plan:
 
 SHORT: dict[str, Any] = {"pool": {"response_timeout_seconds": 0.5}}
 FOUND: dict[str, list[Plan]] = {
+    "a process takes a session for deleted whose loss another one has noticed, and forgets what it knows of it": [
+        draw.draw_plan(seed, "standalone", profile="evicted") for seed in (7551, 7574)
+    ],
+    "a pop of a history that was evicted takes an element of the one that was begun in its place": [
+        draw.draw_plan(11123, "standalone", profile="evicted")
+    ],
+    "an unconfirmed change is not put back": [draw.draw_plan(1001604, "sentinel"), draw.draw_plan(321933, "name")],
     "of two processes that know all together, the one that comes second gives up its own change": [
         Plan(
             seed=seed,

@@ -306,6 +306,8 @@ class RecoveryCoordinator:
         """Whether the session was deleted by another client: the server that confirmed it lost nothing since."""
         if log.history != found.history or found.history.replication_id is None:
             return False
+        if found.hints:
+            return False  # another process has seen that something is missing, and waits for processes that know it
         if found.digest and log.digests.get(found.version) == found.digest:
             return False  # the end of the known history is cut off: a deletion would have left none of it
         diverges_at = first_divergence(log, found)

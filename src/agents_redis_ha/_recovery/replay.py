@@ -104,9 +104,10 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
     """Return how to bring a session from a server's state to a version, as far as the fragments allow.
 
     In the place of a change that is missing stands a no-op entry, as Paxos fills the gaps of its log. Behind one, only
-    appends are replayed: a pop or a replacement would meet other elements than it did. A last no-op entry stands behind
-    them, so that every process that knew an earlier version sees that changes were given up. The same holds behind
-    elements that were evicted.
+    appends are replayed: a pop or a replacement would meet other elements than it did. So it would where it was made in
+    another history than the one that is put back before it. A last no-op entry stands behind them, so that every
+    process that knew an earlier version sees that changes were given up. The same holds behind elements that were
+    evicted.
 
     Args:
         fragments: What is known, in any order; what is there already is passed over. Of two changes that made one
@@ -225,7 +226,8 @@ class _State:
 
     def apply_entry(self, entry: LogEntry | None) -> None:
         """Make one change, or note that it is missing."""
-        if entry is None or entry.edit is None or (self.has_gap and entry.edit.keep != KEEP_ALL):
+        is_behind = entry is not None and entry.digest == chain(self.digest, entry.id) and not self.has_gap
+        if entry is None or entry.edit is None or not (is_behind or entry.appends):
             self.missing.append(self.version + 1)
             self.append_noop()
             return

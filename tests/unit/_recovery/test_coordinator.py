@@ -187,6 +187,21 @@ async def test_what_is_missing_on_the_server_that_had_it_was_deleted() -> None:
     assert counters() == before
 
 
+async def test_what_another_process_is_putting_back_was_not_deleted() -> None:
+    hint = entry(2, b"two")
+    server = FakeServer(
+        append=[applied(1), applied(3), [LOG_MISMATCH, 0], applied(4)],
+        inspect=[found(0, fence=3, length=0, age_ms=10, hints=(hint,))],
+        restore=[[APPLIED, 3]],
+    )
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    await process.append(b"three", id_=an_id(3))
+    assert (await process.append(b"four", id_=an_id(4))).version == 4
+    (restored,) = server.sent("restore")
+    assert restored.arguments[-3:] == (b"one", b"two", b"three")
+
+
 async def test_a_restoration_that_comes_second_looks_again() -> None:
     server = FakeServer(
         append=[applied(1), applied(2), [LOG_MISMATCH, 1], applied(3)],

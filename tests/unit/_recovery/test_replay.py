@@ -157,6 +157,15 @@ def test_a_snapshot_of_a_history_that_was_deleted_is_not_used_behind_another(cou
     assert (plan.keep, plan.push, plan.missing) == ((0, 1), (), (2, 3))
 
 
+@pytest.mark.parametrize("keep", [(0, -1), (0, 0), (1, None)])
+def test_what_removed_elements_of_another_history_removes_none_here(keep: tuple[int, int | None]) -> None:
+    here, other = said(b"a", b"b"), history([ListEdit(push=(b"x",)), ListEdit(keep)], first_id=90)
+    plan = make_plan([other.entries[1]], here.found_at(1), 2)
+    assert (plan.keep, plan.push, plan.missing) == ((0, 1), (), (2,))
+    own = history([ListEdit(push=(b"a",)), ListEdit(keep)])
+    assert make_plan([own.entries[1]], own.found_at(1), 2).missing == ()
+
+
 @pytest.mark.parametrize("own_is_last", [True, False])
 def test_of_two_changes_of_one_version_that_counts_which_was_made_behind_the_one_before(own_is_last: bool) -> None:
     made, other = said(b"a", b"b"), said(b"x", b"y", first_id=90)
