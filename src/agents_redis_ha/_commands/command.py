@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from .._config import DurabilityConfig, HAConfig
 from .._storage import SessionKeys, session_keys
-from .change import LogPosition, ReplicationHistory
+from .change import NO_POSITION, LogPosition, ReplicationHistory
 
 __all__ = [
     "PARTS",
@@ -165,7 +165,10 @@ class EarlierAttempts:
 
     def since_this_one(self, position: LogPosition) -> LogPosition:
         """Return the same as of an attempt that is made now, with this position."""
-        return self.since if self.since.version <= position.version else position
+        if self.since.version <= position.version:
+            return self.since
+        # What is known went back: the log began anew. Behind evicted keys it may hold elements of the one before.
+        return NO_POSITION if self.may_be_applied else position
 
 
 @dataclass(slots=True)
