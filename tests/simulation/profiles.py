@@ -6,34 +6,27 @@ A profile is a row of `PROFILES`: how many processes it takes, and what it makes
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
+from tests.simulation.aims import AIMS
 from tests.simulation.plan import Fault, Plan, Step, chance
 from tests.simulation.randomness import Seed
+from tests.simulation.shaping import (
+    CHANGES,
+    SHARED,
+    UNDER_LOAD,
+    Profile,
+    begins,
+    end_of,
+    is_emptied,
+    is_slow,
+    some_faults,
+    together,
+    with_fields,
+)
 
 _EACH = 6
-_SHARED = "shared0"
-_SLOWEST = (0.02, 0.1, 0.3)
-_CHANGES = ("append", "pop", "clear", "replace", "compact", "expect")
-_UNDER_LOAD = ("cut-after", "cut-reply", "stall-reply", "flush-scripts", "pause-process", "slow-link")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One profile.
-
-    Attributes:
-        shape: Returns what becomes of a plan.
-        processes: How many there are, one of these.
-        topologies: Where it makes sense; none means everywhere.
-    """
-
-    shape: Callable[[random.Random, Plan], Plan]
-    processes: tuple[int, ...]
-    topologies: tuple[str, ...] = ()
 
 
 def draw_profile(seed: int, topology: str) -> str | None:
@@ -43,68 +36,28 @@ def draw_profile(seed: int, topology: str) -> str | None:
     return stream.choice(fitting) if stream.randrange(_EACH) == 0 else None
 
 
-def begins(steps: tuple[Step, ...]) -> dict[int, float]:
-    """Return when each step begins where nothing takes time, by number."""
-    at: dict[tuple[int, str, int], float] = defaultdict(float)
-    found: dict[int, float] = {}
-    for step in steps:
-        at[step.process, step.session, step.caller] += step.pause
-        found[step.number] = at[step.process, step.session, step.caller]
-    return found
-
-
-def _end(plan: Plan) -> float:
-    return max(begins(plan.steps).values())
-
-
-def _some_faults(stream: random.Random, plan: Plan, kinds: tuple[str, ...], most: int) -> tuple[Fault, ...]:
-    return tuple(fault for fault in plan.faults if fault.kind in kinds)[: stream.randint(0, most)]
-
-
-def _with_fields(plan: Plan, **fields: Any) -> Plan:
-    return replace(plan, fields=tuple({**each, **fields} for each in plan.fields))
-
-
-def _is_emptied(stream: random.Random, at: float) -> Fault:
-    """A primary ends, and is back with less before another one can take over."""
-    keep = stream.choice(("nothing", "nothing", "snapshot"))
-    arguments = {"server": None, "silently": False, "seconds": stream.uniform(0.02, 0.3), "keep": keep}
-    return Fault(kind="crash", at=at, arguments=arguments)
-
-
-def _together(stream: random.Random, plan: Plan, most: float = 1.0) -> Plan:
-    """Let most of the calls be of one session."""
-    steps = (replace(step, session=_SHARED) if chance(stream, most) else step for step in plan.steps)
-    return replace(plan, steps=tuple(steps))
-
-
-def _slow(stream: random.Random, process: int, at: float) -> Fault:
-    arguments = {"process": process, "server": None, "latency": stream.choice(_SLOWEST)}
-    return Fault(kind="slow-link", at=max(at, 0.0), arguments={**arguments, "seconds": stream.uniform(0.5, 3.0)})
-
-
 # -- the profiles
 
 
 def _outage(stream: random.Random, plan: Plan) -> Plan:
     """A change is made, its reply is lost, and the server is away for longer than any deadline."""
     deadline = stream.choice((2.0, 4.0))
-    changes = [step.number for step in plan.steps if step.op in _CHANGES]
+    changes = [step.number for step in plan.steps if step.op in CHANGES]
     arguments = {
         "when": stream.choice(("after", "behind", "behind")),
         "seconds": deadline + stream.uniform(1, 5),
         "keep": "all",
     }
     fault = Fault(kind="crash-at-request", step=stream.choice(changes or [1]), arguments=arguments)
-    faults = (fault, *_some_faults(stream, plan, _UNDER_LOAD, 1))
-    return replace(_with_fields(plan, retry={"deadline_seconds": deadline}), faults=faults)
+    faults = (fault, *some_faults(stream, plan, UNDER_LOAD, 1))
+    return replace(with_fields(plan, retry={"deadline_seconds": deadline}), faults=faults)
 
 
 def _races(stream: random.Random, plan: Plan) -> Plan:
     """A server loses data, and all processes that notice are slow, each in its own way."""
-    plan = _together(stream, plan, 0.9)
-    at = stream.uniform(0.2, 0.7) * _end(plan)
-    slow = [_slow(stream, process, at - stream.uniform(0, 0.3)) for process in range(len(plan.fields))]
+    plan = together(stream, plan, 0.9)
+    at = stream.uniform(0.2, 0.7) * end_of(plan)
+    slow = [is_slow(stream, process, at - stream.uniform(0, 0.3)) for process in range(len(plan.fields))]
     soon = [number for number, begin in begins(plan.steps).items() if at < begin + 0.3 and begin < at + 1.0]
     stalls = [
         Fault(
@@ -115,13 +68,13 @@ def _races(stream: random.Random, plan: Plan) -> Plan:
         )
         for _ in range(stream.randint(1, 5) if soon else 0)
     ]
-    return replace(plan, faults=(_is_emptied(stream, at), *slow[: stream.randint(0, 3)], *stalls))
+    return replace(plan, faults=(is_emptied(stream, at), *slow[: stream.randint(0, 3)], *stalls))
 
 
 def _heirs(stream: random.Random, plan: Plan) -> Plan:
     """Processes write, and some of them are killed; then the servers lose data, and one that has read lives on."""
     reader = len(plan.fields) - 1
-    session = _SHARED
+    session = SHARED
     limits = (None, 1, 2, 4, 8)
     killed = [process for process in range(reader) if chance(stream, 0.7)]
     others = [process for process in range(reader) if process not in killed]
@@ -130,7 +83,7 @@ def _heirs(stream: random.Random, plan: Plan) -> Plan:
         each = replace(step, session=session, cancel_after=None)
         if each.process in killed and others and step.number < 0.8 * len(plan.steps):  # what these alone know is lost
             each = replace(each, process=stream.choice(others))
-        if step.process == reader and (step.op in _CHANGES) and chance(stream, 0.9):
+        if step.process == reader and (step.op in CHANGES) and chance(stream, 0.9):
             each = replace(each, op="read", limit=stream.choice(limits), size=1)
         steps.append(each)
     ends_at = max(begins(tuple(steps)).values())
@@ -146,12 +99,12 @@ def _heirs(stream: random.Random, plan: Plan) -> Plan:
         Fault(kind="kill-process", at=loses_at - 0.2, arguments={"process": process, "seconds": stream.uniform(2, 5)})
         for process in killed
     ]
-    return replace(plan, steps=tuple(steps), faults=(*kills, _is_emptied(stream, loses_at)))
+    return replace(plan, steps=tuple(steps), faults=(*kills, is_emptied(stream, loses_at)))
 
 
 def _split(stream: random.Random, plan: Plan) -> Plan:
     """Requests to read arrive in two parts, between which others change the session; then a server loses data."""
-    plan = _together(stream, plan)
+    plan = together(stream, plan)
     reads = [step.number for step in plan.steps if step.op == "read"]
     splits = [
         Fault(
@@ -161,12 +114,12 @@ def _split(stream: random.Random, plan: Plan) -> Plan:
         )
         for _ in range(stream.randint(4, 10) if reads else 0)
     ]
-    return replace(plan, faults=(*splits, _is_emptied(stream, stream.uniform(0.3, 0.9) * _end(plan))))
+    return replace(plan, faults=(*splits, is_emptied(stream, stream.uniform(0.3, 0.9) * end_of(plan))))
 
 
 def _crowd(stream: random.Random, plan: Plan) -> Plan:
     """Two callers of each process call one session at the same time, and replies are late."""
-    steps = tuple(replace(step, caller=stream.choice((0, 1))) for step in _together(stream, plan, 0.8).steps)
+    steps = tuple(replace(step, caller=stream.choice((0, 1))) for step in together(stream, plan, 0.8).steps)
     plan = replace(plan, steps=steps)
     stalls = [
         Fault(
@@ -176,15 +129,15 @@ def _crowd(stream: random.Random, plan: Plan) -> Plan:
         )
         for _ in range(stream.randint(2, 8))
     ]
-    slow = [_slow(stream, process, stream.uniform(0, _end(plan))) for process in range(len(plan.fields))]
-    loss = [_is_emptied(stream, stream.uniform(0.2, 0.9) * _end(plan))] if chance(stream, 0.6) else []
+    slow = [is_slow(stream, process, stream.uniform(0, end_of(plan))) for process in range(len(plan.fields))]
+    loss = [is_emptied(stream, stream.uniform(0.2, 0.9) * end_of(plan))] if chance(stream, 0.6) else []
     return replace(plan, faults=(*stalls, *slow[: stream.randint(0, 2)], *loss))
 
 
 def _absent(stream: random.Random, plan: Plan) -> Plan:
     """One process stands still, or is cut off, while the servers lose data, for longer than others wait for it."""
-    plan = _together(stream, plan)
-    at, process = stream.uniform(0.3, 0.8) * _end(plan), stream.randrange(len(plan.fields))
+    plan = together(stream, plan)
+    at, process = stream.uniform(0.3, 0.8) * end_of(plan), stream.randrange(len(plan.fields))
     began, seconds = max(at - stream.uniform(0.0, 0.2), 0.0), stream.uniform(2.6, 6.0)
     inside, ways = (f"h{process}",), ("there", "back")
     away = stream.choice(
@@ -193,14 +146,14 @@ def _absent(stream: random.Random, plan: Plan) -> Plan:
             Fault(kind="partition", at=began, arguments={"ways": ways, "inside": inside, "seconds": seconds}),
         )
     )
-    plan = replace(plan, faults=(away, _is_emptied(stream, at), *_some_faults(stream, plan, _UNDER_LOAD, 1)))
-    return _with_fields(plan, retry={"deadline_seconds": stream.choice((8.0, 15.0))})
+    plan = replace(plan, faults=(away, is_emptied(stream, at), *some_faults(stream, plan, UNDER_LOAD, 1)))
+    return with_fields(plan, retry={"deadline_seconds": stream.choice((8.0, 15.0))})
 
 
 def _behind(stream: random.Random, plan: Plan) -> Plan:
     """Replicas are cut off, then one of them takes over; all of them have to confirm each change."""
     replicas = plan.settings["replicas"]
-    at, count = stream.uniform(0.1, 0.7) * _end(plan), plan.settings["servers"]
+    at, count = stream.uniform(0.1, 0.7) * end_of(plan), plan.settings["servers"]
     first = {"name": "n", "sentinel": "r", "cluster": "c"}[plan.topology]
     cut = tuple(f"{first}{number}" for number in range(count))
     seconds = stream.uniform(0.5, 3.0)
@@ -218,32 +171,32 @@ def _behind(stream: random.Random, plan: Plan) -> Plan:
         ),
     }
     durability = {"replicas": replicas, "timeout_seconds": 0.4}
-    return replace(_with_fields(plan, durability=durability), faults=(partition, then[plan.topology]))
+    return replace(with_fields(plan, durability=durability), faults=(partition, then[plan.topology]))
 
 
 def _minority(stream: random.Random, plan: Plan) -> Plan:
     """A primary is cut off together with a replica and with processes; the other side elects another one."""
     insiders = [f"h{number}" for number in range(len(plan.fields)) if number == 0 or chance(stream, 0.5)]
     inside = ("primary", "r1", *insiders, *(stream.choice(((), ("s0",), ("s1",)))))
-    at = stream.uniform(0.05, 0.4) * _end(plan)
+    at = stream.uniform(0.05, 0.4) * end_of(plan)
     arguments = {"ways": ("there", "back"), "inside": inside, "seconds": stream.uniform(4.0, 9.0)}
     if chance(stream, 0.3):  # the processes reach all Sentinels
         arguments = {**arguments, "inside": ("primary", "r1", "s0"), "others": ("r2", "s1", "s2")}
     faults = [Fault(kind="partition", at=at, arguments=arguments)]
     if chance(stream, 0.3):  # by hand, while the primary lives
         faults = [
-            Fault(kind="fail-over", at=stream.uniform(0.1, 0.9) * _end(plan), arguments={"sentinel": number})
+            Fault(kind="fail-over", at=stream.uniform(0.1, 0.9) * end_of(plan), arguments={"sentinel": number})
             for number in (0, 1, 2)
         ]
     durability = {"replicas": 1, "timeout_seconds": 0.4}
-    plan = replace(_together(stream, plan, 0.7), faults=tuple(faults))
+    plan = replace(together(stream, plan, 0.7), faults=tuple(faults))
     settings = {**plan.settings, "down_after": stream.choice((0.5, 1.0))}
     steps = tuple(
         replace(each, op="append", pause=min(each.pause, 0.3), limit=None) if each.op != "read" else each
         for each in plan.steps
     )
     plan = replace(plan, settings=settings, steps=steps)
-    return _with_fields(plan, durability=durability, retry={"deadline_seconds": 4.0})
+    return with_fields(plan, durability=durability, retry={"deadline_seconds": 4.0})
 
 
 def _deposed(stream: random.Random, plan: Plan) -> Plan:
@@ -251,9 +204,9 @@ def _deposed(stream: random.Random, plan: Plan) -> Plan:
     reader = len(plan.fields) - 1
     steps = tuple(
         replace(each, op="read", size=1, limit=None) if each.process == reader and chance(stream, 0.9) else each
-        for each in _together(stream, plan).steps
+        for each in together(stream, plan).steps
     )
-    at = stream.uniform(0.1, 0.6) * _end(plan)
+    at = stream.uniform(0.1, 0.6) * end_of(plan)
     faults = [Fault(kind="move-name", at=at, arguments={"seconds": stream.uniform(0.0, 0.2)})]
     for begins_at in (at + 0.3, at + 1.0):
         arguments = {"ways": ("there", "back"), "inside": ("n0",), "others": ("n1",), "seconds": 1.5}
@@ -263,8 +216,8 @@ def _deposed(stream: random.Random, plan: Plan) -> Plan:
 
 def _moved(stream: random.Random, plan: Plan) -> Plan:
     """A name moves while replies of the server of before are under way, and others come over new connections."""
-    steps = tuple(replace(each, caller=stream.choice((0, 1))) for each in _together(stream, plan, 0.5).steps)
-    at = stream.uniform(0.2, 0.7) * _end(plan)
+    steps = tuple(replace(each, caller=stream.choice((0, 1))) for each in together(stream, plan, 0.5).steps)
+    at = stream.uniform(0.2, 0.7) * end_of(plan)
     near = [number for number, begin in begins(steps).items() if at - 0.3 < begin < at + 0.3] or [1]
     stalls = [
         Fault(kind="stall-reply", step=stream.choice(near), arguments={"seconds": stream.uniform(0.05, 0.6)})
@@ -306,7 +259,7 @@ def _late(stream: random.Random, plan: Plan) -> Plan:
         replace(step, op=stream.choice(("pop", "pop", "append")), size=1, limit=None) if chance(stream, 0.5) else step
         for step in plan.steps
     )
-    changes = [step.number for step in steps if step.op in _CHANGES]
+    changes = [step.number for step in steps if step.op in CHANGES]
     stalls = [
         Fault(kind="stall-request", step=stream.choice(changes), arguments={"seconds": stream.uniform(0.6, 6.0)})
         for _ in range(stream.randint(1, 5))
@@ -315,10 +268,10 @@ def _late(stream: random.Random, plan: Plan) -> Plan:
     parts = stream.choice((("ops",), ("meta",), ("items",), ("items", "ops"), ("items", "meta")))
     arguments = {"server": None, "policy": "all", "first": 0, "each": 1, "parts": parts}
     evicts = [
-        Fault(kind="evict", at=stream.uniform(0, _end(plan)), arguments=arguments)
+        Fault(kind="evict", at=stream.uniform(0, end_of(plan)), arguments=arguments)
         for _ in range(stream.choice((0, 1, 2)))
     ]
-    plan = _with_fields(plan, pool={"connect_timeout_seconds": 0.5, "response_timeout_seconds": 0.5})
+    plan = with_fields(plan, pool={"connect_timeout_seconds": 0.5, "response_timeout_seconds": 0.5})
     return replace(plan, steps=steps, faults=(*stalls, *evicts))
 
 
@@ -340,7 +293,7 @@ def _impatient(stream: random.Random, plan: Plan) -> Plan:
         for _ in range(stream.randint(0, 4))
     ]
     timeout = stream.choice((0.5, 1.0))
-    plan = _with_fields(plan, pool={"connect_timeout_seconds": 2.0, "response_timeout_seconds": timeout})
+    plan = with_fields(plan, pool={"connect_timeout_seconds": 2.0, "response_timeout_seconds": timeout})
     return replace(plan, steps=steps, faults=(*slow, *stalls))
 
 
@@ -350,11 +303,11 @@ def _deleted(stream: random.Random, plan: Plan) -> Plan:
         replace(step, op="expect", size=1, caller=stream.choice((0, 1)), limit=None)
         if step.op in ("append", "clear", "replace") and chance(stream, 0.6)
         else replace(step, caller=stream.choice((0, 1)))
-        for step in _together(stream, plan).steps
+        for step in together(stream, plan).steps
     )
     plan = replace(plan, steps=steps)
     faults = [
-        Fault(kind="delete", at=stream.uniform(0, _end(plan)), arguments={"session": _SHARED})
+        Fault(kind="delete", at=stream.uniform(0, end_of(plan)), arguments={"session": SHARED})
         for _ in range(stream.randint(3, 12))
     ]
     return replace(plan, faults=tuple(faults))
@@ -362,7 +315,7 @@ def _deleted(stream: random.Random, plan: Plan) -> Plan:
 
 def _forgetful(stream: random.Random, plan: Plan) -> Plan:
     """Processes remember for different times, and one of them is away for longer than another one remembers."""
-    plan = _together(stream, plan)
+    plan = together(stream, plan)
     process = stream.randrange(len(plan.fields))
     fields = tuple(
         {
@@ -372,12 +325,12 @@ def _forgetful(stream: random.Random, plan: Plan) -> Plan:
         }
         for number, each in enumerate(plan.fields)
     )
-    changes = [step.number for step in plan.steps if step.process == process and step.op in _CHANGES]
+    changes = [step.number for step in plan.steps if step.process == process and step.op in CHANGES]
     step = stream.choice(changes[1 : 1 + len(changes) // 2] or [1])
     # The others go on for so long, and begin when the session has been told how long to remember.
     others = (number for number in range(len(fields)) if number != process)
     waits = dict.fromkeys(others, 0.5)
-    steps = [Step(number=len(plan.steps) + 1, process=process, session=_SHARED, op="append", pause=0.01)]
+    steps = [Step(number=len(plan.steps) + 1, process=process, session=SHARED, op="append", pause=0.01)]
     for each in plan.steps:
         is_other = each.process != process or each.number == step
         more = waits.pop(each.process, stream.uniform(0, 1.0)) if is_other else 0.0
@@ -443,6 +396,7 @@ def _options(stream: random.Random, plan: Plan) -> Plan:
 
 
 PROFILES: Mapping[str, Profile] = {
+    **AIMS,
     "outage": Profile(_outage, (1, 2)),
     "races": Profile(_races, (2, 3)),
     "heirs": Profile(_heirs, (2, 3)),

@@ -125,12 +125,15 @@ FOUND: dict[str, list[Plan]] = {
             ),
         )
     ],
-    "a change that a reader puts back without its id is repeated": [draw.draw_plan(300039, "name")],
+    "a process that knows nothing begins a new log behind evicted keys, and another task meets it before a repeat": [
+        draw.draw_plan(seed, "standalone", profile="anew") for seed in (2, 17, 26, 28, 39)
+    ],
+    "a change that a reader puts back without its id is repeated": [draw.draw_plan(300039, "name", profile="")],
     "a late reply of a server that was replaced confirms what another change stands in the place of": [
         draw.draw_plan(seed, "name", profile="moved") for seed in (193, 232, 242, 263)
     ],
     "a late reply of a server that was replaced shows what another change stands in the place of": [
-        draw.draw_plan(301646, "name")
+        draw.draw_plan(301646, "name", profile="moved")
     ],
     "the first attempt of an append arrives behind its repeat and an eviction of the ids": [
         Plan(
