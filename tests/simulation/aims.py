@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tests.simulation.plan import Fault, Plan, Step
+from tests.simulation.plan import Fault, Plan, Step, chance
 from tests.simulation.shaping import SHARED, Profile
 
 _HASTY: Mapping[str, Any] = {"pool": {"connect_timeout_seconds": 0.5, "response_timeout_seconds": 0.5}}
@@ -84,9 +84,117 @@ def _anew(stream: random.Random, plan: Plan) -> Plan:
     return script.plan(plan, pool={"connect_timeout_seconds": 0.5, "response_timeout_seconds": 3.0})
 
 
+def _pieces(stream: random.Random, plan: Plan) -> Plan:
+    """Processes write in turn and read nothing; the servers lose all of it, which no process knows alone."""
+    script, processes = _Script(), range(len(plan.fields))
+    at = 0.05
+    for number in range(stream.randint(4, 10)):
+        process = number if number in processes else stream.choice(processes)
+        script.call(at, process, "append", size=stream.choice((1, 1, 2)))
+        at += stream.uniform(0.02, 0.1)
+    at += stream.uniform(0.3, 0.6)
+    script.strike(at, "crash", server=None, seconds=stream.uniform(0.02, 0.2), keep="nothing")
+    first = at + stream.uniform(0.25, 0.4)
+    for process in stream.sample(processes, len(processes)):
+        script.call(first + stream.uniform(0.0, 0.7), process, "read")
+    return script.plan(plan, retry={"deadline_seconds": 8.0})
+
+
+def _newcomer(stream: random.Random, plan: Plan) -> Plan:
+    """One process waits for what another one knows, and a third one, which knows nothing, comes meanwhile."""
+    script = _Script()
+    at = 0.05
+    for process in (0, 1, 0, *(stream.randint(0, 1) for _ in range(stream.randint(0, 3)))):
+        script.call(at, process, "append")
+        at += stream.uniform(0.02, 0.1)
+    at += stream.uniform(0.3, 0.6)
+    script.strike(at, "crash", server=None, seconds=stream.uniform(0.02, 0.2), keep="nothing")
+    first = at + stream.uniform(0.25, 0.4)
+    script.call(first, 0, stream.choice(("read", "append", "pop")))
+    for _ in range(stream.randint(1, 3)):
+        script.call(first + stream.uniform(0.05, 1.5), 2, stream.choice(("read", "append", "pop", "clear")))
+    script.call(first + stream.uniform(0.3, 3.5), 1, "read")
+    return script.plan(plan, retry={"deadline_seconds": 8.0})
+
+
+def _given_up(stream: random.Random, plan: Plan) -> Plan:
+    """A server evicts the items; a process that knows nothing gives them up before those that know them come."""
+    script = _Script()
+    at = 0.05
+    for _ in range(stream.randint(1, 4)):
+        script.call(at, stream.randint(0, 1), stream.choice(("append", "append", "read")))
+        at += stream.uniform(0.02, 0.1)
+    script.call(at, 0, "append")
+    script.call(at + 0.1, 1, "read", limit=stream.choice((None, None, 1)))
+    at += stream.uniform(0.2, 0.4)
+    script.strike(at, "evict", server=None, policy="all", first=0, each=1, parts=("items",))
+    script.call(at + 0.1, 2, stream.choice(("read", "append")))
+    at += stream.uniform(2.5, 3.5)
+    for process in stream.sample((0, 1), 2):
+        script.call(at, process, stream.choice(("read", "read", "append")))
+        at += stream.uniform(0.1, 0.5)
+    return script.plan(plan, retry={"deadline_seconds": 8.0})
+
+
+def _tails(stream: random.Random, plan: Plan) -> Plan:
+    """A process pops, reads the newest items of another one, which is killed, and puts all of it back."""
+    script = _Script()
+    at = 0.05
+    for _ in range(stream.randint(2, 5)):
+        script.call(at, 0, "append", size=stream.choice((1, 2)))
+        at += stream.uniform(0.02, 0.1)
+    for _ in range(stream.randint(1, 3)):
+        script.call(at, 0, "pop")
+        size = stream.choice((1, 1, 2))
+        script.call(at + 0.1, 1, "append", size=size)
+        script.call(at + 0.2, 0, "read", limit=size + stream.choice((0, 0, 1)))
+        at += stream.uniform(0.3, 0.4)
+    script.strike(at, "kill-process", process=1, seconds=stream.uniform(2.0, 4.0))
+    script.strike(at + 0.2, "crash", server=None, seconds=stream.uniform(0.02, 0.2), keep="nothing")
+    script.call(at + stream.uniform(0.5, 1.0), 0, "read")
+    return script.plan(plan, retry={"deadline_seconds": 8.0})
+
+
+def _founders(stream: random.Random, plan: Plan) -> Plan:
+    """Several callers begin one session, each only if no other one has begun it."""
+    script = _Script()
+    for caller in range(stream.randint(2, 4)):
+        process = stream.randrange(len(plan.fields))
+        at = 0.1
+        for _ in range(stream.randint(1, 3)):
+            script.call(at, process, "expect", caller=caller, size=stream.choice((1, 2)))
+            at += stream.uniform(0.05, 0.2)
+    script.call(0.8, 0, "read")
+    return script.plan(plan)
+
+
+def _lapses(stream: random.Random, plan: Plan) -> Plan:
+    """A reply comes too late or never, and another caller of the process meets the change before it is repeated."""
+    script = _Script()
+    for op, at in (("append", 0.05), ("append", 0.06), ("pop", 0.1)):  # from here on the server knows the scripts
+        script.call(at, 0, op)
+    at = 0.2
+    for caller in range(0, 3 * stream.randint(1, 4), 3):
+        lapsed = script.call(at, 0, stream.choice(("append", "append", "pop", "clear")), caller=caller)
+        script.strike_at(lapsed, "stall-reply", seconds=stream.uniform(0.6, 1.5))
+        if chance(stream, 0.5):  # a second attempt gets lost on its way
+            script.strike_at(lapsed, "cut-before", request=stream.choice((2, 3, 4)))
+        other = stream.randrange(len(plan.fields))
+        script.call(at + stream.uniform(0.1, 0.4), other, stream.choice(("append", "pop", "read")), caller=caller + 1)
+        script.call(at + stream.uniform(0.1, 0.4), 0, stream.choice(("append", "read")), caller=caller + 2)
+        at += stream.uniform(0.9, 1.2)
+    return script.plan(plan, **_HASTY)
+
+
 _EVICTS_THE_LOG: Mapping[str, Any] = {"server": None, "policy": "all", "first": 0, "each": 1, "parts": ("meta", "ops")}
 
 AIMS: Mapping[str, Profile] = {
     "bare": Profile(_bare, (1, 2), ("standalone", "name")),
     "anew": Profile(_anew, (2,), ("standalone",)),
+    "founders": Profile(_founders, (1, 2)),
+    "lapses": Profile(_lapses, (1, 2)),
+    "pieces": Profile(_pieces, (2, 3), ("standalone", "name")),
+    "newcomer": Profile(_newcomer, (3,), ("standalone",)),
+    "given-up": Profile(_given_up, (3,), ("standalone", "name")),
+    "tails": Profile(_tails, (2,), ("standalone", "name")),
 }

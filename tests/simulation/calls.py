@@ -38,7 +38,8 @@ class Caller(CampaignCaller):
             began = await self._rest()
             ended = asyncio.get_running_loop().time()
             await self._session.add_items(_as_input(items), expected_version=version)
-            if not int(version):  # no conversation: another one may have come and gone
+            if not int(version):  # no conversation: another one may have come and gone, but nothing is in front
+                self._memory.expectations[self.name, batch[0]] = None
                 return
             self._memory.guarded.append((self.name, began, ended))
             self._memory.expectations[self.name, batch[0]] = find_mark(seen[-1], self.name) if seen else None

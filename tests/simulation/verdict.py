@@ -9,6 +9,7 @@ from tests.failover.campaign.checker import check
 from tests.failover.campaign.findings import Kind, Report, Violation
 from tests.failover.campaign.history import Op, Status
 from tests.failover.campaign.scenarios import AFTER_A_NOTICE, LOSSES
+from tests.simulation.fences import passed
 from tests.simulation.kept import unkept
 from tests.simulation.leases import confirmed_by_deposed
 from tests.simulation.plan import Fault
@@ -55,7 +56,7 @@ def judge(run: Run) -> Verdict:
         for violation in report.violations
         if not excused.covers(violation) and not (excused.loses and _is_accounted(violation, run, report))
     ]
-    found = [*unexpected, *run.problems, *unkept(run), *confirmed_by_deposed(run)]
+    found = [*unexpected, *run.problems, *unkept(run), *confirmed_by_deposed(run), *passed(run)]
     if not excused.several_lost:
         found += [*_unexpected_order(run), *_unexpected_changes(run)]
     if not run.loses:

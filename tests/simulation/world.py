@@ -19,6 +19,7 @@ from agents_redis_ha import HAConfig, counters
 from tests.failover.campaign.history import Call, Op, Status
 from tests.failover.campaign.marks import Mark
 from tests.simulation import faults
+from tests.simulation.fences import Fences
 from tests.simulation.flows import Flow
 from tests.simulation.loop import Handle, RunawayError, SimulatedLoop, quiet_end
 from tests.simulation.memory import Memory
@@ -62,6 +63,7 @@ class Run:
         made: With which versions a batch was confirmed, by session and batch.
         answered: Which server confirmed a batch.
         takeovers: When Sentinels saw that a server had become the primary, and which.
+        fences: When a session's write fence stood: its name, from when, until when.
         evicted: Whether servers have evicted keys of sessions.
         last_loss: When servers lost data, or another one took over, for the last time (loop time); 0 means never.
         first_loss: The same for the first time.
@@ -86,6 +88,7 @@ class Run:
     takeovers: list[tuple[float, str]] = field(default_factory=list)
     last_loss: float = 0.0
     first_loss: float = 0.0
+    fences: list[tuple[str, float, float]] = field(default_factory=list)
     evicted: bool = False
 
     @property
@@ -123,7 +126,7 @@ class World:
         self._requests: Counter[int] = Counter()
         self._lasts_until = 0.0
         self.last_loss = self.first_loss = 0.0
-        self.versions = Versions()
+        self.versions, self.fences = Versions(), Fences(self)
         self._to_come: list[Handle] = []
         self._undo: list[Callable[[], None]] = []
         self.network.on_accept = self._watch
@@ -212,6 +215,8 @@ class World:
     def _request_arrives(self, flow: Flow, data: bytes) -> bool:
         self.timeline.note(self.loop.time(), flow.server, f"is asked by {flow.client}", data)
         self.versions.asked(flow, data)
+        if self.loses or self._run.evicted:
+            self.fences.look()
         step = self._step_of(flow, data) if b"EVAL" in data else None
         if step is None:
             return True
@@ -313,7 +318,7 @@ def _run(plan: Plan, result: Run) -> None:
     result.expectations = world.memory.expectations
     result.last_loss, result.first_loss = world.last_loss, world.first_loss
     result.named, result.made = world.memory.named, world.versions.made
-    result.answered = world.versions.by
+    result.answered, result.fences = world.versions.by, world.fences.seen
     result.removals = world.servers.removals
     result.promotions = world.servers.promotions
     result.seconds, result.steps = world.loop.time() - 1000.0, world.loop.steps
