@@ -186,6 +186,42 @@ def _lapses(stream: random.Random, plan: Plan) -> Plan:
     return script.plan(plan, **_HASTY)
 
 
+def _handover(stream: random.Random, plan: Plan) -> Plan:
+    """The Sentinels are told to fail over while the primary lives, and processes write all the time."""
+    script = _Script()
+    _writes_on(stream, script, plan, 4.0)
+    script.strike(stream.uniform(0.2, 2.0), "fail-over", sentinel=stream.randrange(3))
+    plan = replace(plan, fields=tuple({k: v for k, v in each.items() if k != "durability"} for each in plan.fields))
+    return script.plan(plan)
+
+
+def _leader(stream: random.Random, plan: Plan) -> Plan:
+    """A primary is cut off with a replica and a Sentinel; its processes reach all Sentinels but the one that leads."""
+    script = _Script()
+    at = stream.uniform(0.1, 0.5)
+    _writes_on(stream, script, plan, at + 5.0)
+    both = ("there", "back")
+    seconds = stream.uniform(5.0, 9.0)
+    script.strike(
+        at, "partition", ways=both, inside=("primary", "r1", "s0"), others=("r2", "s1", "s2"), seconds=seconds
+    )
+    hosts = tuple(f"h{number}" for number in range(len(plan.fields)))
+    script.strike(
+        at + 0.1, "partition", ways=both, inside=hosts, others=(stream.choice(("s1", "s2")),), seconds=seconds
+    )
+    plan = replace(plan, settings={**plan.settings, "down_after": stream.choice((0.5, 1.0))})
+    durability = {"replicas": 1, "timeout_seconds": 0.4}
+    return script.plan(plan, durability=durability, retry={"deadline_seconds": 4.0})
+
+
+def _writes_on(stream: random.Random, script: _Script, plan: Plan, seconds: float) -> None:
+    """Let each process add a batch every now and then."""
+    at = 0.0
+    while at < seconds:
+        at += stream.uniform(0.02, 0.15)
+        script.call(at, stream.randrange(len(plan.fields)), "append")
+
+
 _EVICTS_THE_LOG: Mapping[str, Any] = {"server": None, "policy": "all", "first": 0, "each": 1, "parts": ("meta", "ops")}
 
 AIMS: Mapping[str, Profile] = {
@@ -197,4 +233,6 @@ AIMS: Mapping[str, Profile] = {
     "newcomer": Profile(_newcomer, (3,), ("standalone",)),
     "given-up": Profile(_given_up, (3,), ("standalone", "name")),
     "tails": Profile(_tails, (2,), ("standalone", "name")),
+    "handover": Profile(_handover, (1, 2), ("sentinel",)),
+    "leader": Profile(_leader, (1, 2), ("sentinel",)),
 }

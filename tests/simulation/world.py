@@ -62,7 +62,7 @@ class Run:
         named: The versions that callers were told are lost, by session.
         made: With which versions a batch was confirmed, by session and batch.
         answered: Which server confirmed a batch.
-        takeovers: When Sentinels saw that a server had become the primary, and which.
+        takeovers: When Sentinels told a server to be the primary, or turned to it, and which.
         fences: When a session's write fence stood: its name, from when, until when.
         evicted: Whether servers have evicted keys of sessions.
         last_loss: When servers lost data, or another one took over, for the last time (loop time); 0 means never.

@@ -54,15 +54,15 @@ class SentinelMachine:
             failover_timeout=settings.get("failover_timeout", 10.0),
         )
         self._desk = Desk(self.sentinel, self._hear)
-        # Where nothing else strikes, a replica is told to be the primary in this moment, and processes know before.
-        self._is_at_once = all(fault.kind == "fail-over" for fault in world.plan.faults)
 
     def _hear(self, channel: str, message: str) -> None:
         self._world.note(self.name, f"{channel} {message}")
         if channel in ("+failover-state-wait-promotion", "+promoted-slave"):
             self._world.note_loss()
-        if channel == "+promoted-slave" or (channel == "+failover-state-wait-promotion" and self._is_at_once):
+        if channel == "+failover-state-wait-promotion":  # a replica is told in this moment
             self._world.note_takeover(message.split()[2])
+        if channel == "+switch-master":  # of two that fail over at the same time, one gives way
+            self._world.note_takeover(message.split()[3])
 
     def start(self) -> None:
         """Start the process."""
