@@ -40,6 +40,7 @@ from .replay import (
     first_divergence,
     fragments_of,
     given_up,
+    has_beginning,
     hint_name,
     is_noop,
     make_plan,
@@ -308,7 +309,7 @@ class RecoveryCoordinator:
             return False
         if found.hints:
             return False  # another process has seen that something is missing, and waits for processes that know it
-        if found.digest and log.digests.get(found.version) == found.digest:
+        if has_beginning(log, found):
             return False  # the end of the known history is cut off: a deletion would have left none of it
         diverges_at = first_divergence(log, found)
         return found.version < log.version if diverges_at is None else not given_up(log, found, diverges_at)

@@ -16,6 +16,7 @@ __all__ = [
     "first_divergence",
     "fragments_of",
     "given_up",
+    "has_beginning",
     "hint_name",
     "is_noop",
     "make_plan",
@@ -79,6 +80,13 @@ def given_up(log: SessionLog, found: ServerState, diverges_at: int) -> list[int]
     known, there = log.digests, found.digests
     agreed = max((v for v in known.keys() & there.keys() if v < diverges_at and known[v] == there[v]), default=0)
     return [version for version, id_ in found.ids.items() if is_noop(id_) and agreed < version <= log.version]
+
+
+def has_beginning(log: SessionLog, found: ServerState) -> bool:
+    """Whether a server has the beginning of what is known: one of its versions, or what is right before it."""
+    if not found.version:
+        return False
+    return bool(log.digests.items() & found.digests.items()) or _is_next(_next_known(log, found), found)
 
 
 def is_noop(id_: bytes) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from agents_redis_ha._commands import OpsRecord, ServerState, chain
 from agents_redis_ha._recovery import replay
-from agents_redis_ha._recovery.replay import first_divergence, fragments_of, make_plan
+from agents_redis_ha._recovery.replay import first_divergence, fragments_of, has_beginning, make_plan
 from agents_redis_ha._recovery.session_log import SessionLog
 from tests.support.fakes import SPEC, a_position, an_id
 from tests.support.model import SERVER, History, said
@@ -72,6 +72,23 @@ def test_a_change_that_follows_another_history_than_the_servers_diverges_from_it
     assert first_divergence(first, server(0, digest=b"")) is None
     behind_another = log(entries={1: entry(1, before=b"passed over-")})
     assert first_divergence(behind_another, server(0, digest=b"")) == 1
+
+
+@pytest.mark.parametrize(
+    ("known", "found", "is_there"),
+    [
+        (KNOWN, server(2, *THREE[:2]), True),
+        (log(position=a_position(3), others={1: THREE[0]}), server(2, *THREE[:2]), True),  # 2 is of another process
+        (log(position=a_position(3), entries={3: entry(3)}), server(2, *THREE[:2]), True),  # what is known is behind it
+        (log(position=a_position(3)), server(2, *THREE[:2]), False),
+        (KNOWN, server(2, *of_ids(an_id(91), an_id(92))), False),
+        (log(position=a_position(1), entries={1: entry(1)}), server(0, digest=b""), False),  # nothing is there
+    ],
+)
+def test_a_server_has_the_beginning_of_what_is_known_where_a_version_agrees_or_the_next_one_follows(
+    known: SessionLog, found: ServerState, is_there: bool
+) -> None:
+    assert has_beginning(known, found) is is_there
 
 
 def test_what_is_not_remembered_is_not_compared() -> None:
