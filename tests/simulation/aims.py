@@ -222,6 +222,30 @@ def _writes_on(stream: random.Random, script: _Script, plan: Plan, seconds: floa
         script.call(at, stream.randrange(len(plan.fields)), "append")
 
 
+def _proxied(stream: random.Random, plan: Plan) -> Plan:
+    """A proxy tells one replication id for good; behind it, a replica that is behind takes over, and nobody says so."""
+    script, at = _Script(), 0.05
+    for _ in range(stream.randint(1, 4)):
+        script.call(at, stream.randrange(len(plan.fields)), stream.choice(("append", "append", "read")))
+        at += stream.uniform(0.02, 0.1)
+    script.call(at, 0, "append")
+    for process in range(len(plan.fields)):  # one that knows only what is gone takes it for deleted
+        script.call(at + 0.1, process, stream.choice(("append", "read")))
+    at += 0.4
+    both = ("there", "back")
+    script.strike(at, "partition", ways=both, inside=("n0",), others=("n1",), seconds=5.0)
+    for _ in range(stream.randint(1, 4)):
+        at += stream.uniform(0.02, 0.1)
+        script.call(at, stream.randrange(len(plan.fields)), stream.choice(("append", "append", "pop", "read")))
+    at += stream.uniform(0.2, 0.4)
+    script.strike(at, "crash", server=0, silently=False, seconds=9.0, keep="all")
+    script.strike(at + 0.001, "move-name", seconds=8.0)
+    for process in range(len(plan.fields)):
+        script.call(at + stream.uniform(0.1, 0.9), process, "read")
+    fields = tuple({k: v for k, v in each.items() if k != "durability"} for each in plan.fields)
+    return script.plan(replace(plan, fields=fields, settings={**plan.settings, "told_id": 40 * "0"}))
+
+
 _EVICTS_THE_LOG: Mapping[str, Any] = {"server": None, "policy": "all", "first": 0, "each": 1, "parts": ("meta", "ops")}
 
 AIMS: Mapping[str, Profile] = {
@@ -233,6 +257,7 @@ AIMS: Mapping[str, Profile] = {
     "newcomer": Profile(_newcomer, (3,), ("standalone",)),
     "given-up": Profile(_given_up, (3,), ("standalone", "name")),
     "tails": Profile(_tails, (2,), ("standalone", "name")),
+    "proxied": Profile(_proxied, (1, 2), ("name",)),
     "handover": Profile(_handover, (1, 2), ("sentinel",)),
     "leader": Profile(_leader, (1, 2), ("sentinel",)),
 }

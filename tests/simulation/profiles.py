@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from tests.simulation.aims import AIMS
 from tests.simulation.plan import Fault, Plan, Step, chance
@@ -343,12 +344,12 @@ def _forgetful(stream: random.Random, plan: Plan) -> Plan:
 
 def _evicted(stream: random.Random, plan: Plan) -> Plan:
     """A primary evicts keys of a session again and again, one or all, and replies are lost."""
-    plan = _together(stream, plan, 0.8)
+    plan = together(stream, plan, 0.8)
     parts = (("items",), ("meta",), ("ops",), ("items", "ops"), ("items", "meta"), ("meta", "ops"), ())
     evicts = [
         Fault(
             kind="evict",
-            at=stream.uniform(0, _end(plan)),
+            at=stream.uniform(0, end_of(plan)),
             arguments={"server": None, "policy": "all", "first": 0, "each": 1, "parts": stream.choice(parts)},
         )
         for _ in range(stream.randint(3, 12))
@@ -391,7 +392,7 @@ def _options(stream: random.Random, plan: Plan) -> Plan:
             {**each, "durability": {**each["durability"], "on_shortfall": "degrade"}} if "durability" in each else each
             for each in fields
         ]
-    loss = [_is_emptied(stream, stream.uniform(0.2, 0.9) * _end(plan))] if chance(stream, 0.5) else []
+    loss = [is_emptied(stream, stream.uniform(0.2, 0.9) * end_of(plan))] if chance(stream, 0.5) else []
     return replace(plan, fields=tuple(fields), settings=settings, faults=(*plan.faults, *loss))
 
 

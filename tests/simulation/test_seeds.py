@@ -128,6 +128,9 @@ FOUND: dict[str, list[Plan]] = {
     "a process that knows nothing begins a new log behind evicted keys, and another task meets it before a repeat": [
         draw.draw_plan(seed, "standalone", profile="anew") for seed in (2, 17, 26, 28, 39)
     ],
+    "behind a proxy with one replication id, changes are lost behind one that another process made": [
+        draw.draw_plan(seed, "name", profile="proxied") for seed in (6, 8, 9, 19)
+    ],
     "a change that a reader puts back without its id is repeated": [draw.draw_plan(300039, "name", profile="")],
     "a late reply of a server that was replaced confirms what another change stands in the place of": [
         draw.draw_plan(seed, "name", profile="moved") for seed in (193, 232, 242, 263)

@@ -88,6 +88,8 @@ class StableName:
     def __init__(self, world: World) -> None:
         self._world = world
         self.machines = [Machine(world, name, world.plan.settings["config"]) for name in ("n0", "n1")]
+        for machine in self.machines:  # a proxy may tell one that never changes
+            machine.server.replication.told_id = world.plan.settings.get("told_id")
         self.data_hosts = {"n0", "n1"}
         self.hosts = ["n0", "n1"]
         self.removals: list[Call] = []

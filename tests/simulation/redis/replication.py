@@ -65,6 +65,7 @@ class Replication:
 
     Attributes:
         id: The replication id: which history this is.
+        told_id: What INFO says in the place of the id; None means the id.
         second_id: The one of before, valid up to `second_offset`.
         offset: Bytes of the stream so far.
         upstream: Its primary; None for a primary.
@@ -75,6 +76,7 @@ class Replication:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.id = self._new_id()
+        self.told_id: str | None = None
         self.second_id, self.second_offset = NO_ID, -1
         self.offset = 0
         self.backlog: Backlog | None = None
@@ -252,7 +254,7 @@ class Replication:
             **fields,
             **self.replicas.described(),
             "master_failover_state": "no-failover",
-            "master_replid": self.id,
+            "master_replid": self.told_id or self.id,
             "master_replid2": self.second_id,
             "master_repl_offset": self.offset,
             "second_repl_offset": self.second_offset,
