@@ -214,6 +214,22 @@ def _leader(stream: random.Random, plan: Plan) -> Plan:
     return script.plan(plan, durability=durability, retry={"deadline_seconds": 4.0})
 
 
+def _abandoned(stream: random.Random, plan: Plan) -> Plan:
+    """A Sentinel is told to fail over, chooses a replica that is behind, and ends before it tells that one."""
+    script, both = _Script(), ("there", "back")
+    script.strike(0.1, "partition", ways=both, inside=("r0",), others=("r1", "r2"), seconds=6.0)
+    script.call(0.15, 1, "read")
+    for number in range(stream.randint(1, 4)):
+        script.call(0.3 + 0.1 * number, 0, "append")
+    at, leader = stream.uniform(0.8, 1.2), stream.randrange(3)
+    script.strike(at, "fail-over", sentinel=leader)
+    script.strike(at + stream.uniform(0.12, 0.22), "crash-sentinel", sentinel=leader, seconds=stream.uniform(1.0, 5.0))
+    for _ in range(stream.randint(1, 4)):
+        script.call(at + stream.uniform(0.1, 1.0), 1, stream.choice(("pop", "pop", "read", "append")))
+    plan = replace(plan, fields=tuple({k: v for k, v in each.items() if k != "durability"} for each in plan.fields))
+    return script.plan(plan)
+
+
 def _writes_on(stream: random.Random, script: _Script, plan: Plan, seconds: float) -> None:
     """Let each process add a batch every now and then."""
     at = 0.0
@@ -259,5 +275,6 @@ AIMS: Mapping[str, Profile] = {
     "tails": Profile(_tails, (2,), ("standalone", "name")),
     "proxied": Profile(_proxied, (1, 2), ("name",)),
     "handover": Profile(_handover, (1, 2), ("sentinel",)),
+    "abandoned": Profile(_abandoned, (2,), ("sentinel",)),
     "leader": Profile(_leader, (1, 2), ("sentinel",)),
 }
