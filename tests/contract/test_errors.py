@@ -7,7 +7,7 @@ import logging
 import pickle
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from agents_redis_ha import (
     PermissionDeniedError,
     PoolConfig,
     PrimaryNotFoundError,
+    RedisHASession,
     RetryConfig,
     SentinelConfig,
     SessionStore,
@@ -225,6 +226,25 @@ async def test_a_replica_given_as_standalone_is_said_at_once(labs: Any) -> None:
     servers = labs.get("sentinel")
     replica = servers.replicas_of(servers.primary())[0]
     await failure(HAConfig(nodes=[replica.address]), NotPrimaryError)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda session: session.pop_item(), lambda session: session.add_items([ITEM], expected_version=3)],
+    ids=["nothing", "conflict"],
+)
+async def test_a_demoted_primary_that_is_behind_says_neither_that_there_is_nothing_nor_that_another_one_wrote(
+    ask: Callable[[RedisHASession], Awaitable[Any]], session_id: str
+) -> None:
+    with lab.start("standalone") as servers:
+        (node,) = servers.nodes
+        async with SessionStore(servers.config(retry=RetryConfig(deadline_seconds=2))) as store:
+            session = store.session(session_id)
+            assert await session.pop_item() is None
+            node.ask("REPLICAOF", node.host, 1)  # none answers there: so it is behind
+            with pytest.raises(OperationError, match="ReadOnlyError") as caught:
+                await ask(session)
+            assert caught.value.outcome is Outcome.NOT_APPLIED
 
 
 async def test_servers_of_another_topology_are_said_at_once(labs: Any) -> None:

@@ -53,7 +53,7 @@ local function remove_nothing(s, status, answer)
     reply[1] = status
     return reply
   end
-  return {status, s.version}
+  return rarely().unless_replica({status, s.version})
 end
 
 local s, reply = begin()

@@ -259,8 +259,16 @@ local function rarely()
     return kept .. s.version .. ':' .. s.now
   end
 
+  -- Returns an answer for which nothing is written; a replica, which may not know the latest state, refuses it as it
+  -- refuses to be read (reading.lua).
+  local function unless_replica(answer)
+    local reply = redis.pcall('HDEL', meta, '')
+    local refused = type(reply) == 'table' and reply.err and string.find(reply.err, 'READONLY', 1, true)
+    return refused and redis.error_reply('READONLY a replica may not know the latest state') or answer
+  end
+
   return {is_recent = is_recent, raise_fence = raise_fence, fields_like = fields_like, lacks_ids = lacks_ids,
-    made_before = made_before, drop_old = drop_old}
+    made_before = made_before, drop_old = drop_old, unless_replica = unless_replica}
 end
 
 -- Begins a change. Returns the state before it, or nil and what to return at once. A repeat writes (the TTL), so that a
@@ -288,7 +296,7 @@ local function begin()
   end
   if (MAY_BE_APPLIED or KNOWN < s.version) and rare.lacks_ids(s) then
     -- A first attempt may be one that arrives late, behind its repeat: sent anew with the present position, it is not.
-    return nil, {MAY_BE_APPLIED and UNTOLD or LOG_MISMATCH, s.version}
+    return nil, rare.unless_replica({MAY_BE_APPLIED and UNTOLD or LOG_MISMATCH, s.version})
   end
   refusal = denied_to_record(s)
   return not refusal and s or nil, refusal
@@ -299,7 +307,7 @@ local function begin_at_expected_version()
   local s, reply = begin()
   local expected, digest = tonumber(ARGV[9]), ARGV[10]
   if s and expected and (expected ~= s.version or digest ~= '' and digest ~= s.digest) then
-    return nil, {CONFLICT, s.version}
+    return nil, rarely().unless_replica({CONFLICT, s.version})
   end
   return s, reply
 end
