@@ -186,6 +186,23 @@ def _lapses(stream: random.Random, plan: Plan) -> Plan:
     return script.plan(plan, **_HASTY)
 
 
+def _demoted(stream: random.Random, plan: Plan) -> Plan:
+    """A name moves; over its old connection, a process asks the server of before, which follows, and is behind."""
+    script, both = _Script(), ("there", "back")
+    for process in range(len(plan.fields)):
+        script.call(0.05, process, "read")
+    for number in range(stream.choice((0, 0, 1, 3))):
+        script.call(0.1 + 0.05 * number, 0, "append")
+    script.strike(0.4, "move-name", seconds=stream.uniform(0.0, 0.1))
+    script.strike(1.2, "partition", ways=both, inside=("n0",), others=("n1",), seconds=3.0)
+    for number in range(stream.randint(1, 4)):
+        script.call(1.3 + 0.1 * number, 0, stream.choice(("append", "append", "pop", "clear")))
+    for number in range(stream.randint(1, 3)):
+        script.call(1.8 + 0.1 * number, 1, stream.choice(("pop", "pop", "expect", "read", "append")))
+    plan = replace(plan, fields=tuple({k: v for k, v in each.items() if k != "durability"} for each in plan.fields))
+    return script.plan(plan)
+
+
 def _handover(stream: random.Random, plan: Plan) -> Plan:
     """The Sentinels are told to fail over while the primary lives, and processes write all the time."""
     script = _Script()
@@ -274,6 +291,7 @@ AIMS: Mapping[str, Profile] = {
     "given-up": Profile(_given_up, (3,), ("standalone", "name")),
     "tails": Profile(_tails, (2,), ("standalone", "name")),
     "proxied": Profile(_proxied, (1, 2), ("name",)),
+    "demoted": Profile(_demoted, (2,), ("name",)),
     "handover": Profile(_handover, (1, 2), ("sentinel",)),
     "abandoned": Profile(_abandoned, (2,), ("sentinel",)),
     "leader": Profile(_leader, (1, 2), ("sentinel",)),

@@ -131,6 +131,9 @@ FOUND: dict[str, list[Plan]] = {
     "behind a proxy with one replication id, changes are lost behind one that another process made": [
         draw.draw_plan(seed, "name", profile="proxied") for seed in (6, 8, 9, 19)
     ],
+    "a demoted server that is behind answers a pop with nothing": [
+        draw.draw_plan(seed, "name", profile="demoted") for seed in (1, 2, 8, 13, 14)
+    ],
     "a change that a reader puts back without its id is repeated": [draw.draw_plan(300039, "name", profile="")],
     "a late reply of a server that was replaced confirms what another change stands in the place of": [
         draw.draw_plan(seed, "name", profile="moved") for seed in (193, 232, 242, 263)

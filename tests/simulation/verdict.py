@@ -59,6 +59,8 @@ def judge(run: Run) -> Verdict:
     found = [*unexpected, *run.problems, *unkept(run), *confirmed_by_deposed(run), *passed(run)]
     if not excused.several_lost:
         found += [*_unexpected_order(run), *_unexpected_changes(run)]
+    if not run.evicted:
+        found += _unexpected_nothing(run)
     if not run.loses:
         found += [f"outcome lost: {call.error}" for call in run.calls if (call.error or "").startswith("OutcomeLost")]
     return Verdict(report=report, broken=tuple(found))
@@ -86,6 +88,22 @@ def _unexpected_changes(run: Run) -> Iterator[str]:
             changes = call.op is not Op.READ and (call.op is not Op.POP or call.result)
             if call.session == session and changes and began < call.begin and call.settled < ended:
                 yield f"expected version: {call.op.value} #{call.number} came in between at {call.begin:.3f}"
+
+
+def _unexpected_nothing(run: Run) -> Iterator[str]:
+    """Yield pops of nothing while something was there: confirmed behind the last loss, and stored to the end.
+
+    Only a replica can lack it then, and no process is answered by one.
+    """
+    if run.plan.topology not in ("standalone", "name"):
+        return
+    for call in run.calls:
+        if call.op is Op.APPEND and call.status is Status.OK and call.begin > run.last_loss and not call.error:
+            stored = set(run.stored.get(call.session, ()))
+            for pop in run.calls if set(call.items) <= stored else ():
+                is_behind = pop.session == call.session and pop.op is Op.POP and pop.begin > call.end
+                if is_behind and pop.status is Status.OK and not pop.result:
+                    yield f"popped nothing: {pop.worker} at {pop.begin:.3f}, though {call.items[0]} was there"
 
 
 def _is_accounted(violation: Violation, run: Run, report: Report) -> bool:
