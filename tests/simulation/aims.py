@@ -281,6 +281,23 @@ def _proxied(stream: random.Random, plan: Plan) -> Plan:
 
 _EVICTS_THE_LOG: Mapping[str, Any] = {"server": None, "policy": "all", "first": 0, "each": 1, "parts": ("meta", "ops")}
 
+
+def _short(stream: random.Random, plan: Plan) -> Plan:
+    """A replica is away for longer than a deadline, and takes over without the changes that it did not get."""
+    script = _Script()
+    for number in range(stream.choice((1, 3))):
+        script.call(0.05 + 0.05 * number, 0, "append", size=2)
+    script.strike(0.3, "partition", ways=("there", "back"), inside=("n0",), others=("n1",), seconds=6.0)
+    for number in range(stream.choice((1, 2))):  # each of them waits for the whole deadline
+        op = stream.choice(("append", "append", "pop"))
+        script.call(0.4 + 0.05 * number, 0, op, **({"size": 2} if op == "append" else {}))
+    script.call(0.5, 0, "read", limit=1)  # which is not enough to put the change back
+    script.strike(stream.uniform(3.0, 4.0), "move-name", seconds=stream.uniform(0.0, 0.5))
+    for number in range(2):
+        script.call(3.0 + number, 0, stream.choice(("read", "append")))
+    return script.plan(plan, durability={"replicas": 1, "timeout_seconds": 0.4}, retry={"deadline_seconds": 1.0})
+
+
 AIMS: Mapping[str, Profile] = {
     "bare": Profile(_bare, (1, 2), ("standalone", "name")),
     "anew": Profile(_anew, (2,), ("standalone",)),
@@ -290,6 +307,7 @@ AIMS: Mapping[str, Profile] = {
     "newcomer": Profile(_newcomer, (3,), ("standalone",)),
     "given-up": Profile(_given_up, (3,), ("standalone", "name")),
     "tails": Profile(_tails, (2,), ("standalone", "name")),
+    "short": Profile(_short, (1,), ("name",)),
     "proxied": Profile(_proxied, (1, 2), ("name",)),
     "demoted": Profile(_demoted, (2,), ("name",)),
     "handover": Profile(_handover, (1, 2), ("sentinel",)),
