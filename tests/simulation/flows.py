@@ -17,6 +17,7 @@ from tests.simulation.loop import Process, SimulatedLoop
 if TYPE_CHECKING:
     from tests.simulation.network import Network
 
+_JUST_BEHIND_SECONDS = 1e-6
 _RETRANSMISSION_SECONDS = 0.2
 _MTU = 1460
 RESET = ConnectionResetError(104, "Connection reset by peer")
@@ -134,6 +135,8 @@ class Pipe:
         while began + wait < now:
             wait *= 2
         self.held_until = max(self.held_until, began + wait)
+        # What was sent before and is still under way arrives then, too, and in front of this.
+        self._last = max(self._last, self.held_until + _JUST_BEHIND_SECONDS)
         for _, data, size in held:
             self._pass_on(now, data, size)
 
