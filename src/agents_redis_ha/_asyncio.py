@@ -31,27 +31,30 @@ _SHORTLY_SECONDS = 0.001
 
 
 class Alarms:
-    """The ends of all waits of one event loop, on one timer.
+    """The ends of all waits of one event loop at a time, on one timer.
 
     A timer for each would be set and cancelled with each request: two of them cost 6 µs, a twentieth of an append.
     """
 
-    __slots__ = ("_ends", "_next", "_timer")
+    __slots__ = ("_ends", "_loop", "_next", "_timer")
 
     def __init__(self) -> None:
         self._ends: dict[_Bounded[Any], float] = {}
         self._next = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def set(self, wait: _Bounded[Any], ends_at: float, loop: asyncio.AbstractEventLoop) -> None:
         """Ring a wait at this time of the loop, if it is not over before."""
+        if loop is not self._loop:  # the one before has ended, and its timer never rings
+            self._ends, self._loop, self._next = {}, loop, math.inf
         self._ends[wait] = ends_at
         if ends_at < self._next:
             self._arm(ends_at, loop)
 
     def unset(self, wait: _Bounded[Any]) -> None:
         """Leave a wait alone: it is over. The timer is left to the next one."""
-        del self._ends[wait]
+        self._ends.pop(wait, None)
 
     def _arm(self, at: float, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:

@@ -20,7 +20,7 @@ from agents_redis_ha._asyncio import (
     timeout_at,
 )
 from tests.support.turns import eventually
-from tests.support.virtual_time import in_virtual_time
+from tests.support.virtual_time import VirtualTimeLoop, in_virtual_time
 
 
 class Work:
@@ -265,6 +265,28 @@ async def test_waits_that_follow_each_other_share_a_timer(monkeypatch: pytest.Mo
     await asyncio.sleep(6)
     assert not alarms._ends
     assert len(timers) == 1  # nothing is left that could ring
+
+
+def test_in_another_event_loop_the_waits_of_the_one_before_are_nothing() -> None:
+    alarms, left = Alarms(), list[asyncio.Task[str]]()
+
+    async def abandoned() -> None:
+        deadline = asyncio.get_running_loop().time() + 50
+        left.append(asyncio.ensure_future(awaited(Until(waits(99), deadline, alarms))))  # the loop ends before it does
+        await asyncio.sleep(0)
+
+    async def next_one() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(asyncio.TimeoutError):
+            await Until(waits(99), loop.time() + 60, alarms)
+        assert list(alarms._ends) == []
+
+    for run in (abandoned, next_one):
+        loop = VirtualTimeLoop()
+        loop.run_until_complete(run())
+        for task in left:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
 
 
 @in_virtual_time
