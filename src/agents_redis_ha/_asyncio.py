@@ -7,7 +7,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout_at
@@ -39,12 +39,12 @@ class Alarms:
     __slots__ = ("_ends", "_loop", "_next", "_timer")
 
     def __init__(self) -> None:
-        self._ends: dict[_Bounded[Any], float] = {}
+        self._ends: dict[_Wait, float] = {}
         self._next = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def set(self, wait: _Bounded[Any], ends_at: float, loop: asyncio.AbstractEventLoop) -> None:
+    def set(self, wait: _Wait, ends_at: float, loop: asyncio.AbstractEventLoop) -> None:
         """Ring a wait at this time of the loop, if it is not over before."""
         if loop is not self._loop:  # the one before has ended, and its timer never rings
             self._ends, self._loop, self._next = {}, loop, math.inf
@@ -52,7 +52,7 @@ class Alarms:
         if ends_at < self._next:
             self._arm(ends_at, loop)
 
-    def unset(self, wait: _Bounded[Any]) -> None:
+    def unset(self, wait: _Wait) -> None:
         """Leave a wait alone: it is over. The timer is left to the next one."""
         self._ends.pop(wait, None)
 
@@ -72,93 +72,51 @@ class Alarms:
             self._arm(first, loop)
 
 
-class _Bounded(Generic[_Result]):
-    """Awaits an operation until an alarm cancels it; then TimeoutError is raised."""
-
-    __slots__ = ("_alarms", "_awaited", "_interruption", "_operation", "_since")
-
-    def __init__(self, operation: Coroutine[Any, Any, _Result], alarms: Alarms) -> None:
-        self._operation, self._alarms = operation, alarms
-        self._awaited: Any = None
-
-    def __await__(self) -> Generator[Any, None, _Result]:
-        """Return the operation's result.
-
-        Raises:
-            asyncio.TimeoutError: It was cancelled by the alarm.
-        """
-        loop = asyncio.get_running_loop()
-        self._interruption = Interruption(asyncio.current_task(loop))
-        self._since = loop.time()
-        self._alarms.set(self, self._ends_at(), loop)
-        operation, thrown = self._operation, None
-        try:
-            while True:
-                self._awaited = operation.send(None) if thrown is None else operation.throw(thrown)
-                thrown = None
-                try:
-                    yield self._awaited
-                except BaseException as error:  # noqa: BLE001 (it is the operation's to handle)
-                    thrown = error
-                else:
-                    self._since = loop.time()
-        except StopIteration as end:
-            result: _Result = end.value
-            return result
-        except asyncio.CancelledError:
-            if self._interruption.is_all():
-                raise asyncio.TimeoutError(self._what(loop.time() - self._since)) from None
-            raise
-        finally:
-            self._alarms.unset(self)
+class _Wait(Protocol):
+    """What an alarm is set for."""
 
     def ring(self, now: float) -> float:
-        """Cancel the operation if its time is up; return when to ring again."""
-        ends_at = self._ends_at()
-        if ends_at > now:
-            return ends_at
-        self._interruption.cancel(self._awaited)
-        return math.inf if self._interruption.happened else now + _SHORTLY_SECONDS  # something has come just now
-
-    def _ends_at(self) -> float:
-        raise NotImplementedError
-
-    def _what(self, silent_seconds: float) -> str:
-        raise NotImplementedError
+        """End it, if its time is up; return when to ring again, by the loop's time."""
 
 
-class Until(_Bounded[_Result]):
-    """Awaits an operation until a time of the loop, as `timeout_at` does for a block; it costs a third of that."""
+class Until:
+    """Ends a block at a time of the loop, as `timeout_at` does, at a third of the price."""
 
-    __slots__ = ("_deadline",)
+    __slots__ = ("_alarms", "_deadline", "_interruption")
 
-    def __init__(self, operation: Coroutine[Any, Any, _Result], deadline: float, alarms: Alarms) -> None:
+    def __init__(self, deadline: float, alarms: Alarms) -> None:
         """Begin nothing yet.
 
         Args:
-            operation: What to await.
-            deadline: When it is cancelled, and TimeoutError raised.
+            deadline: When the block is cancelled, and leaves with a TimeoutError.
             alarms: Of this event loop.
         """
-        super().__init__(operation, alarms)
-        self._deadline = deadline
+        self._deadline, self._alarms = deadline, alarms
 
-    def _ends_at(self) -> float:
-        return self._deadline
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._interruption = Interruption(asyncio.current_task(loop))
+        self._alarms.set(self, self._deadline, loop)
 
-    def _what(self, silent_seconds: float) -> str:
-        del silent_seconds
-        return "the deadline is over"
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: object) -> None:
+        self._alarms.unset(self)
+        if self._interruption.happened and self._interruption.take_back() and kind is asyncio.CancelledError:
+            raise asyncio.TimeoutError from error
+
+    def ring(self, now: float) -> float:
+        """Cancel the task; return when to ring again."""
+        self._interruption.cancel_task()
+        return math.inf if self._interruption.happened else now + _SHORTLY_SECONDS
 
 
-class UnlessSilent(_Bounded[_Result]):
+class UnlessSilent(Generic[_Result]):
     """Awaits an operation for as long as what it waits for keeps coming.
 
     While a reply is read, that is each time that bytes have arrived, whatever parser reads them. asyncio's timeout
     would have to be postponed each time.
     """
 
-    __slots__ = ("_at_least", "_seconds", "_text")
+    __slots__ = ("_alarms", "_at_least", "_awaited", "_interruption", "_operation", "_seconds", "_since", "_what")
 
     def __init__(
         self,
@@ -178,15 +136,50 @@ class UnlessSilent(_Bounded[_Result]):
             alarms: Of this event loop.
             at_least: So many seconds it has in any case.
         """
-        super().__init__(operation, alarms)
-        self._seconds, self._text = seconds, what
-        self._at_least = asyncio.get_running_loop().time() + at_least if at_least else 0.0
+        self._operation, self._alarms = operation, alarms
+        self._seconds, self._at_least = seconds, at_least
+        self._what = what
+        self._awaited: Any = None
 
-    def _ends_at(self) -> float:
-        return max(self._at_least, self._since + self._seconds)
+    def __await__(self) -> Generator[Any, None, _Result]:
+        """Return the operation's result.
 
-    def _what(self, silent_seconds: float) -> str:
-        return f"{self._text} for {silent_seconds:.3g} s"
+        Raises:
+            asyncio.TimeoutError: Nothing came for too long.
+        """
+        loop = asyncio.get_running_loop()
+        self._interruption = Interruption(asyncio.current_task(loop))
+        self._since = loop.time()
+        self._at_least += self._since
+        self._alarms.set(self, max(self._at_least, self._since + self._seconds), loop)
+        operation, thrown = self._operation, None
+        try:
+            while True:
+                self._awaited = operation.send(None) if thrown is None else operation.throw(thrown)
+                thrown = None
+                try:
+                    yield self._awaited
+                except BaseException as error:  # noqa: BLE001 (it is the operation's to handle)
+                    thrown = error
+                else:
+                    self._since = loop.time()
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+        except asyncio.CancelledError:
+            if self._interruption.is_all():
+                raise asyncio.TimeoutError(f"{self._what} for {loop.time() - self._since:.3g} s") from None
+            raise
+        finally:
+            self._alarms.unset(self)
+
+    def ring(self, now: float) -> float:
+        """Cancel what is awaited, unless something has come meanwhile; return when to ring again."""
+        ends_at = max(self._at_least, self._since + self._seconds)
+        if ends_at > now:
+            return ends_at
+        self._interruption.cancel(self._awaited)
+        return math.inf if self._interruption.happened else now + _SHORTLY_SECONDS  # something has come just now
 
 
 class Interruption:
@@ -219,8 +212,22 @@ class Interruption:
         """The same on Python 3.10, where the task alone knows what it waits for."""
         self.cancel(self._task._fut_waiter)  # noqa: SLF001
 
+    def cancel_task(self) -> None:
+        """Cancel the task wherever it is; on Python 3.10, what it waits for."""
+        if sys.version_info >= (3, 11):
+            self._task.cancel()
+            self.happened = True
+        else:
+            self.cancel_wait()
+
+    def take_back(self) -> bool:
+        """Take a cancellation of the task back; return whether it was the only one."""
+        if sys.version_info >= (3, 11):
+            return bool(self._task.uncancel() <= self._before)
+        return self.is_all()
+
     def is_all(self) -> bool:
-        """Whether the task's CancelledError is from here alone."""
+        """Whether the task's CancelledError is from here alone, where what it waited for was cancelled."""
         if sys.version_info >= (3, 11):
             return self.happened and bool(self._task.cancelling() <= self._before)
         return self.happened and self._task._cancel_message is self  # noqa: SLF001

@@ -162,7 +162,8 @@ class Operation:
         self.span.attempt_began()
         request.sent = False
         try:
-            reply = await Until(locator.attempt(request), self.deadline, self._executor.alarms)
+            with Until(self.deadline, self._executor.alarms):
+                reply = await locator.attempt(request)
         except AttemptError as error:
             failed = error
         except asyncio.TimeoutError:
