@@ -111,4 +111,5 @@ def _pack(command: Sequence[Argument]) -> bytes:
     return b"".join(parts)
 
 
-_packed: Callable[[Any], bytes] = hiredis.pack_command if HIREDIS_AVAILABLE else _pack
+# An old hiredis does not pack.
+_packed: Callable[[Any], bytes] = getattr(hiredis, "pack_command", _pack) if HIREDIS_AVAILABLE else _pack
