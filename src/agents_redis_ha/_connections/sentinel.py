@@ -43,6 +43,9 @@ __all__ = ["SentinelLocator"]
 # A Sentinel tells the others of a new epoch every 2 s; a majority that names an older one for longer has been reset.
 _FORGET_EPOCH_SECONDS = 10.0
 
+# A listener that goes on although it was cancelled is cancelled again after so long.
+_CANCELS_AGAIN_SECONDS = 0.1
+
 
 class SentinelLocator:
     """Asks the Sentinels which server is the primary and keeps a plain client of that one."""
@@ -300,10 +303,10 @@ class SentinelLocator:
 
     async def aclose(self) -> None:
         """See `Locator.aclose`."""
-        for task in self._listeners:
-            task.cancel()
-        if self._listeners:
-            await asyncio.wait(self._listeners)
+        while listening := [task for task in self._listeners if not task.done()]:
+            for task in listening:  # again, too: before Python 3.11, redis-py 7 can take a cancellation for its timeout
+                task.cancel()
+            await asyncio.wait(listening, timeout=_CANCELS_AGAIN_SECONDS)
         await self.monitor.aclose()
         await self._refresh.aclose()
         await self._sentinels.aclose()
