@@ -100,7 +100,7 @@ class Until:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: object) -> None:
         self._alarms.unset(self)
-        if self._interruption.happened and self._interruption.take_back() and kind is asyncio.CancelledError:
+        if self._interruption.take_back() and kind is asyncio.CancelledError:
             raise asyncio.TimeoutError from error
 
     def ring(self, now: float) -> float:
@@ -221,9 +221,9 @@ class Interruption:
             self.cancel_wait()
 
     def take_back(self) -> bool:
-        """Take a cancellation of the task back; return whether it was the only one."""
+        """Take `cancel_task` back, if it happened; return whether the task's CancelledError is from there alone."""
         if sys.version_info >= (3, 11):
-            return bool(self._task.uncancel() <= self._before)
+            return self.happened and bool(self._task.uncancel() <= self._before)
         return self.is_all()
 
     def is_all(self) -> bool:

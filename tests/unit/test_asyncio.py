@@ -296,7 +296,7 @@ def test_in_another_event_loop_the_waits_of_the_one_before_are_nothing() -> None
         loop = VirtualTimeLoop()
         loop.run_until_complete(run())
         for task in left:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # its end is not awaited: on purpose
         loop.close()
 
 

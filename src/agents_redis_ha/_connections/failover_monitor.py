@@ -8,7 +8,6 @@ sit out its response timeout although another node was elected long before.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -36,31 +35,20 @@ _LAST_ROUNDS = 2
 class InFlightRequest:
     """A request that a node owes the reply to."""
 
-    __slots__ = ("cancelled_before", "cut", "interruption", "node", "since", "task")
+    __slots__ = ("interruption", "node", "since")
 
     def __init__(self, node: Node, since: float, task: asyncio.Task[Any]) -> None:
         self.node = node
         self.since = since
-        self.task = task
-        self.cancelled_before = _cancelled(task)
-        self.cut = False
+        self.interruption = Interruption(task)
 
     def end(self) -> None:
         """End the waiting for the reply, or for the connection."""
-        self.cut = True
-        if sys.version_info >= (3, 11):
-            self.task.cancel()
-        else:
-            self.interruption = Interruption(self.task)
-            self.interruption.cancel_wait()
+        self.interruption.cancel_task()
 
     def was_only_cut(self) -> bool:
         """Whether `end` alone cancelled the task, not its owner; takes that cancellation back."""
-        if not self.cut:
-            return False
-        if sys.version_info >= (3, 11):
-            return self.task.uncancel() <= self.cancelled_before
-        return self.interruption.is_all()
+        return self.interruption.take_back()
 
 
 class FailoverMonitor:
@@ -116,7 +104,7 @@ class FailoverMonitor:
     def cut(self, node: Node) -> None:
         """End the requests to a node that was taken over, also those whose connection is still being made."""
         for in_flight in self._in_flight:
-            if in_flight.node is node and not in_flight.cut:
+            if in_flight.node is node and not in_flight.interruption.happened:
                 in_flight.end()
 
     def topology_changed(self) -> None:
@@ -232,10 +220,3 @@ class FailoverMonitor:
             self._task.cancel()
             await asyncio.wait((self._task,))
         self.topology_changed()
-
-
-def _cancelled(task: asyncio.Task[Any]) -> int:
-    """Return how often a task has been asked to end; before Python 3.11 that is not counted."""
-    if sys.version_info >= (3, 11):
-        return task.cancelling()
-    return 0
