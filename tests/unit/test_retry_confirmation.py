@@ -72,6 +72,7 @@ async def test_too_few_replicas_until_the_deadline_are_an_error_that_says_what_i
     assert counters()["unconfirmed"] == before + 1
 
 
+@in_virtual_time
 async def test_a_wait_for_replicas_is_not_begun_where_the_deadline_would_cut_it_off() -> None:
     loop, ends = asyncio.get_running_loop(), []
 

@@ -283,6 +283,7 @@ async def test_a_primary_that_the_sentinels_see_as_down_is_not_asked(world: Worl
         await world.locator.primaries()
 
 
+@in_virtual_time
 async def test_a_failover_cuts_what_waits_for_the_old_primary(world: World) -> None:
     async def switched() -> None:
         world.other.announces(NEW, 8)

@@ -163,6 +163,7 @@ async def test_sentinels_that_are_removed_for_good_are_not_counted_any_more(cloc
     assert removed.closed == 1
 
 
+@in_virtual_time
 async def test_a_lease_is_renewed_while_a_change_is_on_its_way(clock: Clock) -> None:
     world = World(clock, sentinels=3)
     await world.change()
@@ -174,7 +175,7 @@ async def test_a_lease_is_renewed_while_a_change_is_on_its_way(clock: Clock) -> 
     renewed: list[float] = []
 
     async def look() -> None:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # ends when all that can go on has gone on
         renewed.append(lease_left(world))
 
     world.meanwhile = look
