@@ -276,6 +276,23 @@ def test_a_pop_of_unknown_outcome_does_not_explain_a_loss_below_a_newer_item() -
     assert story.kinds(story.stored[1:]) == {Kind.LOST}
 
 
+def test_a_pop_explains_one_item_while_it_is_under_way_and_none_later() -> None:
+    story = Story()
+    older = story.append("a", 1).items
+    newer = story.append("b", 1).items
+    pop = story.pop("a")  # of b's item, on a server that is lost: it is put back, and the repeat takes the older one
+    read = story.read("c")
+
+    def kinds(pop_ends: float, shown: tuple[Mark, ...]) -> set[Kind]:
+        story.calls[2:] = [replace(pop, result=older, end=pop_ends), replace(read, result=shown)]
+        return story.kinds([*newer]) - {Kind.POPPED_OUT_OF_TURN}
+
+    assert kinds(read.end + 1, older) == set()
+    assert kinds(read.begin - 0.01, older) == {Kind.POPPED_STILL_THERE, Kind.STALE}
+    assert kinds(read.begin - 0.01, ()) == {Kind.STALE}
+    assert kinds(read.end + 1, ()) == {Kind.STALE}
+
+
 def test_a_clear_of_unknown_outcome_explains_everything_or_nothing() -> None:
     story = Story()
     story.append()

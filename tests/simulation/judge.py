@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _MOST_STATES = 200_000
+_NOTICED_SECONDS = 0.1  # after a server has taken over, at the latest
 
 Item = tuple[str, int, int]
 """What names an element: the batch (by writer and number) and the place in it."""
@@ -66,6 +67,7 @@ def judge(
     stored: Sequence[Item | None],
     *,
     may_lose: bool,
+    losses: Sequence[float] = (),
     may_forget: bool = False,
     may_reorder: bool = False,
 ) -> list[Finding]:
@@ -75,13 +77,14 @@ def judge(
         events: All calls.
         stored: What is there in the end.
         may_lose: Whether servers may have lost what they confirmed.
+        losses: When they did, or others took over.
         may_forget: Whether processes may have ended, or forgotten, that knew it; then it is gone without a word.
         may_reorder: Whether processes put what was displaced by others behind that.
     """
     last = max((event.end for event in events if event.end < math.inf), default=0.0)
     final = Event(process="stored", kind="read", begin=last + 1, end=last + 2, result=tuple(stored))
     everything = [*events, final]
-    found = list(_anomalies(everything, may_lose=may_lose))
+    found = list(_anomalies(everything, may_lose=may_lose, losses=losses))
     if may_lose and may_reorder:
         found = [each for each in found if each.kind != "contradiction"]
     elif may_lose:
@@ -155,7 +158,7 @@ def _views(events: Iterable[Event]) -> Iterator[Event]:
     return (event for event in events if event.kind == "read" and event.outcome == "ok")
 
 
-def _anomalies(events: Sequence[Event], *, may_lose: bool) -> Iterator[Finding]:
+def _anomalies(events: Sequence[Event], *, may_lose: bool, losses: Sequence[float]) -> Iterator[Finding]:
     """Yield what no view may show, whatever servers lose."""
     writers = {item: event for event in events for item in event.items}
     batches: dict[tuple[str, int], int] = Counter(item[:2] for item in writers)
@@ -174,8 +177,7 @@ def _anomalies(events: Sequence[Event], *, may_lose: bool) -> Iterator[Finding]:
             if count > 1:
                 yield Finding("duplicate", f"{item} {count} times in {where}")
         yield from _tears(view, shown, batches, where)
-        # What was not confirmed yet can be lost with its server, and made again at another place.
-        settled = shown if not may_lose else [item for item in shown if _is_confirmed(writers.get(item), view.end)]
+        settled = shown if not may_lose else [i for i in shown if _has_one_place(writers.get(i), view.end, losses)]
         yield from _contradictions(settled, before, where)
     for event in events:
         if event.kind == "pop" and event.outcome == "ok" and event.result:
@@ -185,8 +187,15 @@ def _anomalies(events: Sequence[Event], *, may_lose: bool) -> Iterator[Finding]:
                 yield Finding("garbage", f"{item}, popped by {event.process} at {event.end:.3f}")
 
 
-def _is_confirmed(writer: Event | None, then: float) -> bool:
-    return writer is not None and writer.outcome == "ok" and writer.end <= then
+def _has_one_place(writer: Event | None, then: float, losses: Sequence[float]) -> bool:
+    """Whether an item can have been made in one place only.
+
+    What was not confirmed yet can be lost with its server, and be made again at another place. What was under way when
+    a server took over can be made on both: the request reaches the old one late.
+    """
+    if writer is None or writer.outcome != "ok" or writer.end > then:
+        return False
+    return not any(writer.begin < at < writer.end + _NOTICED_SECONDS for at in losses)
 
 
 def _tears(view: Event, shown: Sequence[Item], batches: dict[tuple[str, int], int], where: str) -> Iterator[Finding]:

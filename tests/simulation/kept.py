@@ -17,12 +17,12 @@ _PATIENCE_SECONDS = 1.0  # half of what the library has with others
 
 def unkept(run: Run) -> Iterator[str]:
     """Yield what was known to processes that live on, and is lost all the same."""
-    if not run.first_loss or run.plan.keeps_less or set(run.struck) - _UNDISTURBED:
+    if not run.losses or run.plan.keeps_less or set(run.struck) - _UNDISTURBED:
         return
     for session in run.plan.sessions:
         calls = [call for call in run.calls if call.session == session]
-        before = [call for call in calls if call.end < run.first_loss]
-        after = [call for call in calls if call.begin > run.first_loss]
+        before = [call for call in calls if call.end < run.losses[0]]
+        after = [call for call in calls if call.begin > run.losses[0]]
         if len(before) + len(after) == len(calls) and all(call.op is Op.READ for call in after):
             yield from _unkept(run, session, before, after)
 
@@ -37,7 +37,9 @@ def _unkept(run: Run, session: str, before: list[Call], after: list[Call]) -> It
     known = is_read or all(
         call.worker in alive or (call.op is Op.APPEND and set(call.items) <= shown) for call in changes
     )
-    comes = [min(call.begin for call in after if call.worker == worker) for worker in alive]
+    # With the first thing that it does, in whichever session, a process looks after all that it knows.
+    looks = [call for call in run.calls if call.end > run.losses[0]]
+    comes = [min(max(call.begin, run.losses[0]) for call in looks if call.worker == worker) for worker in alive]
     in_time = bool(comes) and max(comes) - min(comes) < _PATIENCE_SECONDS
     if not known or not in_time or any(call.status is not Status.OK for call in changes):
         return

@@ -126,12 +126,14 @@ class Machine:
 
 
 def read_stored(machine: Machine, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:
-    """Return each session's items on a server, oldest first; None for an element without a mark of that session."""
+    """Return each session's items on a server, oldest first; None for an element without a mark of that session.
+
+    They are read where they lie: a server that serves nobody in this moment has them all the same.
+    """
     found: dict[str, list[Mark | None]] = {}
     for name in sessions:
-        key = session_keys(PREFIX, name).items
-        elements = machine.ask(b"LRANGE", key, b"0", b"-1")
-        found[name] = [_mark_of(element, name) for element in elements] if isinstance(elements, list) else []
+        elements = machine.server.keyspace.list(session_keys(PREFIX, name).items) or []
+        found[name] = [_mark_of(element, name) for element in elements]
     return found
 
 

@@ -34,7 +34,14 @@ def second_opinion(run: Run) -> list[Finding]:
         stored = [_item(mark) for mark in run.stored.get(session, ())]
         struck = [replace(call, begin=call.end) for call in removals]
         events = [event for call in (*calls, *struck) for event in _events(call)]
-        found += judge(events, stored, may_lose=run.loses, may_forget=forgets, may_reorder=run.plan.reorders)
+        found += judge(
+            events,
+            stored,
+            may_lose=run.loses,
+            losses=run.losses,
+            may_forget=forgets,
+            may_reorder=run.plan.reorders,
+        )
     return found
 
 

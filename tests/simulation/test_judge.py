@@ -121,6 +121,12 @@ def test_a_forged_violation_is_found(name: str) -> None:
     assert name.partition(":")[0].partition(",")[0] in kinds(events, *stored, may_lose=may_lose)
 
 
+def test_what_was_under_way_when_a_server_took_over_may_have_two_places() -> None:
+    events = [append("a1", 1, took=0.1, who="a"), append("b1", 1, took=3), read(5, A1, B1)]
+    for taken_over, found in [(3.0, set()), (4.05, set()), (4.2, {"contradiction"}), (0.9, {"contradiction"})]:
+        assert {each.kind for each in judge(events, [B1, A1], may_lose=True, losses=[taken_over])} == found
+
+
 def test_what_was_displaced_may_be_put_behind_where_a_process_does_so() -> None:
     events = [append("a1", 1), read(2, A1, who="b"), append("b1", 3, who="b"), read(4, A1, B1)]
     assert kinds(events, B1, A1, may_lose=True) == {"overtaken", "contradiction"}

@@ -15,6 +15,9 @@ RUNS = {"standalone": 40, "name": 20, "sentinel": 12, "cluster": 6}
 SEEDS = [(topology, seed) for topology, runs in RUNS.items() for seed in range(runs)]
 SEEDS.append(("sentinel", 920110))  # what two partitions hold up one after another arrives in its order
 SEEDS.append(("cluster", 1004760))  # a slot moves to a member that hands over meanwhile
+SEEDS.append(("cluster", 1005898))  # a read shows what a pop took whose first attempt was lost with its server
+SEEDS.append(("cluster", 1006078))  # the owner serves nobody in the moment in which it is asked what is stored
+SEEDS.append(("standalone", 1004530))  # one process sweeps seconds before the other does anything
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)
@@ -29,6 +32,10 @@ def test_six_processes_break_nothing(topology: str) -> None:
     run = world.run(draw.draw_plan(7, topology, processes=6))
     assert len({call.worker.partition(".")[0] for call in run.calls}) == 6
     assert verdict.judge(run).broken == ()
+
+
+def test_what_a_deposed_server_is_asked_late_may_have_another_place_on_its_successor() -> None:
+    assert second_opinion(world.run(draw.draw_plan(1010355, "sentinel", processes=6))) == []
 
 
 def step(number: int, op: str, *, process: int = 0, session: str = "s", pause: float = 0.01, **more: Any) -> Step:

@@ -39,7 +39,7 @@ def run_of(calls: list[Call], stored: list[Mark], *, processes: int = 3, lost_at
     settings = {"servers": 3, "replicas": 2}
     steps = (Step(number=1, process=0, session=SESSION, op="read", pause=0.0),)
     plan = Plan(seed=0, topology="sentinel", fields=(fields,) * processes, steps=steps, faults=(), settings=settings)
-    run = Run(plan=plan, calls=calls, stored={SESSION: list(stored)}, last_loss=lost_at)
+    run = Run(plan=plan, calls=calls, stored={SESSION: list(stored)}, losses=[lost_at] if lost_at else [])
     run.struck["kill-process"] += 1
     return run
 

@@ -98,7 +98,7 @@ def _unexpected_nothing(run: Run) -> Iterator[str]:
     if run.plan.topology not in ("standalone", "name"):
         return
     for call in run.calls:
-        if call.op is Op.APPEND and call.status is Status.OK and call.begin > run.last_loss and not call.error:
+        if call.op is Op.APPEND and call.status is Status.OK and call.begin > max(run.losses, default=0.0) and not call.error:
             stored = set(run.stored.get(call.session, ()))
             for pop in run.calls if set(call.items) <= stored else ():
                 is_behind = pop.session == call.session and pop.op is Op.POP and pop.begin > call.end
@@ -139,7 +139,7 @@ class Excuses:
 
     def __init__(self, run: Run) -> None:
         plan = run.plan
-        self._last_loss = run.last_loss
+        self._last_loss = max(run.losses, default=0.0)
         self.loses = run.loses
         kills = any(run.struck[kind] for kind in _KILLS)
         several = len(plan.fields) > 1 or any(step.caller for step in plan.steps)

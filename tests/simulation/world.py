@@ -65,8 +65,7 @@ class Run:
         takeovers: When Sentinels told a server to be the primary, or turned to it, and which.
         fences: When a session's write fence stood: its name, from when, until when.
         evicted: Whether servers have evicted keys of sessions.
-        last_loss: When servers lost data, or another one took over, for the last time (loop time); 0 means never.
-        first_loss: The same for the first time.
+        losses: When servers lost data, or another one took over (loop time).
     """
 
     plan: Plan
@@ -86,15 +85,14 @@ class Run:
     made: Mapping[tuple[str, tuple[str, int]], set[int]] = field(default_factory=dict)
     answered: Mapping[tuple[str, tuple[str, int]], str] = field(default_factory=dict)
     takeovers: list[tuple[float, str]] = field(default_factory=list)
-    last_loss: float = 0.0
-    first_loss: float = 0.0
+    losses: list[float] = field(default_factory=list)
     fences: list[tuple[str, float, float]] = field(default_factory=list)
     evicted: bool = False
 
     @property
     def loses(self) -> bool:
         """Whether servers may have lost anything."""
-        return self.last_loss > 0 or self.evicted
+        return bool(self.losses) or self.evicted
 
 
 class World:
@@ -125,7 +123,6 @@ class World:
         self._at_request: dict[tuple[int | None, int], list[Fault]] = {}
         self._requests: Counter[int] = Counter()
         self._lasts_until = 0.0
-        self.last_loss = self.first_loss = 0.0
         self.versions, self.fences = Versions(), Fences(self)
         self._to_come: list[Handle] = []
         self._undo: list[Callable[[], None]] = []
@@ -169,8 +166,7 @@ class World:
 
     def note_loss(self) -> None:
         """Note that a server has lost data, or that another one takes over, which may lack some."""
-        self.last_loss = self.loop.time()
-        self.first_loss = self.first_loss or self.last_loss
+        self._run.losses.append(self.loop.time())
 
     def note_takeover(self, host: str) -> None:
         """Note that a server is the primary now, and that the one before it is not."""
@@ -194,7 +190,7 @@ class World:
     @property
     def loses(self) -> bool:
         """Whether servers may have lost anything."""
-        return self.last_loss > 0.0
+        return bool(self._run.losses)
 
     def lasts_until(self, when: float) -> None:
         """Let the run go on until then: something is still on its way."""
@@ -316,7 +312,6 @@ def _run(plan: Plan, result: Run) -> None:
     result.calls = world.memory.calls
     result.guarded = world.memory.guarded
     result.expectations = world.memory.expectations
-    result.last_loss, result.first_loss = world.last_loss, world.first_loss
     result.named, result.made = world.memory.named, world.versions.made
     result.answered, result.fences = world.versions.by, world.fences.seen
     result.removals = world.servers.removals

@@ -1,9 +1,9 @@
 """What a view lacks although it was confirmed, or shown before, and nothing can have removed it. Pure.
 
 What can remove an item: a pop that returned it; a clear or a replacement that did not end before the item's batch
-began; a pop whose outcome is unknown, one item each. A clear takes everything, so it explains nothing if an older
-batch is still there; a pop takes the newest item, so it explains nothing if a newer batch was complete before it
-began and is still there.
+began; a pop whose outcome is unknown, or was unknown then, one item each. A clear takes everything, so it explains
+nothing if an older batch is still there; a pop takes the newest item, so it explains nothing if a newer batch was
+complete before it began and is still there.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def find_absences(history: SessionHistory, view: View, shown: Mapping[BatchId, f
     landscape = _Landscape(history, view)
     unexplained = [*_absent(landscape, shown), *_cut(landscape)]
     unexplained.sort(key=lambda each: each.deadline)
-    pops = sorted(pop.begin for pop in history.open_pops if pop.begin < view.end)
+    pops = sorted(pop.begin for pop in (*history.open_pops, *_under_way(history, view)) if pop.begin < view.end)
     for each in unexplained:
         needed = len(each.absence.marks)
         usable = [begin for begin in pops if begin <= each.deadline][:needed]
@@ -63,6 +63,19 @@ def find_absences(history: SessionHistory, view: View, shown: Mapping[BatchId, f
             yield each.absence
         else:
             pops = pops[needed:]
+
+
+def _under_way(history: SessionHistory, view: View) -> Iterator[Call]:
+    """Yield the pops that had no reply yet: the item that one took then was another one, if a server has lost that."""
+    for pop in history.pops:
+        if pop.end > view.end and not any(_was_missed(history, view, mark) for mark in pop.result):
+            yield pop
+
+
+def _was_missed(history: SessionHistory, view: View, mark: Mark | None) -> bool:
+    """Return whether an item was written before the look had ended, and the look does not show it."""
+    call = history.writes.get(mark.batch) if mark is not None else None
+    return call is not None and call.begin < view.end and mark not in view.present
 
 
 class _Landscape:

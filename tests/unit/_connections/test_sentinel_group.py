@@ -202,6 +202,7 @@ async def test_a_sentinel_that_refuses_does_answer(error: Exception) -> None:
     assert await world.locator.problems() == [f"Sentinel s:2 refuses: {error}"]
 
 
+@in_virtual_time
 async def test_a_look_at_the_sentinels_can_be_cancelled_in_any_moment(clock: Clock) -> None:
     def look(answer: asyncio.Future[None]) -> Coroutine[Any, Any, object]:
         async def fail(service: str) -> dict[str, Any]:
