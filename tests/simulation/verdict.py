@@ -97,8 +97,9 @@ def _unexpected_nothing(run: Run) -> Iterator[str]:
     """
     if run.plan.topology not in ("standalone", "name"):
         return
+    last_loss = max(run.losses, default=0.0)
     for call in run.calls:
-        if call.op is Op.APPEND and call.status is Status.OK and call.begin > max(run.losses, default=0.0) and not call.error:
+        if call.op is Op.APPEND and call.status is Status.OK and call.begin > last_loss and not call.error:
             stored = set(run.stored.get(call.session, ()))
             for pop in run.calls if set(call.items) <= stored else ():
                 is_behind = pop.session == call.session and pop.op is Op.POP and pop.begin > call.end

@@ -62,7 +62,8 @@ class Run:
         named: The versions that callers were told are lost, by session.
         made: With which versions a batch was confirmed, by session and batch.
         answered: Which server confirmed a batch.
-        takeovers: When Sentinels told a server to be the primary, or turned to it, and which.
+        takeovers: When Sentinels told a server to be the primary, or turned to it, and which; none where the one
+            that did so ended in the middle.
         fences: When a session's write fence stood: its name, from when, until when.
         evicted: Whether servers have evicted keys of sessions.
         losses: When servers lost data, or another one took over (loop time).
@@ -84,7 +85,7 @@ class Run:
     named: Mapping[str, set[int]] = field(default_factory=dict)
     made: Mapping[tuple[str, tuple[str, int]], set[int]] = field(default_factory=dict)
     answered: Mapping[tuple[str, tuple[str, int]], str] = field(default_factory=dict)
-    takeovers: list[tuple[float, str]] = field(default_factory=list)
+    takeovers: list[tuple[float, str | None]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     fences: list[tuple[str, float, float]] = field(default_factory=list)
     evicted: bool = False
@@ -168,8 +169,8 @@ class World:
         """Note that a server has lost data, or that another one takes over, which may lack some."""
         self._run.losses.append(self.loop.time())
 
-    def note_takeover(self, host: str) -> None:
-        """Note that a server is the primary now, and that the one before it is not."""
+    def note_takeover(self, host: str | None) -> None:
+        """Note that a server is the primary now, and that the one before it is not; none: it is open which one is."""
         self._run.takeovers.append((self.loop.time(), host))
 
     def note_evictions(self, host: str, left: list[bytes], evicted: list[bytes]) -> None:

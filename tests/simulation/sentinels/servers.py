@@ -54,6 +54,7 @@ class SentinelMachine:
             failover_timeout=settings.get("failover_timeout", 10.0),
         )
         self._desk = Desk(self.sentinel, self._hear)
+        self._promotes = False
 
     def _hear(self, channel: str, message: str) -> None:
         self._world.note(self.name, f"{channel} {message}")
@@ -61,8 +62,12 @@ class SentinelMachine:
             self._world.note_loss()
         if channel == "+failover-state-wait-promotion":  # a replica is told in this moment
             self._world.note_takeover(message.split()[2])
+            self._promotes = True
         if channel == "+switch-master":  # of two that fail over at the same time, one gives way
             self._world.note_takeover(message.split()[3])
+            self._promotes = False
+        if channel.startswith("-failover-abort"):
+            self._give_up()
 
     def start(self) -> None:
         """Start the process."""
@@ -76,6 +81,13 @@ class SentinelMachine:
             self._world.network.deafen(self.name, _SENTINEL_PORT)
             self.sentinel.stop()
             self._desk.end()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Note that it is open whether the others hear of a promotion that this one began, or undo it."""
+        if self._promotes:
+            self._world.note_takeover(None)
+        self._promotes = False
 
     def ask(self, *command: bytes) -> Any:
         """Give a command by hand."""
