@@ -89,7 +89,8 @@ class Cluster:
             return False
         up = [member for member in self._members.values() if member.server.is_up]
         views = {tuple(member.slots.owners) for member in up}
-        return len(views) == 1 and all(member.is_ok for member in up) and len(self._primaries()) == len(self._shards)
+        # One that was replaced while a slot came to it has that one left, and stays a primary.
+        return len(views) == 1 and all(member.is_ok for member in up) and len(self._primaries()) >= len(self._shards)
 
     def stored(self, sessions: Iterable[str]) -> dict[str, list[Mark | None]]:
         """Return each session's items on the server that owns it."""

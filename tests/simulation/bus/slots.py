@@ -38,7 +38,7 @@ class SlotTable:
         self.owners = list(owners)
         self.migrating: dict[int, str] = {}
         self.importing: dict[int, str] = {}
-        self._unclaimed: set[int] = set()  # their owners do not claim them any more, and no other member does
+        self._unclaimed: set[int] = set()  # their owners do not claim them any more: whoever does gets them
 
     def keys_in(self, slot: int) -> list[bytes]:
         """Return the keys of a slot that are here."""
@@ -73,7 +73,7 @@ class SlotTable:
             return
         shard = me if me.primary is None else member.peers[me.primary]
         self._unclaimed |= sender.slots - slots
-        self._unclaimed -= slots
+        self._unclaimed -= slots & sender.slots
         wanted = slots - sender.slots - self.importing.keys()
         believed: set[str | None] = {peer.id for peer in member.peers.values() if peer.config_epoch < epoch}
         believed.add(None)
