@@ -172,8 +172,8 @@ class Excuses:
             return False
         if kind is Kind.GHOST and violation.in_read and self.several_lost:  # there, lost, and then refused
             return True
-        if kind is Kind.OVERTAKEN and self.several_lost:  # put back behind a gap, which was said
-            return bool(self._run.named.get(violation.session))
+        if kind is Kind.OVERTAKEN and self.several_lost:  # put back behind a gap, which was said; or as it is set up
+            return self._run.plan.reorders or bool(self._run.named.get(violation.session))
         return kind in self._unsaid or (violation.said and kind in self._said and self._is_named(violation))
 
     def _is_settled(self, violation: Violation) -> bool:
