@@ -137,6 +137,11 @@ class Operation:
         finally:
             self._executor.note_failovers()
 
+    def doubt(self) -> None:
+        """Take the last reply for that of a server that was replaced: its change may be gone, and may be there."""
+        self._request.earlier.may_be_applied = True
+        self._may_have_applied |= self._changes
+
     def left(self) -> float:
         """Return the seconds until the deadline."""
         return self.deadline - asyncio.get_running_loop().time()

@@ -114,7 +114,7 @@ class Cluster:
         if before is not None:
             await before
         source = self.owner(slot)
-        others = [machine for machine in self.machines if machine.name in self._primaries() and machine is not source]
+        others = [machine for machine in self.machines if self._is_primary(machine) and machine is not source]
         if not others:
             return
         target, text = others[slot % len(others)], b"%d" % slot
@@ -134,7 +134,19 @@ class Cluster:
             self._world.note(source.name, f"slot {slot} stays")
             self._world.note_loss()  # keys that have moved are where no client looks for them
             for machine in (source, target):
-                machine.ask(b"CLUSTER", b"SETSLOT", text, b"STABLE")
+                await self._end_move(machine, text)
+
+    def _is_primary(self, machine: Machine) -> bool:
+        """Whether a server is a primary, and not one that has not heard yet of its successor."""
+        slots = self._members[machine.name].me.slots
+        return machine.name in self._primaries() and self.owner(next(iter(slots))) is machine
+
+    async def _end_move(self, machine: Machine, slot: bytes) -> None:
+        """Have a server forget that a slot moves, as soon as it is there: what it had noted it knows after a crash."""
+        for _ in range(_TRIES):
+            if machine.is_up and await machine.ask_later(b"CLUSTER", b"SETSLOT", slot, b"STABLE") is not None:
+                return
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _move_keys(self, source: Machine, target: Machine, slot: bytes, pause: float) -> bool:
         """Move the keys of a slot; return whether all have moved.

@@ -19,6 +19,9 @@ SEEDS.append(("cluster", 1004760))  # a slot moves to a member that hands over m
 SEEDS.append(("cluster", 1013253))  # a member was down while a slot moved, and hears of it from one of lower epoch
 SEEDS.append(("cluster", 1013342))  # a primary is replaced while a slot comes to it, and stays one with that slot
 SEEDS.append(("standalone", 1015322))  # a process is set up to put what was displaced behind what took its place
+SEEDS.append(("standalone", 1031266))  # a late reply confirms a change that its server has lost since
+SEEDS.append(("cluster", 1030653))  # a slot is to move to a primary that does not know yet that it was replaced
+SEEDS.append(("cluster", 1030677))  # a server is down while the move of its slot is called off
 SEEDS.append(("cluster", 1005898))  # a read shows what a pop took whose first attempt was lost with its server
 SEEDS.append(("cluster", 1006078))  # the owner serves nobody in the moment in which it is asked what is stored
 SEEDS.append(("standalone", 1004530))  # one process sweeps seconds before the other does anything

@@ -124,8 +124,10 @@ class RecoveryCoordinator:
                 raise
             self._meet(operation, reply.history)
             result = command.decode(reply)
-            if self._is_outdated(log, result):
-                continue  # another server has another history by now: it is asked
+            told = result.session if isinstance(result, Reading) else result
+            if self._journal.is_outdated(log, told.position, told.history):
+                operation.doubt()
+                continue  # the server that took over is asked; of a change that it has, that is a repeat
             if not result.log_mismatch:
                 self._note(operation, log, result)
                 if isinstance(result, Change):
@@ -136,15 +138,6 @@ class RecoveryCoordinator:
                         continue
                 return result
             await self._reconcile(operation, command.spec)
-
-    def _is_outdated(self, log: SessionLog, result: Change | Reading | Description) -> bool:
-        """Whether this is a late reply of a server that was replaced, to a question, and another change is known."""
-        if isinstance(result, Change):
-            return False
-        session = result.session if isinstance(result, Reading) else result
-        if session.history in self._journal.live or not session.digest:
-            return False
-        return log.digests.get(session.version, session.digest) != session.digest
 
     def _log(self, operation: Operation, spec: SessionSpec) -> SessionLog:
         if not operation.options.repair.max_changes:  # to the others it is as a client in another process
@@ -167,9 +160,11 @@ class RecoveryCoordinator:
     def _note_change(self, operation: Operation, log: SessionLog, change: Change) -> None:
         entry, expires_at = change.entry, log.expires_at
         is_late = change.history not in self._journal.live  # the reply of a server that was replaced
-        if is_late and change.digest and log.digests.get(change.version, change.digest) != change.digest:
-            self._lose(operation, log, (change.version,))  # another change was made in its place
-            return
+        if self._journal.is_outdated(log, change.position, change.history):
+            if change.version in log.digests:  # another change was made in its place
+                self._lose(operation, log, (change.version,))
+                return
+            log.history = None  # it is looked at, although it was used since
         if log.spec.ttl_ms and (entry is not None or expires_at is None):  # what changes nothing prolongs nothing
             expires_at = ambient.monotonic() + log.spec.ttl_ms / 1000
         if change.digest:

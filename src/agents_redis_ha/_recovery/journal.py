@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from .. import _ambient as ambient
-from .._commands import NO_POSITION, LogEntry, OpsRecord, ReplicationHistory, SessionSpec
+from .._commands import NO_POSITION, LogEntry, LogPosition, OpsRecord, ReplicationHistory, SessionSpec
 from .._config import RepairConfig
 from .session_log import MOST_IDS, RECORD_BYTES, SessionLog, Snapshot, entry_cost
 
@@ -129,6 +129,12 @@ class Journal:
             self._forget_past(log)
         tells = log.history is not None and log.history.replication_id is not None
         return not log.version or (tells and log.history in self.live)
+
+    def is_outdated(self, log: SessionLog, position: LogPosition, history: ReplicationHistory) -> bool:
+        """Whether a reply came late, from a server that was replaced, and its version may be another change by now."""
+        if history in self.live or not position.digest or position.version > log.version:
+            return False
+        return log.digests.get(position.version) != position.digest
 
     def log(self, spec: SessionSpec) -> SessionLog:
         """Return what is known of a session.

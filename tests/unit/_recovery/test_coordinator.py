@@ -434,3 +434,72 @@ async def test_what_another_task_finds_lost_between_two_attempts_is_told_before_
     assert (caught.value.versions, caught.value.outcome) == ((1,), outcome)
     assert len(server.positions) == 2  # no third attempt left
     assert (await process.append(b"two", id_=an_id(2))).version == 2
+
+
+async def meets_another_history(process: Process, server: FakeServer, answer: Any) -> Any:
+    """Return what comes of a question: its reply is of a server that was replaced, and another task knows that."""
+    server.becomes_another()
+    assert (await process.info()).version == 3
+    return Reply(answer, [], ReplicationHistory(NODE, "1f"), NO_POSITION)
+
+
+@pytest.mark.parametrize("again", [applied(4), [Status.REPEAT, 2, a_digest(2)]], ids=["gone", "there"])
+async def test_a_late_reply_of_a_server_that_was_replaced_confirms_no_change_that_may_be_gone(again: list[Any]) -> None:
+    async def late(request: Request) -> Any:
+        return await meets_another_history(process, server, applied(2))
+
+    server = FakeServer(append=[applied(1), late, again], info=[described(3, 3)])
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    change = await process.append(b"two", id_=an_id(2))
+    assert (change.version, change.history.replication_id) == (again[1], "2e")
+    assert server.asked == ["append", "append", "info", "append"]
+    asked_again = server.requests[-1]
+    assert (asked_again.command, asked_again.earlier.may_be_applied) == (server.requests[1].command, True)
+
+
+async def test_a_change_that_a_replaced_server_confirmed_late_may_be_there_if_nothing_more_is_heard() -> None:
+    async def late(request: Request) -> Any:
+        return await meets_another_history(process, server, applied(2))
+
+    server = FakeServer(append=[applied(1), late, failed(ResponseError("NOPERM no"))], info=[described(3, 3)])
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    with pytest.raises(OperationError) as caught:
+        await process.append(b"two", id_=an_id(2))
+    assert caught.value.outcome is Outcome.UNKNOWN
+
+
+async def test_a_late_answer_of_a_server_that_was_replaced_is_asked_for_again() -> None:
+    async def late(request: Request) -> Any:
+        answer = await elements(b"one", b"two", version=2)(request)
+        return await meets_another_history(process, server, answer)
+
+    server = FakeServer(
+        append=[applied(1)], read=[late, elements(b"one", b"x", b"y", version=3)], info=[described(3, 3)]
+    )
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    assert (await process.read()).session.version == 3
+    assert server.asked == ["append", "read", "info", "read"]
+
+
+@in_virtual_time
+async def test_what_a_replaced_server_has_unconfirmed_is_looked_for_although_the_session_was_used_since() -> None:
+    async def late(request: Request) -> Any:
+        there = await meets_another_history(process, server, applied(2))
+        return failed(ResponseError("unknown command 'WAITAOF'"), sent=True, reply=there)
+
+    server = FakeServer(
+        append=[applied(1), late],
+        info=[described(3, 3)],
+        inspect=[found(3, an_id(1), an_id(8), an_id(9))],
+    )
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    with pytest.raises(OperationError):
+        await process.append(b"two", id_=an_id(2))
+    await asyncio.sleep(1)
+    with pytest.raises(HistoryLostError) as caught:
+        await process.info()
+    assert caught.value.versions == (2,)
