@@ -186,6 +186,21 @@ def _lapses(stream: random.Random, plan: Plan) -> Plan:
     return script.plan(plan, **_HASTY)
 
 
+def _belated(stream: random.Random, plan: Plan) -> Plan:
+    """A server loses all while a reply of it is on its way, and others write in that change's place before it comes."""
+    script = _Script()
+    for at, process in ((0.05, 0), (0.1, 1), (0.15, 0)):
+        script.call(at, process, "append")
+    belated = script.call(0.2, 0, stream.choice(("append", "append", "pop")))
+    script.strike_at(belated, "stall-reply", seconds=stream.uniform(0.2, 0.7))
+    script.strike(0.21, "crash", server=None, silently=False, seconds=stream.uniform(0.02, 0.15), keep="nothing")
+    for _ in range(stream.randint(1, 3)):
+        script.call(stream.uniform(0.22, 0.45), 1, "append")
+    script.call(stream.uniform(0.22, 0.4), 0, "append", caller=1)
+    script.call(1.5, 0, "read")
+    return script.plan(plan, pool={"connect_timeout_seconds": 0.5, "response_timeout_seconds": 1.0})
+
+
 def _demoted(stream: random.Random, plan: Plan) -> Plan:
     """A name moves; over its old connection, a process asks the server of before, which follows, and is behind."""
     script, both = _Script(), ("there", "back")
@@ -309,6 +324,7 @@ AIMS: Mapping[str, Profile] = {
     "tails": Profile(_tails, (2,), ("standalone", "name")),
     "short": Profile(_short, (1,), ("name",)),
     "proxied": Profile(_proxied, (1, 2), ("name",)),
+    "belated": Profile(_belated, (2,), ("standalone",)),
     "demoted": Profile(_demoted, (2,), ("name",)),
     "handover": Profile(_handover, (1, 2), ("sentinel",)),
     "abandoned": Profile(_abandoned, (2,), ("sentinel",)),
