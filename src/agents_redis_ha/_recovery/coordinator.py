@@ -375,21 +375,22 @@ class RecoveryCoordinator:
     def _meet(self, operation: Operation, history: ReplicationHistory) -> None:
         self._sweep.note(history, len(self.executor.locator.failovers), operation.span)
 
-    async def _check(self, log: SessionLog, cause: OperationSpan) -> None:
+    async def _check(self, log: SessionLog, cause: OperationSpan) -> bool:
         spec, topology = log.spec, self.executor.locator.topology
         if (lock := self._locks.get(spec.keys.items)) is not None:  # an operation on it, or a look, is doing that
             async with lock:
                 pass
             if self._journal.is_settled(log):
-                return
+                return True
         span = OperationSpan("check", topology, spec.session_id, spec.show_id, cause=cause)
         operation = self.executor.begin(span, changes=False, options=log.options)
         try:
             await self._reconcile(operation, spec)
-        except OperationError as error:  # the session's next operation looks again
+        except OperationError as error:  # what is refused is left to the session's next operation
             span.finish(error)
+            return not isinstance(error, DeadlineExceededError)
         except BaseException as error:
             span.finish(error)
             raise
-        else:
-            span.finish()
+        span.finish()
+        return True

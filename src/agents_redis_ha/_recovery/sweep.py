@@ -21,23 +21,27 @@ _SWEEPERS = 4
 _RESTS, _LONGEST_REST_SECONDS = 12, 0.1
 # Passing over a log takes 3 µs: after so many, the event loop has its turn.
 _PASSED_AT_ONCE = 500
+# What could not be looked at within the deadline, as on a full server, waits so long for the next try.
+_PAUSE_SECONDS = 0.25
 
 
 class Sweep:
     """Looks at the sessions of a journal in the background, with a few tasks however many they are."""
 
-    def __init__(self, journal: Journal, look: Callable[[SessionLog, OperationSpan], Awaitable[None]]) -> None:
+    def __init__(self, journal: Journal, look: Callable[[SessionLog, OperationSpan], Awaitable[bool]]) -> None:
         """Make a sweep that begins when it is told of a server's data that was not known.
 
         Args:
             journal: The sessions.
-            look: Compares one with what its server has; the span is that of the operation that led to it.
+            look: Compares one with what its server has, and returns whether there is no need to try again; the span is
+                that of the operation that led to it.
         """
         self._journal = journal
         self._look = look
         self._failovers = 0
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._not_before = 0.0
 
     @property
     def is_under_way(self) -> bool:
@@ -53,11 +57,15 @@ class Sweep:
             cause: The operation's span.
         """
         journal = self._journal
-        if failovers == self._failovers and not journal.waits and history in journal.live:
+        is_known = failovers == self._failovers and history in journal.live
+        if is_known and not journal.waits:
             return
+        if not is_known:
+            self._not_before = 0.0
         journal.meet(history, anew=failovers != self._failovers)
         self._failovers = failovers
-        self._begin(cause)
+        if asyncio.get_running_loop().time() >= self._not_before:
+            self._begin(cause)
 
     def _begin(self, cause: OperationSpan) -> None:
         """Look at the logs that wait. Those that begin to wait while this is under way are taken by its tasks, too."""
@@ -73,20 +81,28 @@ class Sweep:
         self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _look_at_all(self, cause: OperationSpan) -> None:
-        loop, passed = asyncio.get_running_loop(), 0
-        while not self._closed and (log := self._journal.next_waiting()) is not None:
-            if self._journal.is_settled(log):
-                passed += 1
-                if passed % _PASSED_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-            else:
-                began = loop.time()
-                try:
-                    await self._look(log, cause)
-                except asyncio.CancelledError:
-                    self._journal.let_wait(log)
-                    raise
-                await asyncio.sleep(min(_RESTS * (loop.time() - began), _LONGEST_REST_SECONDS))
+        loop, passed, unfinished = asyncio.get_running_loop(), 0, list[SessionLog]()
+        try:
+            while not self._closed and (log := self._journal.next_waiting()) is not None:
+                if self._journal.is_settled(log):
+                    passed += 1
+                    if passed % _PASSED_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+                else:
+                    began = loop.time()
+                    unfinished.append(log)
+                    if await self._look(log, cause):
+                        unfinished.pop()
+                    await asyncio.sleep(min(_RESTS * (loop.time() - began), _LONGEST_REST_SECONDS))
+        finally:
+            self._let_wait(unfinished)
+
+    def _let_wait(self, unfinished: list[SessionLog]) -> None:
+        """Have the next operation after the pause begin with these, whichever session it is on."""
+        if unfinished:
+            self._not_before = asyncio.get_running_loop().time() + _PAUSE_SECONDS
+        for log in unfinished:
+            self._journal.let_wait(log)
 
     async def aclose(self) -> None:
         """End it; the logs that are left wait for the next one."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, OutOfMemoryError
 
-from agents_redis_ha import HAConfig
+from agents_redis_ha import HAConfig, RetryConfig
 from agents_redis_ha import _ambient as ambient
 from agents_redis_ha._commands import ReplicationHistory, Reply, SessionSpec, Status, append, info
 from agents_redis_ha._connections import Request
@@ -371,3 +371,36 @@ async def test_a_session_that_cannot_be_looked_at_is_looked_at_by_its_next_opera
     await swept(process)  # its error is the span's only
     change = await process.coordinator.execute(process.begin("append", changes=True), append(other, [b"x"]))
     assert (change.version, server.asked) == (2, ["info", "inspect", "append", "inspect", "append"])
+
+
+@in_virtual_time
+async def test_a_look_that_its_deadline_ends_is_made_again_after_a_pause_with_an_operation_on_any_session() -> None:
+    full = failed(OutOfMemoryError("command not allowed when used memory > 'maxmemory'."))
+    server = FakeServer(info=[described(1, 1)], inspect=[full])
+    process = Process(server, RetryConfig(deadline_seconds=1))
+    (other,) = knows(process, ["other"])
+    await process.info()
+    await swept(process)
+    assert process.coordinator._journal.log(other).history == BEFORE
+    server.scripts["inspect"] = [found(1, an_id(1))]
+    await process.info()
+    assert not process.coordinator.sweeps  # not at once
+    await asyncio.sleep(0.3)
+    await process.info()
+    await swept(process)
+    assert process.coordinator._journal.log(other).history == FIRST
+
+
+@in_virtual_time
+async def test_after_another_failover_no_look_waits_for_that_pause() -> None:
+    full = failed(OutOfMemoryError("command not allowed when used memory > 'maxmemory'."))
+    server = FakeServer(info=[described(1, 1)], inspect=[full])
+    process = Process(server, RetryConfig(deadline_seconds=1))
+    (other,) = knows(process, ["other"])
+    await process.info()
+    await swept(process)
+    server.scripts["inspect"] = [found(1, an_id(1))]
+    server.becomes_another()
+    await process.info()
+    await swept(process)
+    assert process.coordinator._journal.log(other).history == SECOND
