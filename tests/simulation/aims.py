@@ -197,6 +197,13 @@ def _belated(stream: random.Random, plan: Plan) -> Plan:
     for _ in range(stream.randint(1, 3)):
         script.call(stream.uniform(0.22, 0.45), 1, "append")
     script.call(stream.uniform(0.22, 0.4), 0, "append", caller=1)
+    if stream.random() < 0.5:  # the same with a reply that tells what the server has then, which is lost, too
+        looking = script.call(stream.uniform(0.22, 0.4), 0, "append", caller=2)
+        script.strike_at(looking, "stall-reply", request=stream.randint(1, 4), seconds=stream.uniform(0.2, 0.7))
+        seconds = stream.uniform(0.02, 0.15)
+        script.strike(stream.uniform(0.35, 0.6), "crash", server=None, silently=False, seconds=seconds, keep="nothing")
+        script.call(stream.uniform(0.6, 0.9), 1, "append")
+        script.call(stream.uniform(0.6, 0.9), 0, "append", caller=1)
     script.call(1.5, 0, "read")
     return script.plan(plan, pool={"connect_timeout_seconds": 0.5, "response_timeout_seconds": 1.0})
 

@@ -59,8 +59,8 @@ _Result = TypeVar("_Result", Change, Reading, Description)
 _UNKNOWN_CHANGES = 1024
 # Between two looks whether other processes have put back what is missing here.
 _SHORTEST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.1
-# So often is a read sent between whose parts others change the session.
-_MOST_READS = 3
+# So often is a read sent between whose parts others change the session, and asked again what was answered late.
+_MOST_TIMES = 3
 
 
 class RecoveryCoordinator:
@@ -109,7 +109,7 @@ class RecoveryCoordinator:
             OutcomeLostError: The server evicted what would tell the outcome of an earlier attempt.
             OperationError: It failed; `outcome` says whether its change may be there.
         """
-        again = _MOST_READS
+        again = doubts = _MOST_TIMES
         while True:
             log = self._log(operation, command.spec)
             known = Known(log, operation, tells=report_loss)
@@ -125,7 +125,8 @@ class RecoveryCoordinator:
             self._meet(operation, reply.history)
             result = command.decode(reply)
             told = result.session if isinstance(result, Reading) else result
-            if self._journal.is_outdated(log, told.position, told.history):
+            if doubts and self._journal.is_outdated(log, told.position, told.history):
+                doubts -= 1
                 operation.doubt()
                 continue  # the server that took over is asked; of a change that it has, that is a repeat
             if not result.log_mismatch:
@@ -203,11 +204,14 @@ class RecoveryCoordinator:
 
     async def _reconcile_alone(self, operation: Operation, spec: SessionSpec) -> None:
         missed, hints, pause = NO_POSITION, dict[str, bytes](), 0.0
-        had_evicted, known = False, 0
+        had_evicted, known, doubts = False, 0, _MOST_TIMES
         while True:
             command = inspect(spec, hints)
             found = command.decode(await operation.run(command, missed))
             self._meet(operation, found.history)
+            if doubts and found.history not in self._journal.live:
+                doubts -= 1
+                continue  # it came late, and tells of a server that was replaced
             log = self._log(operation, spec)
             had_evicted |= found.lacks_elements
             if found.lacks_log:

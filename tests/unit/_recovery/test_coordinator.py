@@ -503,3 +503,35 @@ async def test_what_a_replaced_server_has_unconfirmed_is_looked_for_although_the
     with pytest.raises(HistoryLostError) as caught:
         await process.info()
     assert caught.value.versions == (2,)
+
+
+async def test_an_answer_that_never_comes_from_the_server_that_answered_last_counts_in_the_end() -> None:
+    async def late(request: Request) -> Any:
+        return Reply(applied(2), [], ReplicationHistory(NODE, "1f"), NO_POSITION)
+
+    server = FakeServer(append=[applied(1), late], info=[described(3, 3)])
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    server.becomes_another()
+    await process.info()
+    change = await process.append(b"two", id_=an_id(2))
+    assert (change.version, server.asked.count("append")) == (2, 5)
+
+
+async def test_a_look_that_a_replaced_server_answers_late_gives_nothing_up() -> None:
+    async def late(request: Request) -> Any:
+        # Another task meets the server that took over, which has what is known here; the one before had another second.
+        return await meets_another_history(process, server, found(2, an_id(77), an_id(1)))
+
+    server = FakeServer(
+        append=[applied(1), applied(2), [LOG_MISMATCH, 2], applied(4)],
+        inspect=[late, found(3, an_id(3), an_id(2), an_id(1))],
+        info=[described(3, 3)],
+    )
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    await process.append(b"two", id_=an_id(2))
+    before = counters()["changes_lost"]
+    assert (await process.append(b"four", id_=an_id(4))).version == 4
+    assert (server.asked[3:], counters()["changes_lost"]) == (["inspect", "info", "inspect", "append"], before)
+    assert process.log.entries.keys() == {1, 2, 4}
