@@ -132,7 +132,7 @@ class Cluster:
             self._world.note(target.name, f"has slot {slot}")
         else:
             self._world.note(source.name, f"slot {slot} stays")
-            self._world.note_loss()  # keys that have moved are where no client looks for them
+            self._world.note_strays()
             for machine in (source, target):
                 await self._end_move(machine, text)
 

@@ -23,6 +23,7 @@ SEEDS.append(("standalone", 1031266))  # a late reply confirms a change that its
 SEEDS.append(("cluster", 1030653))  # a slot is to move to a primary that does not know yet that it was replaced
 SEEDS.append(("cluster", 1030677))  # a server is down while the move of its slot is called off
 SEEDS.append(("sentinel", 1031154))  # the server is full when what it lost is to be put back by the sweep
+SEEDS.append(("cluster", 1036765))  # a primary is replaced when some keys of a slot have moved: the move is called off
 SEEDS.append(("cluster", 1005898))  # a read shows what a pop took whose first attempt was lost with its server
 SEEDS.append(("cluster", 1006078))  # the owner serves nobody in the moment in which it is asked what is stored
 SEEDS.append(("standalone", 1004530))  # one process sweeps seconds before the other does anything

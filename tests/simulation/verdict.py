@@ -159,7 +159,7 @@ class Excuses:
             self.several_lost = True
         self._replicas = min(fields.get("durability", {}).get("replicas", 0) for fields in plan.fields)
         self._replicas *= not plan.degrades
-        forgets = any(map(loses_data, plan.faults))
+        forgets = run.strays or any(map(loses_data, plan.faults))
         self._all_confirm = bool(self._replicas) and self._replicas >= plan.settings["replicas"] and not forgets
 
     def covers(self, violation: Violation) -> bool:

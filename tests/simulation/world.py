@@ -66,6 +66,7 @@ class Run:
             that did so ended in the middle.
         fences: When a session's write fence stood: its name, from when, until when.
         evicted: Whether servers have evicted keys of sessions.
+        strays: Whether the move of a slot was called off, so that keys may be where no client looks for them.
         losses: When servers lost data, or another one took over (loop time).
     """
 
@@ -89,6 +90,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
     fences: list[tuple[str, float, float]] = field(default_factory=list)
     evicted: bool = False
+    strays: bool = False
 
     @property
     def loses(self) -> bool:
@@ -168,6 +170,11 @@ class World:
     def note_loss(self) -> None:
         """Note that a server has lost data, or that another one takes over, which may lack some."""
         self._run.losses.append(self.loop.time())
+
+    def note_strays(self) -> None:
+        """Note that keys that have moved may stay where no client looks for them."""
+        self._run.strays = True
+        self.note_loss()
 
     def note_takeover(self, host: str | None) -> None:
         """Note that a server is the primary now, and that the one before it is not; none: it is open which one is."""
