@@ -19,6 +19,8 @@ def unkept(run: Run) -> Iterator[str]:
     """Yield what was known to processes that live on, and is lost all the same."""
     if not run.losses or run.plan.keeps_less or set(run.struck) - _UNDISTURBED:
         return
+    if run.seconds > run.plan.retention_seconds:  # then it is known no more
+        return
     for session in run.plan.sessions:
         calls = [call for call in run.calls if call.session == session]
         before = [call for call in calls if call.end < run.losses[0]]

@@ -99,6 +99,11 @@ class Plan:
         return any("on_divergence" in fields.get("repair", {}) for fields in self.fields)
 
     @property
+    def retention_seconds(self) -> float:
+        """For how long each process remembers what it knows, at the least."""
+        return min(float(fields.get("op_retention_seconds", 120)) for fields in self.fields)
+
+    @property
     def degrades(self) -> bool:
         """Whether a process counts a change as confirmed that too few servers have."""
         return any(fields.get("durability", {}).get("on_shortfall") == "degrade" for fields in self.fields)

@@ -20,12 +20,9 @@ _OUTCOMES = {
 }
 
 
-_SHORTEST_RETENTION_SECONDS = 30
-
-
 def second_opinion(run: Run) -> list[Finding]:
     """Return what the independent judge finds broken in a run."""
-    forgets = any("kill" in kind or kind == "evict" for kind in run.struck) or run.seconds > _SHORTEST_RETENTION_SECONDS
+    forgets = any("kill" in kind or kind == "evict" for kind in run.struck) or run.seconds > run.plan.retention_seconds
     forgets |= run.plan.keeps_less
     found: list[Finding] = []
     for session in run.plan.sessions:

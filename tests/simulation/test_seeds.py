@@ -43,8 +43,17 @@ def test_six_processes_break_nothing(topology: str) -> None:
     assert verdict.judge(run).broken == ()
 
 
-def test_what_a_deposed_server_is_asked_late_may_have_another_place_on_its_successor() -> None:
-    assert second_opinion(world.run(draw.draw_plan(1010355, "sentinel", processes=6))) == []
+SIX_PROCESSES = {
+    1010355: "what a deposed server is asked late has another place on its successor",
+    1033241: "a process comes back to a session when it does not remember it any more",
+}
+
+
+@pytest.mark.parametrize("seed", SIX_PROCESSES)
+def test_six_processes_behind_sentinels_break_nothing(seed: int) -> None:
+    run = world.run(draw.draw_plan(seed, "sentinel", processes=6))
+    assert verdict.judge(run).broken == ()
+    assert second_opinion(run) == []
 
 
 def step(number: int, op: str, *, process: int = 0, session: str = "s", pause: float = 0.01, **more: Any) -> Step:

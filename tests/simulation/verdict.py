@@ -150,8 +150,7 @@ class Excuses:
         self._unsaid: frozenset[Kind] = frozenset()
         if self.loses and several:
             self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK | {Kind.PUT_BACK_BEHIND}
-        retention = min(fields.get("op_retention_seconds", 120) for fields in plan.fields)
-        if self.loses and (kills or plan.keeps_less or run.seconds > retention):  # or forgotten
+        if self.loses and (kills or plan.keeps_less or run.seconds > plan.retention_seconds):  # or forgotten
             self._said, self._unsaid = AFTER_A_NOTICE, self._unsaid | _UNTIL_IT_IS_BACK | LOSSES | {Kind.TORN}
         self._evicts = any(run.struck[kind] for kind in _EVICTIONS)  # on the replicas, too, whatever they confirmed
         if self._evicts:  # what only one process had read is gone, and said
