@@ -13,7 +13,7 @@ from agents_redis_ha._commands import append, commands
 from tests.support.history import History, Workers, message, say, texts
 
 LONG: dict[str, Any] = {"op_retention_seconds": 120}
-SHORT: dict[str, Any] = {"op_retention_seconds": 2, "retry": {"deadline_seconds": 1.9}, "durability": {}}
+SHORT: dict[str, Any] = {"op_retention_seconds": 3, "retry": {"deadline_seconds": 1.5}, "durability": {}}
 
 
 async def test_an_id_is_remembered_for_as_long_as_the_process_asked_that_made_the_change(
@@ -24,7 +24,7 @@ async def test_an_id_is_remembered_for_as_long_as_the_process_asked_that_made_th
     await patient._execute(command)
     for number in range(6):
         await say(hasty, str(number))
-        await asyncio.sleep(0.7)  # so that what is older than two seconds would be dropped
+        await asyncio.sleep(0.7)  # so that what is older than three seconds would be dropped
     await patient._execute(replace(command, repeats=True))
     assert await texts(patient) == ["1", *"012345"]
     assert int((await history.meta())[b"retention"]) == 120_000
@@ -35,7 +35,7 @@ async def test_what_a_process_with_a_short_memory_cleared_stays_cleared(workers:
     await say(hasty, "1", "2")
     assert await texts(patient) == ["1", "2"]
     await hasty.clear_session()
-    await asyncio.sleep(2.3)  # the trace of the clearing is gone
+    await asyncio.sleep(3.3)  # the trace of the clearing is gone
     assert await history.meta() == {}
     await history.lose()  # and with a failover, a deletion cannot be told from a loss
     assert await texts(patient) == []
