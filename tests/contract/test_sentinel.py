@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from typing import Any
 
@@ -115,6 +116,10 @@ def test_the_sentinels_have_their_own_credentials() -> None:
     assert config.sentinel.password.get_secret_value() == "other"
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11) and redis.__version__.startswith("7."),
+    reason="there redis-py takes one cancellation in thousands for its timeout, and the loop's end waits for that task",
+)
 def test_a_loop_can_end_at_any_moment_of_a_round_of_questions(labs: Any, session_id: str) -> None:
     # The watchers ask every millisecond, so that the loop's end meets them in the middle of it.
     config = labs.get("sentinel").config(sentinel=SentinelConfig(poll_interval_seconds=0.001))
