@@ -15,7 +15,8 @@ RUN touch README.md LICENSE \
 
 COPY --from=server / /server
 # A path below /server is the same on both sides of the chroot: the server finds the files that the lab makes for it.
-RUN mkdir /server/lab && ln -s / /server/server
+# An image holds no names of its own host, and a Sentinel is told one.
+RUN mkdir /server/lab && ln -s / /server/server && echo "127.0.0.1 localhost" >>/server/etc/hosts
 COPY tests/compose/redis-server /usr/local/bin/
 ENV AGENTS_REDIS_HA_SERVER=/usr/local/bin/redis-server AGENTS_REDIS_HA_REQUIRE_ALL=1 \
   TMPDIR=/server/lab PYTHONPATH=/project/src
