@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from redis.utils import HIREDIS_AVAILABLE
 
 from .. import _ambient as ambient
-from .change import Change, ListEdit, LogEntry, LogPosition, OpsRecord, Status
+from .change import NO_POSITION, Change, ListEdit, LogEntry, LogPosition, OpsRecord, Status
 from .command import REPLICATION_INFO, Argument, Command, Reply, SessionSpec, load_script
 from .state import Description, Reading, ServerState
 
@@ -258,6 +258,12 @@ def _records(newest: Sequence[bytes], version: int) -> tuple[OpsRecord, ...]:
     return tuple(OpsRecord(at, id_, note[:_DIGEST_BYTES]) for at, (id_, note) in enumerate(pairs, first))
 
 
+def _before(changes: Sequence[bytes]) -> LogPosition:
+    """Return what the header of ``ops`` says, in front of an even number of elements."""
+    version, _, digest = changes[0].rstrip(b"!").partition(b":") if len(changes) % 2 else (b"", b"", b"")
+    return LogPosition(int(version), digest) if version.isdigit() else NO_POSITION
+
+
 @dataclass(slots=True)
 class _InspectCommand(Command[ServerState]):
     def decode(self, reply: Reply) -> ServerState:
@@ -274,6 +280,7 @@ class _InspectCommand(Command[ServerState]):
             _records(changes, version),
             tuple(hints[1::2]),
             reply.history,
+            _before(changes),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .change import LogPosition, OpsRecord, ReplicationHistory
+from .change import NO_POSITION, LogPosition, OpsRecord, ReplicationHistory
 
 __all__ = ["Description", "Reading", "ServerState"]
 
@@ -97,6 +97,7 @@ class ServerState:
         records: The changes that it remembers, as in ``ops``, the oldest first.
         hints: What other processes know of the changes that are missing, packed.
         history: Which server's data that is.
+        before: The position before the oldest of these changes, as far as the server remembers it.
     """
 
     version: int
@@ -110,6 +111,7 @@ class ServerState:
     records: tuple[OpsRecord, ...]
     hints: tuple[bytes, ...] = field(repr=False)
     history: ReplicationHistory
+    before: LogPosition = NO_POSITION
 
     @property
     def lacks_elements(self) -> bool:
@@ -129,7 +131,8 @@ class ServerState:
     @property
     def digests(self) -> dict[int, bytes]:
         """The digests that it remembers, by version."""
-        known = {record.version: record.digest for record in self.records if record.digest}
+        known = dict([self.before]) if self.before.digest else {}
+        known.update((record.version, record.digest) for record in self.records if record.digest)
         return {**known, self.version: self.digest} if self.digest else known
 
     @property

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from agents_redis_ha import RetryConfig
-from agents_redis_ha._commands import NO_POSITION, ReplicationHistory, Reply, Status, append, pop
+from agents_redis_ha._commands import NO_POSITION, ReplicationHistory, Reply, Status, append, chain, pop
 from agents_redis_ha._connections import Request, ShortfallError
 from agents_redis_ha._recovery.replay import pack
 from agents_redis_ha._telemetry import counters
@@ -535,3 +535,20 @@ async def test_a_look_that_a_replaced_server_answers_late_gives_nothing_up() -> 
     assert (await process.append(b"four", id_=an_id(4))).version == 4
     assert (server.asked[3:], counters()["changes_lost"]) == (["inspect", "info", "inspect", "append"], before)
     assert process.log.entries.keys() == {1, 2, 4}
+
+
+@pytest.mark.parametrize("evicted", [b"", b"!"])
+async def test_another_change_in_the_place_of_the_known_one_is_seen_where_its_id_is_not_remembered(
+    evicted: bytes,
+) -> None:
+    other = chain(b"", an_id(9))
+    begun = found(2)
+    begun[8] = [b"1:" + other + evicted, *noted(an_id(8), before=other)]
+    begun[2] = chain(other, an_id(8))
+    server = FakeServer(append=[applied(1)], info=[described(2, 2, mismatch=True)], inspect=[begun])
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    server.becomes_another()
+    with pytest.raises(HistoryLostError) as caught:
+        await process.info()
+    assert caught.value.versions == (1,)
