@@ -106,7 +106,8 @@ class Relay(ABC):
         for connection in self._sockets:
             linger_not(connection)
         for writer in self._writers:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # Python 3.11.2: TLS that was closed twice has nothing to abort
+                writer.transport.abort()
 
     def _passes(self) -> bool:
         """Return whether to pass on what has come; once something was lost, everything is, until `abort`."""
