@@ -161,7 +161,7 @@ class RecoveryCoordinator:
     def _note_change(self, operation: Operation, log: SessionLog, change: Change) -> None:
         entry, expires_at = change.entry, log.expires_at
         is_late = change.history not in self._journal.live  # the reply of a server that was replaced
-        if self._journal.is_outdated(log, change.position, change.history):
+        if is_late and self._journal.is_outdated(log, change.position, change.history):
             if change.version in log.digests:  # another change was made in its place
                 self._lose(operation, log, (change.version,))
                 return

@@ -95,12 +95,12 @@ class Sweep:
                         unfinished.pop()
                     await asyncio.sleep(min(_RESTS * (loop.time() - began), _LONGEST_REST_SECONDS))
         finally:
-            self._let_wait(unfinished)
+            self._let_wait(unfinished, loop.time() + _PAUSE_SECONDS)
 
-    def _let_wait(self, unfinished: list[SessionLog]) -> None:
+    def _let_wait(self, unfinished: list[SessionLog], not_before: float) -> None:
         """Have the next operation after the pause begin with these, whichever session it is on."""
         if unfinished:
-            self._not_before = asyncio.get_running_loop().time() + _PAUSE_SECONDS
+            self._not_before = not_before
         for log in unfinished:
             self._journal.let_wait(log)
 

@@ -373,16 +373,22 @@ async def test_a_session_that_cannot_be_looked_at_is_looked_at_by_its_next_opera
     assert (change.version, server.asked) == (2, ["info", "inspect", "append", "inspect", "append"])
 
 
-@in_virtual_time
-async def test_a_look_that_its_deadline_ends_is_made_again_after_a_pause_with_an_operation_on_any_session() -> None:
+async def swept_while_full() -> tuple[Process, FakeServer, SessionSpec]:
+    """Return a process whose look at a session has met its deadline: the server was full, and is not any more."""
     full = failed(OutOfMemoryError("command not allowed when used memory > 'maxmemory'."))
     server = FakeServer(info=[described(1, 1)], inspect=[full])
     process = Process(server, RetryConfig(deadline_seconds=1))
     (other,) = knows(process, ["other"])
     await process.info()
     await swept(process)
-    assert process.coordinator._journal.log(other).history == BEFORE
     server.scripts["inspect"] = [found(1, an_id(1))]
+    return process, server, other
+
+
+@in_virtual_time
+async def test_a_look_that_its_deadline_ends_is_made_again_after_a_pause_with_an_operation_on_any_session() -> None:
+    process, _, other = await swept_while_full()
+    assert process.coordinator._journal.log(other).history == BEFORE
     await process.info()
     assert not process.coordinator.sweeps  # not at once
     await asyncio.sleep(0.3)
@@ -393,13 +399,7 @@ async def test_a_look_that_its_deadline_ends_is_made_again_after_a_pause_with_an
 
 @in_virtual_time
 async def test_after_another_failover_no_look_waits_for_that_pause() -> None:
-    full = failed(OutOfMemoryError("command not allowed when used memory > 'maxmemory'."))
-    server = FakeServer(info=[described(1, 1)], inspect=[full])
-    process = Process(server, RetryConfig(deadline_seconds=1))
-    (other,) = knows(process, ["other"])
-    await process.info()
-    await swept(process)
-    server.scripts["inspect"] = [found(1, an_id(1))]
+    process, server, other = await swept_while_full()
     server.becomes_another()
     await process.info()
     await swept(process)
