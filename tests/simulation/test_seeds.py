@@ -27,6 +27,8 @@ SEEDS.append(("cluster", 1036765))  # a primary is replaced when some keys of a 
 SEEDS.append(("cluster", 1005898))  # a read shows what a pop took whose first attempt was lost with its server
 SEEDS.append(("cluster", 1006078))  # the owner serves nobody in the moment in which it is asked what is stored
 SEEDS.append(("standalone", 1004530))  # one process sweeps seconds before the other does anything
+SEEDS.append(("standalone", 1042349))  # a window does not reach back to a change that another was put back behind
+SEEDS.append(("name", 1012453))  # the same, of what was confirmed to another process
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)
@@ -46,6 +48,7 @@ def test_six_processes_break_nothing(topology: str) -> None:
 SIX_PROCESSES = {
     1010355: "what a deposed server is asked late has another place on its successor",
     1033241: "a process comes back to a session when it does not remember it any more",
+    1034534: "a window does not reach back to a change that others were put back behind",
 }
 
 

@@ -128,7 +128,9 @@ def _absent(landscape: _Landscape, shown: Mapping[BatchId, float]) -> Iterator[_
         if batch in landscape.present or known >= view.begin or not call.may_be_applied:
             continue
         marks = landscape.left(call.items)
-        if marks and not landscape.may_be_cleared(call):
+        if not marks or landscape.may_be_cleared(call):
+            continue
+        if view.complete or not history.stands_in_front(batch, view):
             yield _Open(landscape.pop_deadline(known), Absence(batch, marks, True, batch in shown))
 
 

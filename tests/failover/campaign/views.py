@@ -92,6 +92,17 @@ class SessionHistory:
                     handle=call.handle,
                 )
 
+    def stands_in_front(self, batch: BatchId, window: View) -> bool:
+        """Return whether a batch is in front of a window's items: as far as the next look that shows both tells.
+
+        A batch that was lost stands behind one that was begun later, once it is put back.
+        """
+        first = window.batches[0]
+        for later in self.views():
+            if later.begin >= window.begin and batch in later.batches and first in later.batches:
+                return later.batches.index(batch) < later.batches.index(first)
+        return False
+
     def said(self, *, before: float = math.inf, after: float = -math.inf, worker: str | None = None) -> bool:
         """Return whether somebody, or this worker, was told in that time that history is gone."""
         return any(after < call.end < before and worker in (None, call.worker) for call in self.notices)
