@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.failover.campaign.findings import Kind
+from tests.failover.campaign.history import Status
+from tests.failover.campaign.marks import Mark
 from tests.failover.stories import Story
 
 
@@ -22,3 +26,49 @@ def test_a_window_leaves_out_what_was_begun_later_and_stands_in_front_of_it(put_
     if put_back != "behind, and not read again":
         story.read("d")
     assert (Kind.STALE in story.kinds()) is (put_back != "behind")
+
+
+@pytest.mark.parametrize(("shown", "found"), [(1, {Kind.STALE}), (2, {Kind.STALE, Kind.BACKWARDS})])
+def test_a_pop_of_unknown_outcome_took_what_its_own_process_had_been_shown(shown: int, found: set[Kind]) -> None:
+    story = Story()
+    story.append("b", 1)  # on another server than the one that a is led to
+    elsewhere = list(story.stored)
+    story.stored.clear()
+    for _ in range(shown):
+        story.append("a", 1)
+    story.read("a")
+    there = list(story.stored)
+    story.pop("a", status=Status.UNKNOWN)
+    story.stored.clear()
+    story.read("a")
+    assert story.kinds([*elsewhere, *there]) == found
+
+
+def test_a_pop_of_unknown_outcome_took_the_missing_end_of_a_batch() -> None:
+    story = Story()
+    story.append("b", 2)
+    story.pop("c", status=Status.UNKNOWN)
+    story.append("a", 1)
+    story.read("a")
+    there = list(story.stored)
+    story.stored.pop()  # which a server loses
+    story.read("a")
+    assert story.kinds(there) == {Kind.BACKWARDS}
+
+
+@pytest.mark.parametrize("is_confirmed", [False, True])
+def test_a_pop_that_is_answered_with_what_was_made_later_may_have_taken_something_before(is_confirmed: bool) -> None:
+    story = Story()
+    older = story.append("a", 2).items
+    pop = story.pop("b")  # of a's second item, on a server that is lost: it is put back, and the repeat takes c's
+    written = story.append("c", 1)
+    read = story.read("d")
+    late = read.end + 1
+    shown: tuple[Mark, ...] = older[:1]
+    story.calls[1:] = [
+        replace(pop, result=written.items, end=late),
+        replace(written, end=written.end if is_confirmed else late),
+        replace(read, result=shown),
+    ]
+    # If c's item was there already, the pop may have taken only that.
+    assert (Kind.TORN in story.kinds(list(older))) is is_confirmed

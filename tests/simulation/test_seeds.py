@@ -29,6 +29,8 @@ SEEDS.append(("cluster", 1006078))  # the owner serves nobody in the moment in w
 SEEDS.append(("standalone", 1004530))  # one process sweeps seconds before the other does anything
 SEEDS.append(("standalone", 1042349))  # a window does not reach back to a change that another was put back behind
 SEEDS.append(("name", 1012453))  # the same, of what was confirmed to another process
+SEEDS.append(("name", 1036587))  # a pop of unknown outcome took what its process had been shown
+SEEDS.append(("name", 1037359))  # a pop that is under way is made on one server, and again on the next one
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)

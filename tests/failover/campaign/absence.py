@@ -3,14 +3,15 @@
 What can remove an item: a pop that returned it; a clear or a replacement that did not end before the item's batch
 began; a pop whose outcome is unknown, or was unknown then, one item each. A clear takes everything, so it explains
 nothing if an older batch is still there; a pop takes the newest item, so it explains nothing if a newer batch was
-complete before it began and is still there.
+complete before it began and is still there. Servers lose whole batches, so that pops explain ends of batches first;
+then what the same session object had shown before, since it pops from the server that it reads.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.failover.campaign.history import Call, Status
@@ -54,28 +55,49 @@ def find_absences(history: SessionHistory, view: View, shown: Mapping[BatchId, f
     """
     landscape = _Landscape(history, view)
     unexplained = [*_absent(landscape, shown), *_cut(landscape)]
-    unexplained.sort(key=lambda each: each.deadline)
-    pops = sorted(pop.begin for pop in (*history.open_pops, *_under_way(history, view)) if pop.begin < view.end)
+    unexplained.sort(key=lambda each: (each.absence.whole, not each.absence.shown_before, each.deadline))
+    under_way = _under_way(history, view, shown)
+    pops = sorted(pop.begin for pop in (*history.open_pops, *under_way) if pop.begin < view.end)
+    explained: list[_Open] = []
     for each in unexplained:
-        needed = len(each.absence.marks)
-        usable = [begin for begin in pops if begin <= each.deadline][:needed]
-        if len(usable) < needed:
-            yield each.absence
+        if _suffice(pops, [*explained, each]):
+            explained.append(each)
         else:
-            pops = pops[needed:]
+            yield each.absence
 
 
-def _under_way(history: SessionHistory, view: View) -> Iterator[Call]:
+def _suffice(pops: Sequence[float], absences: Iterable[_Open]) -> bool:
+    """Return whether there are pops for all that is missing, each begun in time."""
+    needed = 0
+    for each in sorted(absences, key=lambda each: each.deadline):
+        needed += len(each.absence.marks)
+        if needed > bisect_right(pops, each.deadline):
+            return False
+    return True
+
+
+def _under_way(history: SessionHistory, view: View, shown: Mapping[BatchId, float]) -> Iterator[Call]:
     """Yield the pops that had no reply yet: the item that one took then was another one, if a server has lost that."""
     for pop in history.pops:
-        if pop.end > view.end and not any(_was_missed(history, view, mark) for mark in pop.result):
+        if pop.end > view.end and not any(_was_missed(history, view, shown, mark) for mark in pop.result):
             yield pop
 
 
-def _was_missed(history: SessionHistory, view: View, mark: Mark | None) -> bool:
-    """Return whether an item was written before the look had ended, and the look does not show it."""
+def _was_missed(history: SessionHistory, view: View, shown: Mapping[BatchId, float], mark: Mark | None) -> bool:
+    """Return whether an item has to be there, and the look does not show it: then the pop took no other one."""
     call = history.writes.get(mark.batch) if mark is not None else None
-    return call is not None and call.begin < view.end and mark not in view.present
+    if call is None or mark in view.present:
+        return False
+    return call.items[0].batch in view.batches or _known_since(call, shown) < view.begin
+
+
+def _known_since(call: Call, shown: Mapping[BatchId, float]) -> float:
+    """Return since when a batch has to be there.
+
+    What too few replicas have may be lost; but once it was shown, the same object goes on showing it.
+    """
+    confirmed = call.end if call.status is Status.OK else math.inf
+    return min(confirmed, shown.get(call.items[0].batch, math.inf))
 
 
 class _Landscape:
@@ -122,9 +144,7 @@ def _absent(landscape: _Landscape, shown: Mapping[BatchId, float]) -> Iterator[_
     for batch, call in history.by_begin[first:]:
         if call.begin >= view.begin:
             break
-        # What too few replicas have may be lost; but once it was shown, the same object goes on showing it.
-        confirmed = call.end if call.status is Status.OK else math.inf
-        known = min(confirmed, shown.get(batch, math.inf))
+        known = _known_since(call, shown)
         if batch in landscape.present or known >= view.begin or not call.may_be_applied:
             continue
         marks = landscape.left(call.items)
