@@ -90,7 +90,7 @@ def judge(
     elif may_lose:
         found += _overtaken(everything)
     if may_lose:
-        return found if may_forget else [*found, *_losses(everything), *_steps_back(everything)]
+        return found if may_forget else [*found, *_losses(everything), *_steps_back(everything, losses)]
     if not found and not is_linearizable(everything):
         found.append(Finding("not linearizable", f"{len(events)} calls have no order that explains what they returned"))
     return found
@@ -301,7 +301,7 @@ def _losses(events: Sequence[Event]) -> Iterator[Finding]:
             yield Finding("lost", f"{missing[0]}, confirmed to {event.process} at {event.end:.3f}")
 
 
-def _steps_back(events: Sequence[Event]) -> Iterator[Finding]:
+def _steps_back(events: Sequence[Event], losses: Sequence[float]) -> Iterator[Finding]:
     """Yield what a process was shown, and is not shown any more, with nothing that removed it and no word."""
     changes = [e for e in events if e.kind in ("clear", "replace", "pop") and e.outcome in ("ok", "applied", "unknown")]
     for process in dict.fromkeys(event.process for event in events):
@@ -314,10 +314,12 @@ def _steps_back(events: Sequence[Event]) -> Iterator[Finding]:
             if event.kind != "read" or event.outcome != "ok":
                 continue
             if event.limit is None or len(event.result) < event.limit:
-                for item in [each for each, at in shown.items() if at < event.begin and each not in event.result]:
-                    del shown[item]
-                    if not any(_may_remove(change, item, event.end) for change in changes):
-                        yield Finding("backwards", f"{item}, shown to {process}, not in its read at {event.begin:.3f}")
+                missing = [each for each, at in shown.items() if at < event.begin and each not in event.result]
+                shown = {each: at for each, at in shown.items() if each not in missing}
+                taken = sum(_may_take_another(change, event.end, losses) for change in changes)
+                missing = [i for i in missing if not any(_may_remove(change, i, event.end) for change in changes)]
+                for item in missing[taken:]:
+                    yield Finding("backwards", f"{item}, shown to {process}, not in its read at {event.begin:.3f}")
             for each in event.result:
                 if each is not None:
                     shown.setdefault(each, event.end)
@@ -328,3 +330,12 @@ def _may_remove(change: Event, item: Item, until: float) -> bool:
     if change.kind == "pop" and change.outcome == "ok":
         return item in change.result and change.begin < until
     return change.begin < until
+
+
+def _may_take_another(change: Event, then: float, losses: Sequence[float]) -> bool:
+    """Whether a pop may have taken another item than the one that it returned.
+
+    It had no reply yet. The server that it was made on was lost, what it took was put back, and its repeat took this.
+    """
+    is_under_way = change.kind == "pop" and change.outcome == "ok" and change.begin < then < change.end
+    return is_under_way and any(then < at < change.end for at in losses)

@@ -135,6 +135,26 @@ def test_what_was_displaced_may_be_put_behind_where_a_process_does_so() -> None:
     assert judge([*events, append("a2", 5)], [B1, A1, A1], may_lose=True, may_reorder=True) != []
 
 
+@pytest.mark.parametrize(
+    ("lost_at", "shown", "found"),
+    [(7.0, (A1,), 0), (2.5, (A1,), 1), (9.5, (A1,), 1), (7.0, (), 1)],
+    ids=["lost while it was under way", "lost before it", "lost behind it", "two items"],
+)
+def test_a_pop_may_have_taken_an_item_on_a_server_that_was_lost_and_another_one_behind_it(
+    lost_at: float, shown: tuple[Item, ...], found: int
+) -> None:
+    events = [
+        append("a1", 1, took=0.1),
+        append("a2", 1.5, took=0.1),
+        read(2, A1, A2, who="b"),
+        call("pop", 3, took=6, result=(B1,)),
+        append("b1", 4, took=4, who="c"),
+        read(5, *shown, who="b"),
+    ]
+    kinds = [each.kind for each in judge(events, [A1, A2], may_lose=True, losses=[lost_at])]
+    assert kinds == ["backwards"] * found
+
+
 def test_what_was_refused_in_the_end_may_have_been_there_while_its_caller_waited() -> None:
     assert kinds([append("a1", 1, took=3, outcome="failed"), read(2, A1)], may_lose=True) == set()
 
