@@ -46,6 +46,7 @@ class Machine:
         server: The server's process and its files.
         clock: Its wall clock.
         is_up: Whether the server runs.
+        ended_at: When it ended last (loop time).
     """
 
     def __init__(self, world: World, name: str, config: Mapping[str, str], *, drift: float = 0.0) -> None:
@@ -53,6 +54,7 @@ class Machine:
         self.name = name
         self.clock = Clock(world, drift)
         self.is_up = True
+        self.ended_at = 0.0
         loop, network = world.loop, world.network
 
         def call_later(seconds: float, callback: Any) -> Any:
@@ -79,6 +81,7 @@ class Machine:
             return
         self.is_up = False
         world = self._world
+        self.ended_at = world.loop.time()
         if silently:
             for flow in world.network.flows_of(self.name):
                 pipe = flow.back if flow.server == self.name else flow.there

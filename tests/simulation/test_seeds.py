@@ -32,6 +32,7 @@ SEEDS.append(("name", 1012453))  # the same, of what was confirmed to another pr
 SEEDS.append(("name", 1036587))  # a pop of unknown outcome took what its process had been shown
 SEEDS.append(("name", 1037359))  # a pop that is under way is made on one server, and again on the next one
 SEEDS.append(("name", 1011042))  # the same, between two reads of another process
+SEEDS.append(("name", 1011313))  # the server that a name led to before ends, with what it took meanwhile
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)

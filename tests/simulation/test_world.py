@@ -211,3 +211,14 @@ def test_a_slot_whose_server_stands_still_in_the_midst_of_a_move_moves_when_it_g
     run = world.run(Plan(seed=1, topology="cluster", fields=({},), steps=steps, faults=faults, settings=settings))
     assert verdict.judge(run).broken == ()
     assert sum(" has slot " in line for line in run.timeline.lines()) == 1
+
+
+def test_what_the_server_took_that_a_name_led_to_before_is_lost_when_that_one_ends() -> None:
+    moved = Fault(kind="move-name", at=0.05, arguments={"seconds": 2.0})
+    crashed = Fault(kind="crash", at=0.4, arguments={"server": 0, "seconds": 5.0, "keep": "all", "silently": False})
+    settings = {"servers": 2, "replicas": 1, "config": {"repl-diskless-sync-delay": "0"}}
+    drawn = plan(step("append"), step("append", pause=2.5), faults=(moved, crashed))
+    run = world.run(replace(drawn, topology="name", settings=settings))
+    (append, *_) = run.calls
+    assert append.end < 1001.4
+    assert run.losses == [pytest.approx(1001.05), pytest.approx(1001.4)]

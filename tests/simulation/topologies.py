@@ -124,9 +124,12 @@ class StableName:
         self._world.note("name", f"leads to {new.name}")
 
         def demote() -> None:
-            if old.is_up and self.primary() is new:
+            if self.primary() is not new:
+                return
+            if old.is_up:
                 old.ask(b"REPLICAOF", new.name.encode(), b"%d" % PORT)
-                self._world.note_loss()  # until now it took what old connections led to it
+            # Until now, or until it ended, it took what old connections led to it.
+            self._world.note_loss(None if old.is_up else old.ended_at)
 
         self._world.heal_later(seconds, demote)
 

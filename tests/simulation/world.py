@@ -167,9 +167,9 @@ class World:
 
         self.later(seconds, heal)
 
-    def note_loss(self) -> None:
-        """Note that a server has lost data, or that another one takes over, which may lack some."""
-        self._run.losses.append(self.loop.time())
+    def note_loss(self, at: float | None = None) -> None:
+        """Note that a server has lost data, or that another one takes over, which may lack some; None means now."""
+        self._run.losses.append(self.loop.time() if at is None else at)
 
     def note_strays(self) -> None:
         """Note that keys that have moved may stay where no client looks for them."""
