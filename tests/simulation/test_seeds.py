@@ -33,6 +33,8 @@ SEEDS.append(("name", 1036587))  # a pop of unknown outcome took what its proces
 SEEDS.append(("name", 1037359))  # a pop that is under way is made on one server, and again on the next one
 SEEDS.append(("name", 1011042))  # the same, between two reads of another process
 SEEDS.append(("name", 1011313))  # the server that a name led to before ends, with what it took meanwhile
+SEEDS.append(("name", 1010691))  # changes are lost, and the ids of the session are evicted
+SEEDS.append(("name", 1037401))  # the same, where all of the session is evicted, and another history is put back
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)

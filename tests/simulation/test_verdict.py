@@ -75,3 +75,34 @@ def test_where_a_process_would_have_noticed_both_judges_find_it(run: Run) -> Non
 )
 def test_what_cannot_have_been_lost_is_not_put_back(run: Run) -> None:
     assert "put back behind" in kinds(judge(run).broken)
+
+
+def silently_lost(lost_at: float, *evicted: str, processes: int = 2) -> Run:
+    """Return a run in which a's second change is gone, in whose place c's stands."""
+    story = Story()
+    first = story.append("a")
+    story.append("a")
+    story.stored[:] = first.items
+    story.append("c")
+    story.read("a")
+    run = run_of(story.calls, story.stored, processes=processes, lost_at=lost_at)
+    run.struck.clear()
+    run.struck["evict"] += 1
+    run.evicted = True
+    run.ids_evicted = set(evicted)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "is_excused"),
+    [
+        (silently_lost(2.5, SESSION), True),
+        (silently_lost(2.5, "another"), False),
+        (silently_lost(0.0, SESSION), False),
+        (silently_lost(1.5, SESSION), False),
+        (silently_lost(2.5, SESSION, processes=1), False),
+    ],
+    ids=["both", "no ids evicted", "nothing lost", "lost before it was made", "one process"],
+)
+def test_where_changes_are_lost_and_ids_are_evicted_a_loss_may_stay_unsaid(run: Run, is_excused: bool) -> None:
+    assert (judge(run).broken == ()) is is_excused

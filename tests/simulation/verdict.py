@@ -152,6 +152,7 @@ class Excuses:
             self._said, self._unsaid = AFTER_A_NOTICE, _UNTIL_IT_IS_BACK | {Kind.PUT_BACK_BEHIND}
         if self.loses and (kills or plan.keeps_less or run.seconds > plan.retention_seconds):  # or forgotten
             self._said, self._unsaid = AFTER_A_NOTICE, self._unsaid | _UNTIL_IT_IS_BACK | LOSSES | {Kind.TORN}
+        self._may_stay_unsaid = frozenset(run.ids_evicted) if self.loses and several else frozenset[str]()
         self._evicts = any(run.struck[kind] for kind in _EVICTIONS)  # on the replicas, too, whatever they confirmed
         if self._evicts:  # what only one process had read is gone, and said
             self._said |= AFTER_A_NOTICE
@@ -167,6 +168,8 @@ class Excuses:
         is_confirmed = self._all_confirm or (self._replicas and violation.begin > self._last_loss)
         if kind in _CONFIRMED and is_confirmed and not self._evicts:
             return False
+        if self._is_untold(violation):
+            return True
         if kind is Kind.STALE and not self._evicts and (self._all_confirm or self._is_settled(violation)):
             return False
         if kind is Kind.GHOST and violation.in_read and self.several_lost:  # there, lost, and then refused
@@ -174,6 +177,15 @@ class Excuses:
         if kind is Kind.OVERTAKEN and self.several_lost:  # put back behind a gap, which was said; or as it is set up
             return self._run.plan.reorders or bool(self._run.named.get(violation.session))
         return kind in self._unsaid or (violation.said and kind in self._said and self._is_named(violation))
+
+    def _is_untold(self, violation: Violation) -> bool:
+        """Whether it is a loss that no process can tell, as the ids were evicted, too.
+
+        "A server that loses changes and evicts `ops`, too, can leave a loss unsaid: what others wrote in the place of a
+        lost change cannot be told from what they wrote behind it." (docs/guarantees.md, "Eviction")
+        """
+        is_loss = violation.kind in LOSSES and violation.begin < self._last_loss
+        return is_loss and violation.session in self._may_stay_unsaid
 
     def _is_settled(self, violation: Violation) -> bool:
         """Whether a change was made after the last loss, where nothing but a replica could lack it."""

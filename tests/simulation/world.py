@@ -66,6 +66,7 @@ class Run:
             that did so ended in the middle.
         fences: When a session's write fence stood: its name, from when, until when.
         evicted: Whether servers have evicted keys of sessions.
+        ids_evicted: The sessions of which servers have evicted the ids of changes.
         strays: Whether the move of a slot was called off, so that keys may be where no client looks for them.
         losses: When servers lost data, or another one took over (loop time).
     """
@@ -90,6 +91,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
     fences: list[tuple[str, float, float]] = field(default_factory=list)
     evicted: bool = False
+    ids_evicted: set[str] = field(default_factory=set)
     strays: bool = False
 
     @property
@@ -185,6 +187,8 @@ class World:
         self._run.evicted |= bool(evicted)
         for name in self.plan.sessions:
             tag = b"{%b}" % name.encode()
+            if any(key.endswith(tag + b":ops") for key in evicted):
+                self._run.ids_evicted.add(name)
             if any(tag in key for key in evicted) and not any(tag in key for key in left):
                 self.note_removal(host, name)
 
