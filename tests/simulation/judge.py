@@ -295,8 +295,9 @@ def _losses(events: Sequence[Event]) -> Iterator[Finding]:
         if event.outcome != "ok" or event.kind not in ("append", "replace"):
             continue
         missing = [item for item in event.items if item not in stored and item not in popped]
-        removers = (e for e in calls if e.kind in ("clear", "replace") and e is not event)
-        may_be_cleared = any(e.outcome in ("ok", "applied", "unknown") and e.end > event.begin for e in removers)
+        removers = [e for e in calls if e.kind in ("clear", "replace") and e is not event]
+        may_be_cleared = any(e.outcome in ("ok", "applied") and e.end > event.begin for e in removers)
+        may_be_cleared |= any(e.outcome == "unknown" for e in removers)  # guarantees.md: "It may also appear later"
         if missing and not may_be_cleared and not told and len(missing) > open_pops:
             yield Finding("lost", f"{missing[0]}, confirmed to {event.process} at {event.end:.3f}")
 

@@ -166,6 +166,12 @@ def test_what_was_put_back_may_stand_behind_what_a_process_wrote_that_did_not_kn
     assert "overtaken" not in kinds([*behind_a_gap, *told, append("b1", 5, who="b")], B1, A1, may_lose=True)
 
 
+@pytest.mark.parametrize("outcome", ["unknown", "applied", "ok"])
+def test_a_replacement_of_unknown_outcome_may_come_behind_what_was_confirmed_since(outcome: str) -> None:
+    events = [call("replace", 1, items=(A1,), outcome=outcome), append("a2", 3)]
+    assert kinds(events, A1, may_lose=True) == (set() if outcome == "unknown" else {"lost"})
+
+
 def test_what_is_lost_and_said_is_no_silent_loss() -> None:
     told = append("a2", 3, outcome="lost")
     assert kinds([append("a1", 1), told], may_lose=True) == set()

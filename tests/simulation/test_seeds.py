@@ -35,6 +35,7 @@ SEEDS.append(("name", 1011042))  # the same, between two reads of another proces
 SEEDS.append(("name", 1011313))  # the server that a name led to before ends, with what it took meanwhile
 SEEDS.append(("name", 1010691))  # changes are lost, and the ids of the session are evicted
 SEEDS.append(("name", 1037401))  # the same, where all of the session is evicted, and another history is put back
+SEEDS.append(("cluster", 1053483))  # a replacement that a partition holds back arrives behind its deadline
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)
