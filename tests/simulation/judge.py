@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ def judge(
     losses: Sequence[float] = (),
     may_forget: bool = False,
     may_reorder: bool = False,
+    forgetful: Collection[str] = (),
 ) -> list[Finding]:
     """Return what one session's history breaks.
 
@@ -80,6 +81,7 @@ def judge(
         losses: When they did, or others took over.
         may_forget: Whether processes may have ended, or forgotten, that knew it; then it is gone without a word.
         may_reorder: Whether processes put what was displaced by others behind that.
+        forgetful: Processes that are set up to keep nothing: what they met, they neither miss nor put back.
     """
     last = max((event.end for event in events if event.end < math.inf), default=0.0)
     final = Event(process="stored", kind="read", begin=last + 1, end=last + 2, result=tuple(stored))
@@ -88,7 +90,7 @@ def judge(
     if may_lose and may_reorder:
         found = [each for each in found if each.kind != "contradiction"]
     elif may_lose:
-        found += _overtaken(everything)
+        found += _overtaken(everything, forgetful)
     if may_lose:
         return found if may_forget else [*found, *_losses(everything), *_steps_back(everything, losses)]
     if not found and not is_linearizable(everything):
@@ -225,13 +227,14 @@ def _contradictions(shown: Sequence[Item], before: dict[tuple[Item, Item], str],
                 yield Finding("contradiction", f"{earlier[:2]} before {later[:2]} in {where}, behind it in {first}")
 
 
-def _overtaken(events: Sequence[Event]) -> Iterator[Finding]:
+def _overtaken(events: Sequence[Event], forgetful: Collection[str]) -> Iterator[Finding]:
     """Yield what stands behind a batch that was begun after it had been confirmed, by a process that knew it.
 
     One that did not know it may have written in the place of what was lost; what is put back then comes behind that.
     If all processes that know it also know what stood in front, they notice that, and do not put it back there.
     """
     writers = {item[:2]: event for event in events for item in event.items}
+    keepers = [event for event in events if event.process not in forgetful]
     said: set[tuple[str, int]] = set()
     for view in _views(events):
         shown = dict.fromkeys(item[:2] for item in view.result if item is not None)
@@ -241,8 +244,8 @@ def _overtaken(events: Sequence[Event]) -> Iterator[Finding]:
             if writer.outcome not in ("ok", "applied") or head in said:
                 continue
             later = [writers[each] for each in heads[:at] if writers[each].begin > writer.end]
-            knowing = [each for each in later if _knows(events, each.process, head, each.begin)]
-            if knowing or (later and not _was_missed(events, head, heads[:at])):
+            knowing = [each for each in later if _knows(keepers, each.process, head, each.begin)]
+            if knowing or (later and not _was_missed(events, keepers, head, heads[:at])):
                 said.add(head)
                 text = f"{head}, confirmed at {writer.end:.3f}, behind {(knowing or later)[0].items[0][:2]}"
                 yield Finding("overtaken", f"{text} in the read of {view.process} at {view.begin:.3f}")
@@ -261,15 +264,17 @@ def _knows(events: Sequence[Event], process: str, head: tuple[str, int], at: flo
     return met < at and not any(met < end < at for end in told)
 
 
-def _was_missed(events: Sequence[Event], head: tuple[str, int], front: Sequence[tuple[str, int]]) -> bool:
-    """Whether one of those that met a batch lacks something that was before it, and is not in front of it now.
+def _was_missed(
+    events: Sequence[Event], keepers: Sequence[Event], head: tuple[str, int], front: Sequence[tuple[str, int]]
+) -> bool:
+    """Whether one that met a batch, and keeps that, lacks something that was before it, and is not in front of it now.
 
     It lacks what others changed between its last look at the session and a change of its own.
     """
     changes = [e for e in events if e.kind != "read" and e.outcome in ("ok", "applied", "unknown")]
     (written,) = (e for e in changes if e.items and e.items[0][:2] == head)
     gone = [e for e in changes if e is not written and not (e.items and e.items[0][:2] in front)]
-    for process, until in _meetings(events, head):
+    for process, until in _meetings(keepers, head):
         for own in (e for e in changes if e.process == process and e.begin < until):
             looks = (e.begin for e in _views(events) if e.process == process and e.begin < own.begin)
             looked = max(looks, default=-math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,6 +93,13 @@ class Plan:
         """Whether a process forgets on purpose, says nothing of what is lost, or keeps it in another order."""
         repairs = [fields.get("repair", {}) for fields in self.fields]
         return any("max_changes" in each or "on_loss" in each or "on_divergence" in each for each in repairs)
+
+    @property
+    def forgetful(self) -> set[int]:
+        """The processes that forget sessions: docs/guarantees.md, "Beyond `max_changes` sessions"."""
+        repairs = [fields.get("repair", {}) for fields in self.fields]
+        used = [{step.session for step in self.steps if step.process == number} for number in range(len(repairs))]
+        return {at for at, each in enumerate(repairs) if each.get("max_changes", math.inf) < len(used[at])}
 
     @property
     def reorders(self) -> bool:

@@ -24,6 +24,8 @@ def second_opinion(run: Run) -> list[Finding]:
     """Return what the independent judge finds broken in a run."""
     forgets = any("kill" in kind or kind == "evict" for kind in run.struck) or run.seconds > run.plan.retention_seconds
     forgets |= run.plan.keeps_less
+    names = {f"p{number}" for number in run.plan.forgetful}
+    forgetful = {call.worker for call in run.calls if call.worker.partition(".")[0] in names}
     found: list[Finding] = []
     for session in run.plan.sessions:
         calls = [call for call in run.calls if call.session == session]
@@ -38,6 +40,7 @@ def second_opinion(run: Run) -> list[Finding]:
             losses=run.losses,
             may_forget=forgets,
             may_reorder=run.plan.reorders,
+            forgetful=forgetful,
         )
     return found
 

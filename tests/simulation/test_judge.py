@@ -166,6 +166,13 @@ def test_what_was_put_back_may_stand_behind_what_a_process_wrote_that_did_not_kn
     assert "overtaken" not in kinds([*behind_a_gap, *told, append("b1", 5, who="b")], B1, A1, may_lose=True)
 
 
+def test_a_process_that_keeps_nothing_may_write_in_the_place_of_what_it_met() -> None:
+    events = [append("a2", 1, who="b"), append("a1", 2), read(3, A2, A1, who="b"), append("b1", 4, who="b")]
+    for forgetful, found in [("b", set()), ("a", {"overtaken"})]:
+        told = judge(events, [B1, A1], may_lose=True, may_forget=True, forgetful={forgetful})
+        assert {each.kind for each in told} == found
+
+
 @pytest.mark.parametrize("outcome", ["unknown", "applied", "ok"])
 def test_a_replacement_of_unknown_outcome_may_come_behind_what_was_confirmed_since(outcome: str) -> None:
     events = [call("replace", 1, items=(A1,), outcome=outcome), append("a2", 3)]

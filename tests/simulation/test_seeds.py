@@ -36,6 +36,7 @@ SEEDS.append(("name", 1011313))  # the server that a name led to before ends, wi
 SEEDS.append(("name", 1010691))  # changes are lost, and the ids of the session are evicted
 SEEDS.append(("name", 1037401))  # the same, where all of the session is evicted, and another history is put back
 SEEDS.append(("cluster", 1053483))  # a replacement that a partition holds back arrives behind its deadline
+SEEDS.append(("sentinel", 1037450))  # a process that keeps nothing writes in the place of what it has met
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)
@@ -55,6 +56,7 @@ def test_six_processes_break_nothing(topology: str) -> None:
 SIX_PROCESSES = {
     1010355: "what a deposed server is asked late has another place on its successor",
     1033241: "a process comes back to a session when it does not remember it any more",
+    1035069: "a process that keeps nothing writes in the place of what it has met",
     1034534: "a window does not reach back to a change that others were put back behind",
 }
 
