@@ -15,6 +15,9 @@ from tests.simulation.fidelity.comparison import Pair, RealServer, directives, w
 from tests.simulation.fidelity.coverage import instrumented
 from tests.simulation.redis.registry import COMMANDS
 
+FOUND = (7427, 8778)  # 6.2: a script on a replica meets keys that are expired
+"""Seeds that differed once."""
+
 
 @pytest.fixture(params=["the machine's", "6.2", "Valkey"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
@@ -30,7 +33,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 def test_random_sequences_are_answered_as_by_a_real_server(pair: Pair) -> None:
-    for seed in range(300):
+    for seed in (*range(300), *FOUND):
         found = pair.compare(seed)
         assert found is None, f"seed {seed}:\n{found}"
 

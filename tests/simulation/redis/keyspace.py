@@ -26,7 +26,8 @@ class Keyspace:
         values: By key, expired ones that were not deleted yet among them.
         expires: When a key expires, in milliseconds since 1970.
         on_expired: Called with a key that is met after it expired; returns whether to delete it.
-        ignores_expiry: Whether expired keys are there all the same: while the primary's stream is applied.
+        ignores_expiry: Whether expired keys are there all the same: while the primary's stream is applied, and to a
+            script on a replica before 7.0.
         on_access: Called with a key that is read or written, for eviction by use; None where that does not matter.
         now_ms: The server's clock; it stands still while a script runs.
     """

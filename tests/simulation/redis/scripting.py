@@ -269,10 +269,16 @@ class Scripts:
         compiled = lua.compiled(self.sources[sha])
         lua.run = _Run(lua, server, client)
         server.frozen_ms = server.now_ms()
+        # Before 7.0, a replica hides expired keys from commands that only read, and EVALSHA does not count as one of
+        # them (db.c, lookupKeyReadWithFlags).
+        shows_expired = server.version < (7, 0) and server.replication.primary is not None
+        before = server.keyspace.ignores_expiry
+        server.keyspace.ignores_expiry = before or shows_expired
         try:
             reply = lua.call(compiled, lua.table(keys), lua.table(arguments), client.protocol)
         finally:
             server.frozen_ms = None
+            server.keyspace.ignores_expiry = before
             lua.run = None
         if type(reply) is bytes:
             return Raw(reply)
