@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from agents_redis_ha import lab
-from tests.simulation.fidelity.comparison import Pair, RealServer, directives, wheel_server
+from tests.simulation.fidelity.comparison import Pair, RealServer, SimulatedServer, directives, wheel_server
 from tests.simulation.fidelity.coverage import instrumented
 from tests.simulation.redis.registry import COMMANDS
+from tests.simulation.resp import encode_request
 
 FOUND = (7427, 8778)  # 6.2: a script on a replica meets keys that are expired
 """Seeds that differed once."""
@@ -36,6 +37,21 @@ def test_random_sequences_are_answered_as_by_a_real_server(pair: Pair) -> None:
     for seed in (*range(300), *FOUND):
         found = pair.compare(seed)
         assert found is None, f"seed {seed}:\n{found}"
+
+
+def test_what_expires_in_a_sequence_is_deleted_when_it_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SimulatedServer("6.2.14")
+
+    def let_expire(key: str) -> None:
+        model.catch_up()
+        for words in (("SET", key, "x"), ("PEXPIRE", key, 3), ("DEBUG", "SLEEP", "0.012")):
+            model.ask(encode_request(*words))
+
+    let_expire("of an earlier sequence")
+    then = model.timers.now + 0.08
+    monkeypatch.setattr("time.time", lambda: then)
+    let_expire("of this one")
+    assert list(model.server.keyspace.values) == [b"of this one"]
 
 
 def test_a_difference_is_found_and_shrunk(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

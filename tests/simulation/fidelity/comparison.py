@@ -78,6 +78,19 @@ class SimulatedServer:
             assert self.timers.step(), f"no reply to {request[:200]!r}"
         return self._received
 
+    def catch_up(self) -> None:
+        """Let it be now, as at the real server.
+
+        What expired in earlier sequences is deleted. What expires in the next one is deleted then when it is met, as by
+        the real server, to which a sequence comes at once.
+        """
+        self.timers.now = time.time()
+        keyspace = self.server.keyspace
+        for key in keyspace.expires.keys() - set(keyspace.alive()):
+            keyspace.get(key)
+            self.server.executor.flush()
+        self.server.rearm_expiry()
+
     def now_ms(self) -> int:
         """Return its time."""
         return self.server.now_ms()
@@ -151,7 +164,7 @@ class Pair:
     def compare(self, seed: int) -> Difference | None:
         """Make a sequence from a seed, and return what the servers do not agree on."""
         self._count += 1
-        self._model.timers.now = time.time()
+        self._model.catch_up()
         rng = random.Random(seed)
         ours: list[bytes] = []
 
@@ -179,7 +192,7 @@ class Pair:
         clean = [encode_request(*words) for words in _CLEAN]
         clean += [encode_request("DEL", *keys)] if keys else []
         self._both(clean)
-        self._model.timers.now = time.time()
+        self._model.catch_up()
         return self._judge(steps, [self._model.ask(step.request) for step in steps])
 
     def _shrunk(self, found: Difference) -> Difference:
