@@ -31,6 +31,7 @@ SEEDS.append(("standalone", 1042349))  # a window does not reach back to a chang
 SEEDS.append(("name", 1012453))  # the same, of what was confirmed to another process
 SEEDS.append(("name", 1036587))  # a pop of unknown outcome took what its process had been shown
 SEEDS.append(("sentinel", 1039263))  # the end of a batch is what a pop took, where whole changes are lost, too
+SEEDS.append(("sentinel", 1040081))  # a failover is called off, and clients use the promoted server for a while
 SEEDS.append(("name", 1037359))  # a pop that is under way is made on one server, and again on the next one
 SEEDS.append(("name", 1011042))  # the same, between two reads of another process
 SEEDS.append(("name", 1011313))  # the server that a name led to before ends, with what it took meanwhile

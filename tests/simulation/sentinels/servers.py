@@ -166,14 +166,18 @@ class WithSentinels:
         return next(each for each in self.machines if each.name == most)
 
     def is_well(self) -> bool:
-        """Whether all Sentinels agree on one primary, which is one, and no failover is under way."""
+        """Whether all Sentinels agree on one primary, which is the only one, and no failover is under way.
+
+        A failover that is called off may leave the promoted server a primary, which clients use until a Sentinel has
+        made it a replica again, 8 s later.
+        """
         if not all(each.sentinel.is_up for each in self.sentinels):
             return False
         if len({each.sentinel.current_address() for each in self.sentinels}) > 1:
             return False
         primary = self.primary()
-        is_primary = primary.is_up and (primary.ask(b"ROLE") or [None])[0] == b"master"
-        return is_primary and all(map(_is_calm, self.sentinels))
+        primaries = [each for each in self.machines if each.is_up and (each.ask(b"ROLE") or [None])[0] == b"master"]
+        return primaries == [primary] and all(map(_is_calm, self.sentinels))
 
     def _is_complete(self) -> bool:
         """Whether every Sentinel sees every server, and all replicas follow."""
