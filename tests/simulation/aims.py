@@ -320,6 +320,68 @@ def _short(stream: random.Random, plan: Plan) -> Plan:
     return script.plan(plan, durability={"replicas": 1, "timeout_seconds": 0.4}, retry={"deadline_seconds": 1.0})
 
 
+def _outlived(stream: random.Random, plan: Plan) -> Plan:
+    """A server is started again with all it had, then evicts the log; a process begins a new one before others come."""
+    script, at = _Script(), 0.05
+    for _ in range(stream.randint(1, 3)):  # the last process knows what follows these, and not that they came before
+        script.call(at, 0, "append")
+        at += stream.uniform(0.02, 0.1)
+    for _ in range(stream.randint(1, 4)):
+        script.call(at, 1, "append")
+        at += stream.uniform(0.02, 0.1)
+    at += 0.2
+    script.strike(at, "crash", server=None, silently=False, seconds=stream.uniform(0.02, 0.2), keep="all")
+    script.strike(at + 0.3, "evict", **_EVICTS_THE_LOG)
+    for number in range(stream.randint(1, 2)):
+        script.call(at + 0.4 + 0.1 * number, 2, stream.choice(("read", "append")))
+    script.call(at + stream.uniform(0.6, 1.0), 1, stream.choice(("read", "append")))
+    return script.plan(plan, retry={"deadline_seconds": 8.0})
+
+
+def _elsewhere(stream: random.Random, plan: Plan) -> Plan:
+    """A pop is all that one process knows of a history; another one knows what was written in that one's place."""
+    script, at, count = _Script(), 0.05, stream.randint(2, 4)
+    for _ in range(count):
+        script.call(at, 2, "append")
+        at += stream.uniform(0.02, 0.1)
+    script.call(at, 1, "pop")
+    script.strike(at + 0.2, "crash", server=None, silently=False, seconds=stream.uniform(0.02, 0.1), keep="nothing")
+    at += 0.5
+    for number in range(count):
+        if number == count - 1:  # the first writer is told of its loss before the last change: that is not said with it
+            script.call(at, 2, "read")
+            at += 0.1
+        script.call(at, 0, "append")
+        at += stream.uniform(0.02, 0.1)
+    script.strike(at + 0.2, "crash", server=None, silently=False, seconds=stream.uniform(0.02, 0.1), keep="nothing")
+    script.call(at + 0.5, 1, stream.choice(("read", "append")))
+    script.call(at + 0.5 + stream.uniform(0.1, 1.5), 0, stream.choice(("read", "append")))
+    return script.plan(plan, retry={"deadline_seconds": 8.0})
+
+
+def _gathered(stream: random.Random, plan: Plan) -> Plan:
+    """Behind a proxy with one replication id, one process knows how a loss begins, and others know what it lacks."""
+    script, at = _Script(), 0.05
+    for _ in range(stream.randint(1, 3)):
+        script.call(at, 0, "append")
+        at += stream.uniform(0.02, 0.1)
+    at += 0.3
+    script.strike(at, "partition", ways=("there", "back"), inside=("n0",), others=("n1",), seconds=5.0)
+    for process in (1, *stream.choice(((), (1,))), 0, 2, *stream.choice(((), (2,), (0, 2)))):
+        at += stream.uniform(0.05, 0.1)
+        script.call(at, process, "append")
+    at += stream.uniform(0.2, 0.4)
+    script.strike(at, "crash", server=0, silently=False, seconds=9.0, keep="all")
+    script.strike(at + 0.001, "move-name", seconds=8.0)
+    at += stream.uniform(0.3, 0.5)  # the one that knows the beginning comes first: others would see a deletion
+    for process in (0, *stream.sample((1, 2), 2)):
+        script.call(at, process, "read")
+        at += stream.uniform(0.3, 0.6)
+    fields = tuple({k: v for k, v in each.items() if k != "durability"} for each in plan.fields)
+    plan = replace(plan, fields=fields, settings={**plan.settings, "told_id": 40 * "0"})
+    return script.plan(plan, retry={"deadline_seconds": 8.0})
+
+
 AIMS: Mapping[str, Profile] = {
     "bare": Profile(_bare, (1, 2), ("standalone", "name")),
     "anew": Profile(_anew, (2,), ("standalone",)),
@@ -336,4 +398,7 @@ AIMS: Mapping[str, Profile] = {
     "handover": Profile(_handover, (1, 2), ("sentinel",)),
     "abandoned": Profile(_abandoned, (2,), ("sentinel",)),
     "leader": Profile(_leader, (1, 2), ("sentinel",)),
+    "outlived": Profile(_outlived, (3,), ("standalone",), is_drawn=False),
+    "elsewhere": Profile(_elsewhere, (3,), ("standalone",), is_drawn=False),
+    "gathered": Profile(_gathered, (3,), ("name",), is_drawn=False),
 }

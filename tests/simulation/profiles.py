@@ -33,7 +33,8 @@ _EACH = 6
 def draw_profile(seed: int, topology: str) -> str | None:
     """Return the profile of a seed; most have none."""
     stream = Seed(seed).stream("profile")
-    fitting = [name for name, each in PROFILES.items() if topology in (each.topologies or (topology,))]
+    drawn = {name: each.topologies or (topology,) for name, each in PROFILES.items() if each.is_drawn}
+    fitting = [name for name, topologies in drawn.items() if topology in topologies]
     return stream.choice(fitting) if stream.randrange(_EACH) == 0 else None
 
 

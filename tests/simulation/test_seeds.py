@@ -9,6 +9,7 @@ import pytest
 
 from tests.simulation import draw, verdict, world
 from tests.simulation.plan import Fault, Plan, Step
+from tests.simulation.profiles import PROFILES
 from tests.simulation.second_opinion import second_opinion
 
 RUNS = {"standalone": 40, "name": 20, "sentinel": 12, "cluster": 6}
@@ -53,6 +54,18 @@ def test_six_processes_break_nothing(topology: str) -> None:
     run = world.run(draw.draw_plan(7, topology, processes=6))
     assert len({call.worker.partition(".")[0] for call in run.calls}) == 6
     assert verdict.judge(run).broken == ()
+
+
+APART = [name for name, profile in PROFILES.items() if not profile.is_drawn]
+
+
+@pytest.mark.parametrize("name", APART)
+def test_plans_that_are_made_for_one_mutant_break_nothing_without_it(name: str) -> None:
+    (topology,) = PROFILES[name].topologies
+    for seed in range(1, 6):
+        run = world.run(draw.draw_plan(seed, topology, profile=name))
+        assert verdict.judge(run).broken == ()
+        assert second_opinion(run) == []
 
 
 SIX_PROCESSES = {
