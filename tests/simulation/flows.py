@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.loop import Process, SimulatedLoop
@@ -192,14 +193,22 @@ class Flow:
         """Let the server's end be gone without a word: what is sent there from now on is answered by a reset."""
         self.back.is_closed = True
         self.there.tap = None
-        self.on_server = self._refuse
+        self.on_server = partial(self._refuse, self.back, self._to_client)
 
-    def _refuse(self, data: Any) -> None:
+    def vanish(self, host: str) -> None:
+        """Let a host's end be gone without a word, as `server_vanishes`."""
+        if host == self.server:
+            self.server_vanishes()
+        else:
+            self.there.is_closed = True
+            self.back.tap = None
+            self.on_client = partial(self._refuse, self.there, self._to_server)
+
+    def _refuse(self, pipe: Pipe, tell: Callable[[Any], None], data: Any) -> None:
         self.end()
-        if isinstance(data, bytes):
+        if data is not None and not isinstance(data, Exception):
             loop = self._network.loop
-            when = self.back.link.arrival(loop._now, 0)
-            loop.deliver_at(when, self.back.owner, self.on_client, RESET)
+            loop.deliver_at(pipe.link.arrival(loop._now, 0), pipe.owner, tell, RESET)
 
 
 def ignore(data: Any) -> None:

@@ -82,12 +82,14 @@ class Machine:
         self.is_up = False
         world = self._world
         self.ended_at = world.loop.time()
-        if silently:
-            for flow in world.network.flows_of(self.name):
-                pipe = flow.back if flow.server == self.name else flow.there
-                pipe.dropped_from = world.loop.time()
+        flows = world.network.flows_of(self.name) if silently else []
+        for flow in flows:
+            pipe = flow.back if flow.server == self.name else flow.there
+            pipe.dropped_from = world.loop.time()
         world.network.deafen(self.name, PORT)
         self.server.crash()
+        for flow in flows:  # the system is still there, and answers for the process
+            flow.vanish(self.name)
 
     def restart(self, keep: Any) -> None:
         """Start it again.

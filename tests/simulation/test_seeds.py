@@ -40,6 +40,8 @@ SEEDS.append(("name", 1010691))  # changes are lost, and the ids of the session 
 SEEDS.append(("name", 1037401))  # the same, where all of the session is evicted, and another history is put back
 SEEDS.append(("cluster", 1053483))  # a replacement that a partition holds back arrives behind its deadline
 SEEDS.append(("sentinel", 1037450))  # a process that keeps nothing writes in the place of what it has met
+SEEDS.append(("cluster", 1059230))  # a server stands still while another one ends without a word, and starts again
+SEEDS.append(("cluster", 1059935))  # the same
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)

@@ -213,6 +213,25 @@ def test_a_slot_whose_server_stands_still_in_the_midst_of_a_move_moves_when_it_g
     assert sum(" has slot " in line for line in run.timeline.lines()) == 1
 
 
+@pytest.mark.parametrize("seed", range(5, 8))
+def test_what_is_sent_to_a_process_that_ended_without_a_word_is_answered_by_a_reset(seed: int) -> None:
+    # c3 stands still while c0 ends and starts again: only a reset tells it that its link leads to the process before.
+    faults = (
+        Fault(kind="pause-server", at=0.2, arguments={"server": 3, "seconds": 5.0}),
+        Fault(kind="crash", at=0.4, arguments={"server": 0, "silently": True, "seconds": 0.9, "keep": "all"}),
+    )
+    config = {
+        "cluster-enabled": "yes",
+        "cluster-node-timeout": "500",
+        "cluster-replica-validity-factor": "0",
+        "repl-diskless-sync-delay": "0",
+    }
+    settings = {"shards": 3, "replicas": 1, "servers": 6, "config": config}
+    steps = tuple(replace(step("append", pause=pause), number=number) for number, pause in ((1, 0.1), (2, 2.5)))
+    run = world.run(Plan(seed=seed, topology="cluster", fields=({},), steps=steps, faults=faults, settings=settings))
+    assert verdict.judge(run).broken == ()
+
+
 def test_what_the_server_took_that_a_name_led_to_before_is_lost_when_that_one_ends() -> None:
     moved = Fault(kind="move-name", at=0.05, arguments={"seconds": 2.0})
     crashed = Fault(kind="crash", at=0.4, arguments={"server": 0, "seconds": 5.0, "keep": "all", "silently": False})
