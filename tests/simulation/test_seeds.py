@@ -74,6 +74,7 @@ SIX_PROCESSES = {
     1010355: "what a deposed server is asked late has another place on its successor",
     1033241: "a process comes back to a session when it does not remember it any more",
     1035069: "a process that keeps nothing writes in the place of what it has met",
+    1038099: "a process knows a session that was evicted, when items of the next one are evicted and others wait",
     1034534: "a window does not reach back to a change that others were put back behind",
 }
 

@@ -263,6 +263,7 @@ class RecoveryCoordinator:
         if was_deleted:
             self._journal.forget(log)
         if found.lacks_elements:
+            self._leave_another_history(operation, log, found)
             return False
         if was_deleted:
             if had_evicted:
@@ -283,6 +284,12 @@ class RecoveryCoordinator:
         finally:  # what is not back by now, because one of them was refused or cancelled, is lost
             self._lose(operation, log, tuple(entry.version for entry in late))
         return True
+
+    def _leave_another_history(self, operation: Operation, log: SessionLog, found: ServerState) -> None:
+        """Adopt a history that lacks elements, if nothing of the known one is of it: none of that is put back there."""
+        is_another = first_divergence(log, found) is not None and not has_beginning(log, found)
+        if is_another and operation.options.repair.on_divergence == "report":
+            self._abandon(operation, log, found)
 
     async def _adopt_elements(self, operation: Operation, log: SessionLog, found: ServerState) -> bool:
         """Begin a new log behind the elements that a server has without one; False if they have changed meanwhile.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import exceptions as redis_errors
 
-from agents_redis_ha._commands import KEEP_ALL, ListEdit, Status, clear, pop
+from agents_redis_ha._commands import KEEP_ALL, ListEdit, LogEntry, Status, clear, pop
 from agents_redis_ha._recovery.replay import HistoryFragment, is_noop, make_plan, pack, unpack
 from agents_redis_ha._telemetry import counters
 from agents_redis_ha.errors import HistoryLostError, Outcome, OutcomeLostError
@@ -238,8 +238,11 @@ async def test_what_is_gone_after_elements_were_evicted_was_not_deleted() -> Non
     assert (await process.info()).version == 0
 
 
-async def test_into_a_history_that_lacks_elements_nothing_of_one_that_was_deleted_comes_back() -> None:
-    missed: dict[str, Any] = {"length": 0, "expected_length": 2}
+@pytest.mark.parametrize("hints", [(), (LogEntry(1, b"another's", b"of-another", None),)])
+async def test_into_a_history_that_lacks_elements_nothing_of_one_that_was_deleted_comes_back(
+    hints: tuple[HistoryFragment, ...],
+) -> None:
+    missed: dict[str, Any] = {"length": 0, "expected_length": 2, "hints": hints}
     server = FakeServer(
         append=[applied(1), applied(2), applied(3), [LOG_MISMATCH, 1], applied(3, digest=b"of-the-other")],
         # Another process has begun it anew, with a change that made two elements. This one looks twice.
