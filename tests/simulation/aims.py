@@ -382,6 +382,24 @@ def _gathered(stream: random.Random, plan: Plan) -> Plan:
     return script.plan(plan, retry={"deadline_seconds": 8.0})
 
 
+def _twice(stream: random.Random, plan: Plan) -> Plan:
+    """A server evicts a session, then items of the next one, for which a process waits; another knows the first one."""
+    script, at = _Script(), 0.05
+    for process in (0, 2, 0, 2, *(stream.randint(0, 2) for _ in range(stream.randint(0, 2))), 0, 2, 0):
+        script.call(at, process, "append")
+        at += stream.uniform(0.02, 0.1)
+    script.call(at, 0, "read")  # of what it is shown, a part alone would come back
+    script.strike(at + 0.2, "evict", **{**_EVICTS_THE_LOG, "parts": ()})
+    script.call(at + 0.4, 1, "append")
+    script.call(at + 0.5, 0, "append")
+    script.call(at + 0.6, 0, "read")
+    script.strike(at + 0.7, "evict", **{**_EVICTS_THE_LOG, "parts": stream.choice((("items",), ("items", "meta")))})
+    script.call(at + 0.9, 1, stream.choice(("append", "read")))  # this one knows a part of it
+    script.call(at + stream.uniform(1.0, 1.5), 2, stream.choice(("append", "read")))
+    script.call(at + stream.uniform(1.6, 2.4), 0, stream.choice(("append", "read")))  # and this one all
+    return script.plan(plan, retry={"deadline_seconds": 8.0})
+
+
 AIMS: Mapping[str, Profile] = {
     "bare": Profile(_bare, (1, 2), ("standalone", "name")),
     "anew": Profile(_anew, (2,), ("standalone",)),
@@ -400,5 +418,6 @@ AIMS: Mapping[str, Profile] = {
     "leader": Profile(_leader, (1, 2), ("sentinel",)),
     "outlived": Profile(_outlived, (3,), ("standalone",), is_drawn=False),
     "elsewhere": Profile(_elsewhere, (3,), ("standalone",), is_drawn=False),
+    "twice": Profile(_twice, (3,), ("standalone",), is_drawn=False),
     "gathered": Profile(_gathered, (3,), ("name",), is_drawn=False),
 }
