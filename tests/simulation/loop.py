@@ -132,14 +132,14 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     # -- callbacks
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
-        handle = Handle(callback, args, context or copy_context(), self.owner)
+        handle = Handle(callback, args, copy_context() if context is None else context, self.owner)
         self._ready.append(handle)
         return handle
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
-        handle = Handle(callback, args, context or copy_context(), self.owner)
+        handle = Handle(callback, args, copy_context() if context is None else context, self.owner)
         handle._when = when
         self._sequence += 1
         heappush(self._timers, (when, self._sequence, handle))
