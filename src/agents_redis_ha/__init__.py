@@ -21,6 +21,7 @@ from ._sessions import (
 )
 from ._storage import SessionKeys, acl_rule, session_keys
 from ._telemetry import counters, hash_session_id
+from ._turns import Turn, TurnRun, ha_turn, run_turn
 from ._version import __version__
 from .errors import (
     AgentsRedisError,
@@ -32,6 +33,7 @@ from .errors import (
     DeadlineExceededError,
     HistoryLostError,
     InvalidItemError,
+    InvalidResultError,
     NotPrimaryError,
     OperationError,
     Outcome,
@@ -40,6 +42,10 @@ from .errors import (
     PrimaryNotFoundError,
     ServerRefusedError,
     TLSError,
+    TurnBusyError,
+    TurnCancelledError,
+    TurnLostError,
+    TurnMismatchError,
     UnconfirmedError,
     UnsupportedFormatError,
     WrongKeyTypeError,
@@ -60,6 +66,7 @@ __all__ = [
     "Health",
     "HistoryLostError",
     "InvalidItemError",
+    "InvalidResultError",
     "NotPrimaryError",
     "OperationError",
     "Outcome",
@@ -80,6 +87,12 @@ __all__ = [
     "SessionVersion",
     "TLSConfig",
     "TLSError",
+    "Turn",
+    "TurnBusyError",
+    "TurnCancelledError",
+    "TurnLostError",
+    "TurnMismatchError",
+    "TurnRun",
     "UnconfirmedError",
     "UnsupportedFormatError",
     "WrongKeyTypeError",
@@ -90,6 +103,8 @@ __all__ = [
     "counters",
     "create_client",
     "ha_session",
+    "ha_turn",
     "hash_session_id",
+    "run_turn",
     "session_keys",
 ]

@@ -5,6 +5,9 @@
     ├── InvalidItemError            an item is not JSON; nothing was sent
     ├── ConflictError               another writer changed the session first; nothing was added
     ├── ClosedError                 the session or store was closed; nothing was sent
+    ├── InvalidResultError          what a turn was answered with is not small JSON; the turn goes on
+    ├── TurnMismatchError           there is a turn of this id with another message; nothing was run
+    ├── TurnCancelledError          the turn was cancelled by another one, for good; nothing was run
     └── OperationError              an operation failed; `outcome` says what became of it
         ├── DeadlineExceededError   the retry deadline passed
         ├── ConnectionsClosedError  the connections were closed meanwhile
@@ -17,6 +20,8 @@
         ├── UnconfirmedError        stored, but on fewer replicas (or disks) than asked for
         ├── HistoryLostError        the servers lost confirmed changes that cannot be put back
         ├── OutcomeLostError        the server evicted what would tell the outcome, or what was popped
+        ├── TurnBusyError           another turn has the session
+        ├── TurnLostError           the session was given to another turn, or changed; nothing of the turn is stored
         ├── UnsupportedFormatError  another version of this library wrote the session
         ├── WrongKeyTypeError       a key of this session holds another type
         └── ServerRefusedError      the server refused for another permanent reason
@@ -40,6 +45,7 @@ __all__ = [
     "DeadlineExceededError",
     "HistoryLostError",
     "InvalidItemError",
+    "InvalidResultError",
     "NotPrimaryError",
     "OperationError",
     "Outcome",
@@ -48,6 +54,10 @@ __all__ = [
     "PrimaryNotFoundError",
     "ServerRefusedError",
     "TLSError",
+    "TurnBusyError",
+    "TurnCancelledError",
+    "TurnLostError",
+    "TurnMismatchError",
     "UnconfirmedError",
     "UnsupportedFormatError",
     "WrongKeyTypeError",
@@ -125,6 +135,21 @@ class ConflictError(AgentsRedisError):
 
 class ClosedError(AgentsRedisError, RuntimeError):
     """The session or store was closed before this call. Nothing was sent."""
+
+
+class InvalidResultError(AgentsRedisError, ValueError):
+    """What a turn was to be answered with is no JSON, or too large. The turn goes on, and is not answered."""
+
+
+class TurnMismatchError(AgentsRedisError, ValueError):
+    """There is a turn of this id with another message: two requests have one id. Nothing was run or stored."""
+
+
+class TurnCancelledError(AgentsRedisError):
+    """The turn was cancelled by another one (``if_busy``), for good. Nothing was run.
+
+    What it had saved is in the history (``interrupt``) or was dropped (``rollback``).
+    """
 
 
 class OperationError(AgentsRedisError):
@@ -276,6 +301,21 @@ class OutcomeLostError(OperationError):
     """
 
     hint = "Read the session before going on, and set the servers' maxmemory-policy to noeviction."
+
+
+class TurnBusyError(OperationError):
+    """Another turn has the session. What failed with it has changed nothing, as far as its ``outcome`` says."""
+
+    hint = "Wait for the turn that has the session, or take it over (ha_turn's if_busy)."
+
+
+class TurnLostError(OperationError):
+    """The turn was taken over by another one, or the session was changed after its lease.
+
+    Nothing of the turn is stored, unless it was answered by another attempt; `ha_turn` with the same id tells.
+    """
+
+    hint = "Begin the turn again under its id; its tools may run again."
 
 
 class UnsupportedFormatError(OperationError):

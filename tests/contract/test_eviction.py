@@ -23,14 +23,16 @@ parts_of_it = pytest.mark.parametrize("parts", PARTS, ids="+".join)
 
 async def repeat_with_evicted(history: History, session: Any, parts: tuple[str, ...], *between: Any) -> None:
     """Send an append whose reply is lost a second time; the server evicts keys before that."""
-    command = append(session._spec, [b'{"role":"user","content":"again"}'])
-    coordinator = session._source()
-    await session._execute(command)
+    command = append(session._operations.spec, [b'{"role":"user","content":"again"}'])
+    coordinator = session._operations._source()
+    await session._operations.execute(command)
     for other in between:
         await say(other, "between")
     await history.evict(*parts)
-    coordinator._journal.forget(coordinator._journal.log(session._spec))  # this call is all that the process knows
-    await session._execute(replace(command, repeats=True))
+    coordinator._journal.forget(
+        coordinator._journal.log(session._operations.spec)
+    )  # this call is all that the process knows
+    await session._operations.execute(replace(command, repeats=True))
 
 
 @parts_of_it
@@ -67,15 +69,15 @@ async def test_a_repeat_that_cannot_be_told_from_a_first_attempt_is_refused(
 async def test_a_repeat_is_not_stored_twice_in_a_history_that_began_anew(workers: Workers, history: History) -> None:
     ours, other = await workers.make(), await workers.make()
     await say(ours, "1")
-    coordinator, spec = ours._source(), ours._spec
+    coordinator, spec = ours._operations._source(), ours._operations.spec
     since = coordinator._journal.log(spec).position
     command = append(spec, [b'{"role":"user","content":"again"}'])
-    await ours._execute(command)  # say its reply is lost
+    await ours._operations.execute(command)  # say its reply is lost
     await history.evict("meta", "ops")
     await say(other, "between")
     coordinator._journal.forget(coordinator._journal.log(spec))
     span = OperationSpan("append", coordinator.executor.locator.topology, spec.session_id, spec.show_id)
-    operation = coordinator.executor.begin(span, changes=True, options=ours._options)
+    operation = coordinator.executor.begin(span, changes=True, options=ours._operations._options)
     operation._earlier[command.id] = EarlierAttempts(since, may_be_applied=True)
     with pytest.raises(OutcomeLostError):
         await coordinator.execute(operation, command)
@@ -90,13 +92,13 @@ async def test_where_ids_were_evicted_a_late_first_attempt_is_refused_and_a_livi
     ours, other = await workers.make(repair=repair), await workers.make()
     await say(other, "1")
     await texts(ours)
-    command = append(ours._spec, [b'{"role":"user","content":"again"}'])
+    command = append(ours._operations.spec, [b'{"role":"user","content":"again"}'])
     known = LogPosition(1, (await history.ops())[2][:12])  # its request was on its way then
-    await ours._execute(command)  # its repeat
+    await ours._operations.execute(command)  # its repeat
     await history.evict("ops")
     await say(other, "between")
     late = Request(command, SimpleNamespace(position=known), lambda node: None)
-    refused = command.decode(await ours._source().executor.locator.attempt(late))
+    refused = command.decode(await ours._operations._source().executor.locator.attempt(late))
     assert refused.status is Status.LOG_MISMATCH
     await say(ours, "2")
     await say(other, "3")
@@ -187,12 +189,12 @@ async def test_a_session_whose_keys_are_all_gone_counts_as_deleted(workers: Work
 async def test_the_result_of_a_pop_that_was_evicted_is_said_to_be_gone(workers: Workers, history: History) -> None:
     ours = await workers.make()
     await say(ours, "1", "2")
-    command = pop(ours._spec)
-    await ours._execute(command)
+    command = pop(ours._operations.spec)
+    await ours._operations.execute(command)
     version = int((await history.meta())[b"version"])
     await history.forget_in_meta(f"result:{version}")
     with pytest.raises(OutcomeLostError) as caught:
-        await ours._execute(replace(command, repeats=True))
+        await ours._operations.execute(replace(command, repeats=True))
     assert caught.value.outcome is Outcome.APPLIED
     assert await texts(ours) == ["1"]
 

@@ -42,7 +42,7 @@ async def test_a_version_names_its_history_by_the_digest_of_all_ids_up_to_it(ser
     await session.pop_item()
     await session.add_items([message("three")], expected_version=(await session.info()).version.token)
     await session.clear_session()
-    version, keys = (await session.info()).version, session._spec.keys
+    version, keys = (await session.info()).version, session._operations.spec.keys
     header, *changes = servers.client(servers.primary(keys.items)).lrange(keys.ops, 0, -1)
     ids: list[Any] = changes[::2]
     digests = [reduce(chain, ids[:number], b"") for number in range(5)]
@@ -67,7 +67,7 @@ async def test_of_many_who_read_the_same_one_adds(servers: lab.Lab, session_id: 
 async def test_an_addition_whose_reply_is_lost_is_no_conflict_with_itself(proxied: lab.Lab, session_id: str) -> None:
     session = ha_session(proxied.config(), session_id)
     await session.add_items([message("one")])
-    proxy = proxied.primary(session._spec.keys.items).proxy
+    proxy = proxied.primary(session._operations.spec.keys.items).proxy
     assert proxy is not None
     before = counters()["repeats_suppressed"]
     proxy.cut_next_reply()

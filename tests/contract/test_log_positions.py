@@ -18,15 +18,15 @@ async def test_a_loss_is_told_although_the_latest_change_was_repeated_behind_ano
     first, second, third = [await workers.make() for _ in range(3)]
     await say(first, "1", "2")
     await third.info()
-    late = append(second._spec, [b'{"role":"user","content":"y"}'])
+    late = append(second._operations.spec, [b'{"role":"user","content":"y"}'])
     async with history.losing():
         await say(first, "x")
-        await second._execute(late)  # its reply is lost, as far as the second knows
+        await second._operations.execute(late)  # its reply is lost, as far as the second knows
         assert await texts(first) == ["1", "2", "x", "y"]
-    coordinator = second._source()
-    coordinator._journal.forget(coordinator._journal.log(second._spec))
+    coordinator = second._operations._source()
+    coordinator._journal.forget(coordinator._journal.log(second._operations.spec))
     await say(third, "z")
-    await second._execute(late)
+    await second._operations.execute(late)
     with told_of_lost(3):
         await first.get_items()
     assert await texts(first) == ["1", "2", "z", "y"]
@@ -58,7 +58,7 @@ async def test_script_and_process_make_the_same_digests(workers: Workers, histor
     await ours.pop_item()
     await ours.clear_session()
     await say(ours, "3")
-    log = ours._source()._journal.log(ours._spec)
+    log = ours._operations._source()._journal.log(ours._operations.spec)
     digest = b""
     for version in range(1, 6):
         digest = chain(digest, log.entries[version].id)

@@ -20,12 +20,12 @@ async def test_an_id_is_remembered_for_as_long_as_the_process_asked_that_made_th
     workers: Workers, history: History
 ) -> None:
     patient, hasty = await workers.make(**LONG), await workers.make(**SHORT)
-    command = append(patient._spec, [b'{"role":"user","content":"1"}'])
-    await patient._execute(command)
+    command = append(patient._operations.spec, [b'{"role":"user","content":"1"}'])
+    await patient._operations.execute(command)
     for number in range(6):
         await say(hasty, str(number))
         await asyncio.sleep(0.7)  # so that what is older than three seconds would be dropped
-    await patient._execute(replace(command, repeats=True))
+    await patient._operations.execute(replace(command, repeats=True))
     assert await texts(patient) == ["1", *"012345"]
     assert int((await history.meta())[b"retention"]) == 120_000
 

@@ -51,9 +51,14 @@ changes = pytest.mark.parametrize("change", AFTER, ids=lambda change: change.__n
 
 
 def proxy_of(servers: lab.Lab, session: RedisHASession) -> lab.Proxy:
-    proxy = servers.primary(session._spec.keys.items).proxy
+    proxy = servers.primary(session._operations.spec.keys.items).proxy
     assert proxy is not None
     return proxy
+
+
+def begin_of(change: Any) -> bytes:
+    """Return what stands in front of the id of a changing operation, which has 16 characters."""
+    return b":turns\r\n$16\r\n" if change is clear else b":ops\r\n$16\r\n"
 
 
 async def begin(servers: lab.Lab, session_id: str, **fields: Any) -> RedisHASession:
@@ -79,7 +84,7 @@ async def test_a_change_whose_reply_is_lost_is_there_once(
     session = await begin(proxied, session_id)
     suppressed = counters()["repeats_suppressed"]
     proxy = proxy_of(proxied, session)
-    proxy.cut_next_reply(b":ops\r\n$16\r\n", times=times)  # the id of a changing operation has 16 characters
+    proxy.cut_next_reply(begin_of(change), times=times)
     await change(session)
     assert not proxy.cuts_pending
     assert counters()["repeats_suppressed"] == suppressed + 1
@@ -92,10 +97,10 @@ async def test_a_change_is_there_once_when_the_scripts_are_flushed_before_the_re
 ) -> None:
     session = await begin(proxied, session_id)
     proxy = proxy_of(proxied, session)
-    admin = proxied.client(proxied.primary(session._spec.keys.items))
+    admin = proxied.client(proxied.primary(session._operations.spec.keys.items))
 
     def flush_after(request: bytes) -> bool:
-        hit = b":ops\r\n$16\r\n" in request and not flushed
+        hit = begin_of(change) in request and not flushed
         if hit:
             flushed.append(True)
         return hit
@@ -116,13 +121,13 @@ async def test_a_change_is_there_once_when_a_replica_is_promoted_before_the_repe
     proxied: lab.Lab, session_id: str, change: Any
 ) -> None:
     session = await begin(proxied, session_id, retry=RetryConfig(deadline_seconds=60))
-    old = proxied.primary(session._spec.keys.items)
+    old = proxied.primary(session._operations.spec.keys.items)
     assert old.proxy is not None
     replica = proxied.replicas_of(old)[0]
     cut: list[bytes] = []
 
     def cut_and_hold(request: bytes) -> bool:
-        if b":ops\r\n$16\r\n" in request:
+        if begin_of(change) in request:
             cut.append(request)
             return True
         return False
@@ -146,7 +151,7 @@ async def test_a_change_whose_reply_is_lost_while_its_slot_moves_is_there_once(
     session = await begin(proxied, session_id)
     others = [ha_session(proxied.config(), session_id, ttl=600) for _ in range(4)]
     await asyncio.gather(*(other.get_items() for other in others))  # several free connections
-    move = await asyncio.to_thread(proxied.begin_slot_move, session._spec.keys.slot)
+    move = await asyncio.to_thread(proxied.begin_slot_move, session._operations.spec.keys.slot)
     if moved:
         await asyncio.to_thread(move.migrate_keys, None)
     holder = move.target if moved else move.source
@@ -234,13 +239,15 @@ async def test_a_pop_that_was_answered_with_nothing_takes_nothing_when_its_first
         await session.add_items([message("gone")])
         await session.pop_item()
     if before:
-        servers.client(servers.primary(session._spec.keys.items)).rpush(session._spec.keys.items, *before)
-    command = pop_command(session._spec)
-    known = replace_fields(session._source()._journal.log(session._spec))  # as it is now
+        servers.client(servers.primary(session._operations.spec.keys.items)).rpush(
+            session._operations.spec.keys.items, *before
+        )
+    command = pop_command(session._operations.spec)
+    known = replace_fields(session._operations._source()._journal.log(session._operations.spec))  # as it is now
 
     async def attempt(earlier: EarlierAttempts) -> Change:
         request = Request(command, known, lambda node: None, earlier)
-        return command.decode(await session._source().executor.locator.attempt(request))
+        return command.decode(await session._operations._source().executor.locator.attempt(request))
 
     late = EarlierAttempts()  # its request is still on its way
     assert (await attempt(EarlierAttempts(NO_POSITION, may_be_applied=True))).status is answer

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import PermissionDeniedError, SessionStore, acl_rule, lab, session_keys
-from tests.support.history import message
+from agents_redis_ha import PermissionDeniedError, SessionStore, acl_rule, ha_turn, lab, session_keys
+from tests.support.history import message, texts
 
 RIGHTS = sorted(right[1:] for right in acl_rule("agents:ha") if right.startswith("+"))
 
@@ -79,6 +79,32 @@ async def test_a_denied_command_denies_before_the_first_write(
                 await ours.add_items([message("2")])
         except PermissionDeniedError:
             assert dump(restricted, session_id) == before
+
+
+@pytest.mark.parametrize("right", RIGHTS)
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "known"])
+async def test_a_denied_command_denies_a_turn_before_anything_is_published(
+    restricted: lab.Lab, session_id: str, right: str, is_new: bool
+) -> None:
+    user = f"without-{right.replace('|', '-')}"
+    async with (
+        SessionStore(restricted.config()) as owner,
+        SessionStore(restricted.config(username=user, password="pw")) as limited,
+    ):
+        theirs, ours = owner.session(session_id), limited.session(session_id)
+        if not is_new:
+            await theirs.add_items([message("1")])
+        before = dump(restricted, session_id)
+        try:
+            async with ha_turn(ours, "t1") as turn:
+                await turn.session.add_items([message("2")])
+                turn.answer()
+        except PermissionDeniedError:
+            after = dump(restricted, session_id)
+            assert (after["items"], after["ops"]) == (before["items"], before["ops"])
+            assert after["meta"].get(b"version") == before["meta"].get(b"version")
+        else:
+            assert (await texts(theirs))[-1:] == ["2"]
 
 
 @pytest.mark.parametrize("right", ["hset", "hsetnx", "rpush", "pexpire", "ltrim", "hdel"])

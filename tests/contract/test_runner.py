@@ -209,7 +209,7 @@ async def test_compaction_prunes_the_prefix_that_may_go(servers: lab.Lab, sessio
 async def test_a_snapshot_of_corrupt_elements_is_refused(servers: lab.Lab, session_id: str) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
     await session.add_items([{"role": "user", "content": "one"}])
-    key = session._spec.keys.items
+    key = session._operations.spec.keys.items
     servers.client(servers.primary(key)).rpush(key, b"broken")
     assert await session._get_compaction_snapshot(10) is None
 

@@ -28,7 +28,7 @@ async def test_a_lost_reply_is_two_attempts_at_one_node(
 ) -> None:
     session = ha_session(proxied.config(), session_id)
     await session.add_items([ITEM])
-    node = proxied.primary(session._spec.keys.items)
+    node = proxied.primary(session._operations.spec.keys.items)
     assert node.proxy is not None
     telemetry.exporter.clear()
     node.proxy.cut_next_reply()
@@ -72,7 +72,7 @@ async def test_connections_are_counted_by_node(servers: lab.Lab, session_id: str
         (attributes["db.client.connection.pool.name"], attributes["db.client.connection.state"]): value
         for attributes, value in telemetry.points("db.client.connection.count")
     }
-    node = servers.primary(session._spec.keys.items).dial_address
+    node = servers.primary(session._operations.spec.keys.items).dial_address
     assert shown[node, "used"] == 0
     assert 1 <= shown[node, "idle"] <= 4
     most = {a["db.client.connection.pool.name"]: value for a, value in telemetry.points("db.client.connection.max")}

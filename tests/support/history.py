@@ -40,7 +40,7 @@ async def texts(session: RedisHASession) -> list[Any]:
 
 def forget_all(session: RedisHASession) -> None:
     """Let the session's process know nothing of any session any more."""
-    journal = session._source()._journal
+    journal = session._operations._source()._journal
     for log in journal:
         journal.forget(log)
 
@@ -81,7 +81,7 @@ class History:
         await asyncio.to_thread(lambda: self._primary().delete(*self._names))
 
     async def evict(self, *parts: str) -> None:
-        """Let the server evict some of the session's keys: ``items``, ``meta``, ``ops``."""
+        """Let the server evict some of the session's keys: ``items``, ``meta``, ``ops``, ``turns``."""
         keys = [getattr(self._keys, part) for part in parts]
         await asyncio.to_thread(lambda: self._primary().delete(*keys))
 
@@ -95,6 +95,11 @@ class History:
         found: list[bytes] = await asyncio.to_thread(lambda: self._primary().lrange(self._keys.ops, 0, -1))
         return found
 
+    async def turns(self) -> dict[bytes, bytes]:
+        """Return what the server keeps of the session's turns."""
+        found: dict[bytes, bytes] = await asyncio.to_thread(lambda: self._primary().hgetall(self._keys.turns))
+        return found
+
     async def set_meta(self, **fields: str | int) -> None:
         """Write into what the server keeps of the session."""
         await asyncio.to_thread(lambda: self._primary().hset(self._keys.meta, mapping=fields))
@@ -104,7 +109,7 @@ class History:
         await asyncio.to_thread(lambda: self._primary().hdel(self._keys.meta, *fields))
 
     async def bytes_of(self, part: str) -> int:
-        """Return how many bytes a key takes: ``items``, ``meta``, ``ops``."""
+        """Return how many bytes a key takes: ``items``, ``meta``, ``ops``, ``turns``."""
         key = getattr(self._keys, part)
         used: int = await asyncio.to_thread(lambda: self._primary().memory_usage(key, samples=0) or 0)
         return used
@@ -133,7 +138,7 @@ class History:
 
     @property
     def _names(self) -> tuple[bytes, ...]:
-        return self._keys.items, self._keys.meta, self._keys.ops
+        return self._keys.items, self._keys.meta, self._keys.ops, self._keys.turns
 
 
 class Workers:

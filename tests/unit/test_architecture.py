@@ -28,7 +28,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("_connections",),
     ("_retry",),
     ("_recovery",),
-    ("_sessions",),
+    ("_sessions", "_turns"),
     ("",),
     ("demo",),
     ("cli",),
@@ -268,7 +268,8 @@ SHARED = set(itertools.chain(*PARTS.values()))
 
 def test_there_is_a_script_for_each_operation() -> None:
     changes, reads = {"append", "pop", "clear", "replace"}, {"read", "info"}
-    assert set(PARTS) == {*changes, *reads, "inspect", "restore"}
+    turns = {"turn_begin", "turn_save", "turn_finish", "turn_end"}
+    assert set(PARTS) == {*changes, *reads, *turns, "inspect", "restore"}
     assert {path.stem for path in SCRIPTS} == {*PARTS, "prelude", *SHARED}
 
 
@@ -298,12 +299,12 @@ def test_a_script_opens_with_what_it_takes_and_returns(path: Path) -> None:
 def test_a_script_touches_only_the_keys_of_its_session(path: Path) -> None:
     code = re.sub(r"--.*", "", path.read_text(encoding="utf-8"))
     for command, key in re.findall(r"redis\.p?call\('([A-Z]+)'(?:, (\w+))?", code):
-        there = ("items", "meta", "ops", "key", *(("other", "target") if path.stem == "prelude" else ()))
+        there = ("items", "meta", "ops", "turns", "key", *(("other", "target") if path.stem == "prelude" else ()))
         assert command == "TIME" or key in there, f"{command} {key}"
     if path.stem != "prelude":
-        assert "KEYS[" not in code
-    # What stands for a key is one of the three, or the key on which rights are tried in vain.
-    assert set(re.findall(r"base \.\. '(\w+)'", code)) <= {"meta", "ops", "probe"}
+        assert set(re.findall(r"KEYS\[\d\]", code)) == ({"KEYS[4]"} if path.stem == "turning" else set())
+    # What stands for a key is one of the four, or the key on which rights are tried in vain.
+    assert set(re.findall(r"base \.\. '(\w+)'", code)) <= {"meta", "ops", "turns", "probe"}
     assert set(re.findall(r"(?:local other|local target| target) = (.*)", code)) <= {
         "key == meta and items or meta",
         "redis.call('EXISTS', other) == 1 and other or (base .. 'probe')",

@@ -20,10 +20,13 @@ from agents_redis_ha.errors import (
     DeadlineExceededError,
     HistoryLostError,
     InvalidItemError,
+    InvalidResultError,
     NotPrimaryError,
     OperationError,
     Outcome,
     ServerRefusedError,
+    TurnCancelledError,
+    TurnMismatchError,
     lost_in_words,
 )
 
@@ -71,17 +74,19 @@ def test_an_operation_error_survives_pickling(kind: type[OperationError]) -> Non
     assert getattr(copy, "versions", (4, 6)) == (4, 6)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConfigurationError("tls.verify", "no"),
-        InvalidItemError(4, "it is a set"),
-        ConflictError(3, 4),
-        ClosedError("closed"),
-        AgentsRedisError("x"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
+OTHERS = [
+    ConfigurationError("tls.verify", "no"),
+    InvalidItemError(4, "it is a set"),
+    ConflictError(3, 4),
+    ClosedError("closed"),
+    InvalidResultError("no JSON"),
+    TurnMismatchError("another message"),
+    TurnCancelledError("cancelled"),
+    AgentsRedisError("x"),
+]
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=lambda error: type(error).__name__)
 def test_the_other_errors_survive_pickling(error: AgentsRedisError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
@@ -89,8 +94,7 @@ def test_the_other_errors_survive_pickling(error: AgentsRedisError) -> None:
 
 
 def test_every_error_class_is_covered_by_the_pickling_tests() -> None:
-    others = {AgentsRedisError, ConfigurationError, ConflictError, InvalidItemError, ClosedError}
-    assert set(OURS) == others | set(OPERATION_ERRORS)
+    assert set(OURS) == {*map(type, OTHERS), *OPERATION_ERRORS}
 
 
 def test_errors_are_what_their_callers_expect_to_catch() -> None:

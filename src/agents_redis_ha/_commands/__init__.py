@@ -9,6 +9,7 @@ from .change import (
     LogPosition,
     OpsRecord,
     Positioned,
+    PublishedTurn,
     ReplicationHistory,
     Status,
     chain,
@@ -26,6 +27,7 @@ from .command import (
 )
 from .commands import ChangeCommand, append, clear, info, inspect, new_operation_id, pop, read, replace, restore
 from .state import Description, Reading, ServerState
+from .turns import TurnReply, TurnSpec, TurnStatus, begin_turn, end_turn, finish_turn, save_turn
 
 __all__ = [
     "KEEP_ALL",
@@ -43,6 +45,7 @@ __all__ = [
     "LogPosition",
     "OpsRecord",
     "Positioned",
+    "PublishedTurn",
     "Reading",
     "ReplicationHistory",
     "Reply",
@@ -50,9 +53,15 @@ __all__ = [
     "ServerState",
     "SessionSpec",
     "Status",
+    "TurnReply",
+    "TurnSpec",
+    "TurnStatus",
     "append",
+    "begin_turn",
     "chain",
     "clear",
+    "end_turn",
+    "finish_turn",
     "info",
     "inspect",
     "load_script",
@@ -61,4 +70,5 @@ __all__ = [
     "read",
     "replace",
     "restore",
+    "save_turn",
 ]

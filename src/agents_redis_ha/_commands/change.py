@@ -25,6 +25,7 @@ __all__ = [
     "LogPosition",
     "OpsRecord",
     "Positioned",
+    "PublishedTurn",
     "ReplicationHistory",
     "Status",
     "chain",
@@ -62,6 +63,8 @@ class Status(enum.IntEnum):
     """There was nothing to change."""
     UNTOLD = 6
     """The server evicted what would tell whether an earlier attempt was applied; nothing was changed."""
+    BUSY = 7
+    """A turn has the session, and the change is none of its; nothing was changed."""
 
 
 class LogPosition(NamedTuple):
@@ -143,6 +146,28 @@ def _now() -> float:
     return ambient.monotonic()  # looked up at each call, not at import: another clock may stand in for it
 
 
+class PublishedTurn(NamedTuple):
+    """What is kept of a turn that a change has published.
+
+    Attributes:
+        id: The turn's id.
+        attempt: Which of its attempts it was, counted from 1.
+        message_digest: What tells its message from others.
+        token: Of the grant that published it.
+        payload: Its result.
+        retention_ms: Milliseconds for which it is remembered.
+        most: How many turns of the session are.
+    """
+
+    id: bytes
+    attempt: int
+    message_digest: bytes
+    token: bytes
+    payload: bytes
+    retention_ms: int
+    most: int
+
+
 @dataclass(slots=True)
 class LogEntry:
     """One change, with all that is needed to make it again.
@@ -153,6 +178,7 @@ class LogEntry:
         digest: The digest behind it.
         edit: What it did to the list; None if that cannot be repeated.
         result: What its repeat returns; None for nothing.
+        turn: The turn that it published, if it did.
         made_at: When it was confirmed, by `ambient.monotonic` (seconds); it does not count when entries are compared.
     """
 
@@ -161,12 +187,14 @@ class LogEntry:
     digest: bytes
     edit: ListEdit | None = field(repr=False)
     result: bytes | None = field(default=None, repr=False)
+    turn: PublishedTurn | None = field(default=None, repr=False)
     made_at: float = field(default_factory=_now, compare=False)
 
     @property
     def size(self) -> int:
         """Bytes of elements that it keeps, put in and taken out."""
-        return (self.edit.size if self.edit else 0) + len(self.result or b"")
+        payload = len(self.turn.id) + len(self.turn.payload) if self.turn else 0
+        return (self.edit.size if self.edit else 0) + len(self.result or b"") + payload
 
     @property
     def appends(self) -> bool:
@@ -190,6 +218,7 @@ class Change:
         history: Which server's data that is.
         entry: The change as it can be made again; None if nothing was changed.
         result_lost: Whether the server should tell a result and has it no more.
+        holder: The token of the turn that has the session, where the change was refused for it.
     """
 
     status: Status
@@ -198,6 +227,7 @@ class Change:
     history: ReplicationHistory
     entry: LogEntry | None = None
     result_lost: bool = False
+    holder: bytes = b""
 
     @property
     def result(self) -> bytes | None:

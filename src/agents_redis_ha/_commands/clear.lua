@@ -1,6 +1,9 @@
 -- Removes all items. What is left counts versions and remembers ids for as long as a repeat may come, then expires;
 -- also for a session that had none, so that a repeat does not remove what others add meanwhile.
 --
+-- Results and drafts of turns go, too; their ids stay, so that a turn that was answered does not run again. Where
+-- KEYS[4] is left out, in a slot that moves, they go with the session's next turn (turn_begin.lua).
+--
 -- Returns {APPLIED, …} with the number of elements removed as result, {REPEAT, …}, {LOG_MISMATCH, …} or {UNTOLD, …}:
 -- see the prelude.
 local s, reply = begin()
@@ -15,4 +18,9 @@ end
 s.length = 0
 reply = record(s, s.retention, tostring(s.length_before), generation_then)
 redis.call('HDEL', meta, 'session_id', 'created_at', 'ttl')
+if #KEYS == 3 then
+  redis.call('HSET', meta, 'wipe', '1')
+else
+  wipe_turns()
+end
 return reply

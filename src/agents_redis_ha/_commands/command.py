@@ -53,12 +53,16 @@ class Script:
 PARTS: Mapping[str, tuple[str, ...]] = {
     "append": (),
     "pop": ("editing",),
-    "clear": ("editing",),
+    "clear": ("editing", "turning"),
     "replace": ("editing",),
-    "restore": ("editing",),
+    "restore": ("editing", "turning"),
     "inspect": ("reading", "editing"),
     "info": ("reading",),
     "read": ("reading",),
+    "turn_begin": ("reading", "turning"),
+    "turn_save": ("turning",),
+    "turn_finish": ("editing", "turning"),
+    "turn_end": ("turning",),
 }
 """What stands between the prelude and a script: each function costs it 0.16 µs, whether it is called or not."""
 
@@ -198,8 +202,8 @@ class Command(Generic[_Result_co]):
         spec: On which session.
         arguments: Its ARGV behind the log position.
         head: Its ARGV before the log position; what has one is told of earlier attempts, too.
-        key_count: How many of the session's keys it touches: items, meta, ops, in this order. What a script does not
-            need must not be declared: in a slot that is being migrated, one missing key holds up the request.
+        key_count: How many of the session's keys it touches: items, meta, ops, turns, in this order. What a script does
+            not need must not be declared: in a slot that is being migrated, one missing key holds up the request.
         key_count_on_tryagain: How many it can do with where a missing one holds it up; None means all of them.
         trailing: Commands on the same keys that go out behind it, in the same write.
         allow_trailing_errors: Whether these may fail; they stand as errors among the replies then.
@@ -238,7 +242,7 @@ class Command(Generic[_Result_co]):
             with_source: EVAL in place of EVALSHA, for a node that does not know the script.
         """
         keys = self.spec.keys
-        declared = (keys.items, keys.meta, keys.ops)[:key_count]
+        declared = (keys.items, keys.meta, keys.ops, keys.turns)[:key_count]
         verb, which = ("EVAL", self.script.source) if with_source else ("EVALSHA", self.script.sha)
         attempts: tuple[Argument, ...] = ()
         if self.head:

@@ -14,14 +14,16 @@ from typing import Any, ClassVar
 from redis.utils import HIREDIS_AVAILABLE
 
 from .. import _ambient as ambient
-from .change import NO_POSITION, Change, ListEdit, LogEntry, LogPosition, OpsRecord, Status
+from .change import NO_POSITION, Change, ListEdit, LogEntry, LogPosition, OpsRecord, PublishedTurn, Status
 from .command import REPLICATION_INFO, Argument, Command, Reply, SessionSpec, load_script
 from .state import Description, Reading, ServerState
 
 __all__ = [
+    "READ_CHANGES",
     "ChangeCommand",
     "append",
     "clear",
+    "description_of",
     "info",
     "inspect",
     "new_operation_id",
@@ -32,9 +34,12 @@ __all__ = [
 ]
 
 
-# Changes that a reading names at most, for a repeat to find their ids where the reading puts them back: what a failover
-# drops is a few seconds' work.
-_READ_CHANGES = 128
+READ_CHANGES = 128
+"""Changes that a reading names at most, for a repeat to find their ids where the reading puts them back.
+
+What a failover drops is a few seconds' work.
+"""
+
 _STATUS = tuple(Status)  # by its number; the lookup of an enumeration takes ten times as long
 # What is kept as the result of a pop that removed nothing, for its repeats.
 _NOTHING_REMOVED = {b"": Status.UNCHANGED, b"?": Status.UNSURE}
@@ -67,8 +72,8 @@ class ChangeCommand(Command[Change]):
     def decode(self, reply: Reply) -> Change:
         """Return what the script did: it replies {status, version, digest, result}."""
         code, version, *rest = reply.value
-        if not rest:
-            return Change(_STATUS[code], version, b"", reply.history)
+        if not rest or code == Status.BUSY:
+            return Change(_STATUS[code], version, b"", reply.history, holder=b"".join(rest))
         digest, result = rest[0], rest[1] if len(rest) > 1 else None
         if result in _NOTHING_REMOVED:
             entry = LogEntry(version, self.id, digest, ListEdit(), result)
@@ -123,8 +128,10 @@ def pop(
 
 
 def clear(spec: SessionSpec, *, operation_id: bytes | None = None) -> ChangeCommand:
-    """Remove all items; the result is their number."""
-    return _change("clear", spec, (), ListEdit(keep=(0, 0)), operation_id, has_result=True)
+    """Remove all items, and the results and drafts of turns; the result is the number of items."""
+    command = _change("clear", spec, (), ListEdit(keep=(0, 0)), operation_id, has_result=True)
+    command.key_count, command.key_count_on_tryagain = 4, 3
+    return command
 
 
 def replace(
@@ -181,7 +188,7 @@ def _expected(position: LogPosition | None) -> tuple[Argument, ...]:
 @dataclass(slots=True)
 class _InfoCommand(Command[Description]):
     def decode(self, reply: Reply) -> Description:
-        return _description(reply.value, reply)
+        return description_of(reply.value, reply)
 
 
 @dataclass(slots=True)
@@ -194,14 +201,14 @@ class _ReadCommand(Command[Reading]):
             count, pieces = len(elements), elements
         else:
             value, count, pieces = reply.value
-        session = _description(value, reply)
+        session = description_of(value, reply)
         is_of_version = not self.trailing or (digest_then or b"") == session.digest
         return Reading(session, count, self.separator.join(pieces), self.separator, is_of_version)
 
 
 def info(spec: SessionSpec) -> Command[Description]:
     """Describe the session."""
-    return _InfoCommand("info", load_script("info"), spec, (_READ_CHANGES,), key_count_on_tryagain=2)
+    return _InfoCommand("info", load_script("info"), spec, (READ_CHANGES,), key_count_on_tryagain=2)
 
 
 def read(spec: SessionSpec, newest: int) -> Command[Reading]:
@@ -215,7 +222,7 @@ def read(spec: SessionSpec, newest: int) -> Command[Reading]:
     separator = b",%d," % int.from_bytes(ambient.random_bytes(7), "big")
     if HIREDIS_AVAILABLE:
         elements = ("LRANGE", spec.keys.items, -newest if newest else 0, -1)
-        arguments: tuple[Argument, ...] = (_READ_CHANGES,)
+        arguments: tuple[Argument, ...] = (READ_CHANGES,)
         return _ReadCommand(
             "read",
             load_script("info"),
@@ -225,11 +232,12 @@ def read(spec: SessionSpec, newest: int) -> Command[Reading]:
             trailing=(elements, ("HGET", spec.keys.meta, "digest")),
             separator=separator,
         )
-    arguments = (_READ_CHANGES, newest, separator)
+    arguments = (READ_CHANGES, newest, separator)
     return _ReadCommand("read", load_script("read"), spec, arguments, key_count_on_tryagain=2, separator=separator)
 
 
-def _description(fields: Sequence[Any], reply: Reply) -> Description:
+def description_of(fields: Sequence[Any], reply: Reply) -> Description:
+    """Return what reading.lua's `description` says."""
     length, ttl_ms, created, updated, version, generation, digest, retention, mismatch, changes = fields
     return Description(
         length,
@@ -314,6 +322,7 @@ def restore(
     push: Sequence[bytes],
     records: Sequence[OpsRecord],
     results: Mapping[int, bytes],
+    turns: Sequence[PublishedTurn] = (),
     abandons: bool,
     evicted: bool,
 ) -> Command[bool]:
@@ -330,6 +339,7 @@ def restore(
         push: The elements to put behind them.
         records: What to add to ``ops``: one of each version behind the one that was found.
         results: What repeats return, by version.
+        turns: The turns that were published with them.
         abandons: Whether changes are given up with it.
         evicted: Whether elements are, that the server has evicted.
     """
@@ -339,8 +349,16 @@ def restore(
         changes[-1] += b"%d" % length
     kept = [field for result in results.items() for field in result]
     numbers = (found.length, found.fence, *position, generation, *keep, int(abandons), int(evicted))
-    arguments = (*numbers, len(records), *changes, len(results), *kept, *push)
+    published = [field for turn in turns for field in turn]
+    arguments = (*numbers, len(records), *changes, len(results), *kept, len(turns), *published, *push)
     wait = (spec.confirmation.command,) if spec.confirmation and (changes or push) else ()
     return _RestoreCommand(
-        "restore", load_script("restore"), spec, arguments, spec.head(b""), trailing=wait, allow_trailing_errors=True
+        "restore",
+        load_script("restore"),
+        spec,
+        arguments,
+        spec.head(b""),
+        key_count=4 if turns else 3,
+        trailing=wait,
+        allow_trailing_errors=True,
     )

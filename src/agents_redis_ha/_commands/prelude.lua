@@ -6,7 +6,8 @@
 --                      last_id (of the change that made the version), generation, length (of items then), retention
 --                      (ms, the longest that was asked for), ttl (ms, the latest), low_watermarks; result:<version> of
 --                      a recent pop or clear; while lost changes are being put back: fence, fenced_at,
---                      hint:<version>:…; the version with which some were given up: abandoned_at, evicted_at
+--                      hint:<version>:…; the version with which some were given up: abandoned_at, evicted_at; the
+--                      turn that has the session: holder (turning.lua)
 -- KEYS[3] ops    LIST  the recent changes, of each its id and a note: its digest, and behind its 12 characters the
 --                      length of items then. In front of the oldest a header: <version before it>:<digest then>, and
 --                      '!' behind it if the server has evicted ids that should be there. The last one is the newest:
@@ -14,6 +15,8 @@
 --
 -- The digest of a change is made of the digest before it and its id. So a version and its digest name one history, as
 -- index and term do in Raft's log.
+--
+-- KEYS[4] turns HASH  what turns leave behind, for their scripts and clear.lua alone: see turning.lua
 --
 -- What a script touches is declared on every call but one: a node that imports the slot refuses several keys of which
 -- some do not exist yet (TRYAGAIN), so for a session that has none of them it is called with KEYS[1] alone. What a
@@ -40,11 +43,12 @@ local FORMAT = '1'
 -- log does not hold the caller's position (Raft's log check), or items were evicted, or another process missed
 -- changes here before and the session is fenced until they are back. UNTOLD: nothing changed; the server evicted what
 -- would tell whether an earlier attempt was applied. CONFLICT, UNSURE, UNCHANGED: nothing changed, for the script's own
--- reason.
+-- reason. BUSY, with the token of the turn that has the session: nothing changed, since it is none of that turn's.
 local ID, RETENTION, TTL, SESSION_ID = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local KNOWN, KNOWN_DIGEST, SINCE, SINCE_DIGEST = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local MAY_BE_APPLIED = SINCE_DIGEST ~= ''
-local REPEAT, APPLIED, CONFLICT, UNSURE, LOG_MISMATCH, UNCHANGED, UNTOLD = 0, 1, 2, 3, 4, 5, 6
+local REPEAT, APPLIED, CONFLICT, UNSURE, LOG_MISMATCH, UNCHANGED, UNTOLD, BUSY = 0, 1, 2, 3, 4, 5, 6, 7
+local OWN_TOKEN  -- of the turn that the change is part of (turn_finish.lua)
 
 -- Returns the error reply if the user may not run a command. Before 7.0 there is no acl_check_cmd: there it is run in
 -- vain, on a key of another type or on one that is not there. A full server refuses only the first write of a script:
@@ -86,8 +90,8 @@ end
 -- told by ops, which counts on where meta is gone.
 local function state()
   local m = redis.call('HMGET', meta, 'format', 'version', 'digest', 'length', 'retention', 'ttl', 'low_watermarks',
-    'created_at', 'fence', 'abandoned_at')
-  if (m[2] or m[9]) and m[1] ~= FORMAT then
+    'created_at', 'fence', 'abandoned_at', 'holder')
+  if (m[2] or m[9] or m[11]) and m[1] ~= FORMAT then
     local reason = 'the session has format ' .. (m[1] or 'none') .. ', not ' .. FORMAT
     return {refusal = redis.error_reply('UNSUPPORTEDFORMAT ' .. reason)}
   end
@@ -99,8 +103,8 @@ local function state()
     version = tonumber(m[2]), digest = m[3] or '', expected = tonumber(m[4]) or 0, has_version = m[2],
     kept_retention = kept, retention = retention, ttl = tonumber(m[6]), low_watermarks = m[7],
     drops_old = since_marked < 0 or since_marked >= retention / 4,
-    created = m[8], fence = tonumber(m[9]), abandoned_at = tonumber(m[10]), length = length, length_before = length,
-    now = now, noted = #KEYS ~= 2 and math.floor(redis.call('LLEN', ops) / 2) or 0,
+    created = m[8], fence = tonumber(m[9]), abandoned_at = tonumber(m[10]), holder = m[11], length = length,
+    length_before = length, now = now, noted = #KEYS ~= 2 and math.floor(redis.call('LLEN', ops) / 2) or 0,
   }
   if not s.version then
     s.version = 0
@@ -267,8 +271,22 @@ local function rarely()
     return refused and redis.error_reply('READONLY a replica may not know the latest state') or answer
   end
 
-  return {is_recent = is_recent, raise_fence = raise_fence, fields_like = fields_like, lacks_ids = lacks_ids,
-    made_before = made_before, drop_old = drop_old, unless_replica = unless_replica}
+  -- Returns token and id of the turn that has the session, and how long it still has, ms; nil where its lease is over.
+  -- A clock that was put back makes no lease longer than it was granted for.
+  local function holder_of(s)
+    local token, till, lease, id = string.match(s.holder or '', '^(%S+) (%d+) (%d+) (.*)$')
+    local left = token and till - s.now or 0
+    if left > 0 and left > tonumber(lease) then
+      left = tonumber(lease)
+      redis.call('HSET', meta, 'holder', table.concat({token, s.now + left, lease, id}, ' '))
+    end
+    if left > 0 then
+      return token, id, left
+    end
+  end
+
+  return {is_recent = is_recent, holder_of = holder_of, raise_fence = raise_fence, fields_like = fields_like,
+    lacks_ids = lacks_ids, made_before = made_before, drop_old = drop_old, unless_replica = unless_replica}
 end
 
 -- Begins a change. Returns the state before it, or nil and what to return at once. A repeat writes (the TTL), so that a
@@ -299,6 +317,12 @@ local function begin()
     return nil, rare.unless_replica({MAY_BE_APPLIED and UNTOLD or LOG_MISMATCH, s.version})
   end
   refusal = denied_to_record(s)
+  if s.holder and not refusal then
+    local token = rarely().holder_of(s)
+    if token and token ~= OWN_TOKEN then
+      return nil, rarely().unless_replica({BUSY, s.version, token})
+    end
+  end
   return not refusal and s or nil, refusal
 end
 

@@ -8,15 +8,5 @@ local session = refusal or description(tonumber(ARGV[1]), ARGV[2], tonumber(ARGV
 if session.err then
   return session
 end
-local newest = tonumber(ARGV[4])
-local elements = redis.call('LRANGE', items, newest > 0 and -newest or 0, -1)
--- Joined in pieces of about 4 kB: one join of 1.4 MB holds the server up for three times as long.
-local pieces, first, bytes = {}, 1, 0
-for i = 1, #elements do
-  bytes = bytes + #elements[i]
-  if bytes > 4000 or i == #elements then
-    pieces[#pieces + 1] = table.concat(elements, ARGV[5], first, i)
-    first, bytes = i + 1, 0
-  end
-end
-return {session, #elements, pieces}
+local count, pieces = joined(tonumber(ARGV[4]), ARGV[5])
+return {session, count, pieces}

@@ -25,3 +25,18 @@ local function description(known, known_digest, limit)
   return {s.length, redis.call('PTTL', meta), s.created or '', m[1] or '', s.version, tonumber(m[2]) or s.version,
     s.digest, s.kept_retention or '', mismatch and 1 or 0, changes}
 end
+
+-- Reads the newest elements, 0 = all. Returns their number and pieces of about 4 kB, in which they are joined: one join
+-- of 1.4 MB holds the server up for three times as long.
+local function joined(newest, separator)
+  local elements = redis.call('LRANGE', items, newest > 0 and -newest or 0, -1)
+  local pieces, first, bytes = {}, 1, 0
+  for i = 1, #elements do
+    bytes = bytes + #elements[i]
+    if bytes > 4000 or i == #elements then
+      pieces[#pieces + 1] = table.concat(elements, separator, first, i)
+      first, bytes = i + 1, 0
+    end
+  end
+  return #elements, pieces
+end

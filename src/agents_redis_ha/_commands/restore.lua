@@ -5,7 +5,11 @@
 -- ARGV[13] version, digest and generation afterwards; ARGV[14] and ARGV[15] the elements to keep: from the first index
 -- (from 0) to before the second; ARGV[16] 1 if changes are given up with it; ARGV[17] 1 if evicted elements are;
 -- ARGV[18] the number of changes that follow from ARGV[19…] on, each with its id and its note; then the number of
--- results that follow, each with its version before it; then the items to put behind what is kept.
+-- results that follow, each with its version before it; then the number of turns that were published with them, each
+-- with its id, attempt, digest of its message, token, payload, and for how long and how many of them are remembered;
+-- then the items to put behind what is kept. KEYS[4] only with turns.
+--
+-- A turn that has the session loses it, for it was begun on another history.
 -- Returns {APPLIED, version}, or {CONFLICT, version} without a change.
 local s = state()
 local function may_not()
@@ -22,7 +26,8 @@ if s.version ~= KNOWN or s.digest ~= KNOWN_DIGEST or s.length ~= tonumber(ARGV[9
 end
 local version, changes = tonumber(ARGV[11]), tonumber(ARGV[18])
 local results = 19 + 2 * changes
-local first = results + 1 + 2 * tonumber(ARGV[results])
+local published = results + 1 + 2 * tonumber(ARGV[results])
+local first = published + 1 + 7 * tonumber(ARGV[published])
 local left = s.fence and rarely().fields_like('hint:') or {}  -- read before the first write
 local from, to = tonumber(ARGV[14]), tonumber(ARGV[15])
 if version > s.version or from > 0 or to < s.length or first <= #ARGV or s.length < s.expected then
@@ -62,8 +67,17 @@ if version > s.version or from > 0 or to < s.length or first <= #ARGV or s.lengt
     set('evicted_at', version)
   end
   redis.call('HSET', meta, unpack(fields))
-  for i = results + 1, first - 1, 2 do
+  for i = results + 1, published - 1, 2 do
     redis.call('HSET', meta, 'result:' .. ARGV[i], ARGV[i + 1])
+  end
+  for i = published + 1, first - 1, 7 do
+    local id, t = ARGV[i], get_turn(ARGV[i]) or {saves = 0, pieces = 0}
+    drop_draft(id, t)
+    t.state, t.attempt, t.digest, t.token, t.payload = ANSWERED, unpack(ARGV, i + 1, i + 4)
+    set_turn(s, id, t, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6]))
+  end
+  if s.holder then
+    redis.call('HDEL', meta, 'holder')
   end
   if changes > 0 or s.noted > 0 then
     redis.call('PEXPIRE', ops, TTL > 0 and math.min(s.retention, TTL) or s.retention)

@@ -36,7 +36,16 @@ __all__ = ["ClientOptions", "HAConfig", "Topology"]
 Topology = Literal["standalone", "sentinel", "cluster"]
 
 # Fields that say nothing of where and how to connect.
-_NO_CONNECTIONS = ("retry", "durability", "repair", "key_prefix", "ttl", "op_retention_seconds", "trace_session_id")
+_NO_CONNECTIONS = (
+    "retry",
+    "durability",
+    "repair",
+    "key_prefix",
+    "ttl",
+    "op_retention_seconds",
+    "turn_retention_seconds",
+    "trace_session_id",
+)
 # Fields that say whose data it is.
 _SERVERS = ("topology", "unix_socket_path", "service_name", "db", "address_map")
 
@@ -79,6 +88,7 @@ class HAConfig(Frozen):
         ttl: Seconds from a session's last change until it expires. None sets no expiry, and leaves one that is there.
         op_retention_seconds: How long the id of an operation is remembered, so that a repeat is recognised; at most a
             year.
+        turn_retention_seconds: How long a turn's id and its result are remembered (`ha_turn`); at most a year.
         client_name: Name of the connections in CLIENT LIST; the ACL user then needs ``+client|setname``.
         protocol: RESP version, 2 or 3.
         maintenance_notifications: Follow the announcements of Redis Cloud and Redis Enterprise (protocol 3).
@@ -103,6 +113,7 @@ class HAConfig(Frozen):
     key_prefix: str = "agents:ha"
     ttl: int | None = Field(default=None, ge=1, le=10**12)
     op_retention_seconds: int = Field(default=120, ge=1, le=31_536_000)
+    turn_retention_seconds: int = Field(default=86_400, ge=1, le=31_536_000)
     client_name: str | None = None
     protocol: Literal[2, 3] = 2
     maintenance_notifications: bool = False

@@ -54,6 +54,7 @@ OPTIONS: Final[dict[str, str]] = {
     "tls_min_version": "tls.min_version",
     "trace_session_id": "trace_session_id",
     "ttl": "ttl",
+    "turn_retention": "turn_retention_seconds",
     "username": "username",
     "verify": "tls.verify",
 }

@@ -24,16 +24,17 @@ from .._commands import (
     ReplicationHistory,
     ServerState,
     SessionSpec,
+    TurnReply,
     append,
     chain,
     inspect,
     new_operation_id,
-    restore,
 )
 from .._config import HAConfig
 from .._retry import Executor, Operation
 from .._telemetry import OperationSpan
 from ..errors import DeadlineExceededError, OperationError
+from .busy import wait_for_turn
 from .journal import Journal
 from .replay import (
     Plan,
@@ -45,6 +46,7 @@ from .replay import (
     is_noop,
     make_plan,
     pack,
+    replay_command,
     unpack,
 )
 from .session_log import SessionLog, Snapshot
@@ -53,7 +55,7 @@ from .telling import Known, check_told
 
 __all__ = ["RecoveryCoordinator"]
 
-_Result = TypeVar("_Result", Change, Reading, Description)
+_Result = TypeVar("_Result", Change, Reading, Description, TurnReply)
 
 # So many changes at most were made to a session beside those that one process knows of.
 _UNKNOWN_CHANGES = 1024
@@ -129,16 +131,17 @@ class RecoveryCoordinator:
                 doubts -= 1
                 operation.doubt()
                 continue  # the server that took over is asked; of a change that it has, that is a repeat
-            if not result.log_mismatch:
-                self._note(operation, log, result)
-                if isinstance(result, Change):
-                    check_told(operation, result)
-                elif isinstance(result, Reading) and not result.is_of_version:
-                    again -= 1  # what is shown to the caller is to be known here, too
-                    if again:
-                        continue
+            if result.log_mismatch:
+                await self._reconcile(operation, command.spec)
+                continue
+            self._note(operation, log, result)
+            if isinstance(result, Reading) and not result.is_of_version and again > 1:
+                again -= 1  # what is shown to the caller is to be known here, too
+            elif isinstance(result, Change) and result.holder:
+                await wait_for_turn(operation, result.holder)
+            else:
+                check_told(operation, result)
                 return result
-            await self._reconcile(operation, command.spec)
 
     def _log(self, operation: Operation, spec: SessionSpec) -> SessionLog:
         if not operation.options.repair.max_changes:  # to the others it is as a client in another process
@@ -148,15 +151,16 @@ class RecoveryCoordinator:
         log.is_told |= operation.options.repair.on_loss == "raise"
         return log
 
-    def _note(self, operation: Operation, log: SessionLog, result: Change | Reading | Description) -> None:
-        if isinstance(result, Change):
-            self._note_change(operation, log, result)
-        elif isinstance(result, Reading):
-            self._note_description(operation, log, result.session)
+    def _note(self, operation: Operation, log: SessionLog, result: Change | Reading | Description | TurnReply) -> None:
+        told = result.reading if isinstance(result, TurnReply) else result
+        if isinstance(told, Change):
+            self._note_change(operation, log, told)
+        elif isinstance(told, Reading):
+            self._note_description(operation, log, told.session)
             if operation.options.repair.max_changes:
-                self._keep_snapshot(log, result)
-        else:
-            self._note_description(operation, log, result)
+                self._keep_snapshot(log, told)
+        elif told is not None:
+            self._note_description(operation, log, told)
 
     def _note_change(self, operation: Operation, log: SessionLog, change: Change) -> None:
         entry, expires_at = change.entry, log.expires_at
@@ -237,18 +241,7 @@ class RecoveryCoordinator:
                 return
 
     async def _restore(self, operation: Operation, spec: SessionSpec, found: ServerState, plan: Plan) -> bool:
-        command = restore(
-            spec,
-            found,
-            position=plan.position,
-            generation=plan.generation,
-            keep=plan.keep,
-            push=plan.push,
-            records=plan.records,
-            results=plan.results,
-            abandons=plan.gives_up,
-            evicted=plan.lacks_elements,
-        )
+        command = replay_command(spec, found, plan)
         return command.decode(await operation.run(command, found))
 
     async def _reconcile_without_replay(
@@ -349,6 +342,9 @@ class RecoveryCoordinator:
                 change = command.decode(await operation.run(command, NO_POSITION))
                 if change.log_mismatch:  # lost again meanwhile
                     break
+                if change.holder:
+                    await wait_for_turn(operation, change.holder)
+                    continue
                 self._note_change(operation, log, change)
                 del late[0]
         finally:

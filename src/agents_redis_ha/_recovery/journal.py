@@ -238,6 +238,7 @@ class Journal:
             self._drop(log, (entry.version,))
         if log.others.pop(entry.version, None) is not None:
             self._bytes -= RECORD_BYTES
+            self._unfile(log)
         cost = entry_cost(entry)
         if self._fits(cost):
             log.entries[entry.version] = entry
@@ -255,14 +256,21 @@ class Journal:
         snapshot = replace(snapshot, records=()) if snapshot.records else snapshot
         if snapshot.is_whole:
             self._replace(log, snapshot, None)
-            shown = [version for version in log.entries if version <= snapshot.version]
-            self._learn(log, [log.entries[version].record for version in shown])
-            self._drop(log, shown)
+            shown = [entry for version, entry in log.entries.items() if version <= snapshot.version]
+            self._learn(log, [entry.record for entry in shown])
+            self._drop(log, [entry.version for entry in shown if entry.turn is None])
+            self._slim(log, [entry for entry in shown if entry.turn is not None])
         else:
             self._replace(log, log.whole, snapshot)
         read = self._pool(log.spec.keys.items).read
         read[log.spec.keys.items] = log
         read.move_to_end(log.spec.keys.items)
+
+    def _slim(self, log: SessionLog, entries: Iterable[LogEntry]) -> None:
+        """Keep of changes that a snapshot shows what it does not: the turns that they published."""
+        for entry in entries:
+            slim = log.entries[entry.version] = replace(entry, edit=None)
+            self._bytes += entry_cost(slim) - entry_cost(entry)
 
     def _learn(self, log: SessionLog, records: Iterable[OpsRecord]) -> None:
         before = len(log.others)

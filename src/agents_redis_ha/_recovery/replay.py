@@ -7,7 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from .._commands import KEEP_ALL, ListEdit, LogEntry, LogPosition, OpsRecord, ServerState, chain, new_operation_id
+from .._commands import (
+    KEEP_ALL,
+    Command,
+    ListEdit,
+    LogEntry,
+    LogPosition,
+    OpsRecord,
+    PublishedTurn,
+    ServerState,
+    SessionSpec,
+    chain,
+    new_operation_id,
+    restore,
+)
 from .session_log import MOST_IDS, SessionLog, Snapshot
 
 __all__ = [
@@ -21,6 +34,7 @@ __all__ = [
     "is_noop",
     "make_plan",
     "pack",
+    "replay_command",
     "unpack",
 ]
 
@@ -41,6 +55,7 @@ class Plan:
         push: The elements to put behind them.
         records: What to add to ``ops``: one of each version, up to the last.
         results: What repeats return, by version.
+        turns: The turns that were published with them.
         missing: Versions that cannot be put back.
         lacks_elements: Whether elements that the server evicted cannot be put back.
     """
@@ -51,6 +66,7 @@ class Plan:
     push: tuple[bytes, ...] = field(repr=False)
     records: tuple[OpsRecord, ...] = ()
     results: dict[int, bytes] = field(default_factory=dict, repr=False)
+    turns: tuple[PublishedTurn, ...] = field(default=(), repr=False)
     missing: tuple[int, ...] = ()
     lacks_elements: bool = False
 
@@ -138,9 +154,33 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
     if state.has_gap:
         state.append_noop()
     position = LogPosition(state.version, state.digest)
-    records, missing = tuple(state.records), tuple(state.missing)
     return Plan(
-        position, state.generation, state.keep, tuple(state.push), records, state.results, missing, state.lacks_elements
+        position,
+        state.generation,
+        state.keep,
+        tuple(state.push),
+        tuple(state.records),
+        state.results,
+        tuple(f.turn for f in fragments if isinstance(f, LogEntry) and f.turn and f.id in state.ids),
+        tuple(state.missing),
+        state.lacks_elements,
+    )
+
+
+def replay_command(spec: SessionSpec, found: ServerState, plan: Plan) -> Command[bool]:
+    """Return the command that puts back what a plan says."""
+    return restore(
+        spec,
+        found,
+        position=plan.position,
+        generation=plan.generation,
+        keep=plan.keep,
+        push=plan.push,
+        records=plan.records,
+        results=plan.results,
+        turns=plan.turns,
+        abandons=plan.gives_up,
+        evicted=plan.lacks_elements,
     )
 
 
@@ -199,6 +239,11 @@ class _State:
         self.results: dict[int, bytes] = {}
         self.missing: list[int] = []
         self.lacks_elements = found.lacks_elements and elements is None
+
+    @property
+    def ids(self) -> set[bytes]:
+        """The ids of the changes that were made."""
+        return {record.id for record in self.records}
 
     @property
     def has_gap(self) -> bool:
@@ -280,7 +325,8 @@ def pack(fragment: HistoryFragment) -> bytes:
     if isinstance(fragment, LogEntry):
         edit = fragment.edit and [fragment.edit.keep, list(map(_text, fragment.edit.push))]
         result = None if fragment.result is None else _text(fragment.result)
-        fields: list[object] = [fragment.version, _text(fragment.id), _text(fragment.digest), edit, result]
+        turn = fragment.turn and [_text(part) if isinstance(part, bytes) else part for part in fragment.turn]
+        fields: list[object] = [fragment.version, _text(fragment.id), _text(fragment.digest), edit, result, turn]
     else:
         records = [[version, _text(id_), _text(digest)] for version, id_, digest in fragment.records]
         numbers = [fragment.version, _text(fragment.digest), fragment.generation, fragment.length, fragment.count]
@@ -291,10 +337,12 @@ def pack(fragment: HistoryFragment) -> bytes:
 def unpack(packed: bytes) -> HistoryFragment:
     """Return a fragment that `pack` made."""
     fields = json.loads(packed)
-    if len(fields) == 5:
-        version, id_, digest, edit, result = fields
+    if len(fields) == 6:
+        version, id_, digest, edit, result, turn = fields
         made = edit and ListEdit((edit[0][0], edit[0][1]), tuple(map(_bytes, edit[1])))
-        return LogEntry(version, _bytes(id_), _bytes(digest), made, None if result is None else _bytes(result))
+        published = turn and PublishedTurn._make(_bytes(part) if isinstance(part, str) else part for part in turn)
+        result = None if result is None else _bytes(result)
+        return LogEntry(version, _bytes(id_), _bytes(digest), made, result, published)
     version, digest, generation, length, count, joined, separator, records = fields
     known = tuple(OpsRecord(at, _bytes(id_), _bytes(its)) for at, id_, its in records)
     return Snapshot(version, _bytes(digest), generation, length, count, _bytes(joined), _bytes(separator), known)

@@ -51,8 +51,10 @@ class Known:
             raise operation.error(HistoryLostError, lost_in_words(versions), versions=versions)
 
 
-def check_told(operation: Operation, change: Change) -> None:
+def check_told(operation: Operation, change: object) -> None:
     """Raise the error for an outcome that the server has evicted."""
+    if not isinstance(change, Change):
+        return
     if change.status is Status.UNTOLD:
         reason = "the server evicted the ids of recent changes, so an earlier attempt may have been applied"
         raise operation.error(OutcomeLostError, reason, outcome=Outcome.UNKNOWN)

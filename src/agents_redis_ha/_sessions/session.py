@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from agents.items import TResponseInputItem
 from agents.memory import SessionSettings
 
 from .. import _ambient as ambient
 from .. import _commands as commands
-from .._asyncio import run_shielded
-from .._commands import Change, ChangeCommand, Command, Description, LogPosition, Reading, SessionSpec, Status
-from .._config import HAConfig, Topology
+from .._commands import LogPosition, Reading, Status
+from .._config import HAConfig
+from .._recovery import CoordinatorSource, SessionOperations
 from .._storage import decode_item, decode_joined, encode_items
-from .._telemetry import OperationSpan, note_corrupt
-from ..errors import ClosedError, ConflictError, OperationError
+from .._telemetry import note_corrupt
+from ..errors import ConflictError, OperationError
 from .compaction import CompactionSnapshot, make_snapshot
 from .info import SessionInfo, expected_position, session_info
-from .shared_connections import CoordinatorSource
 
 __all__ = ["RedisHASession"]
-
-_Result = TypeVar("_Result", Change, Reading, Description)
 
 _CHANGED_MEANWHILE: Any = {}  # in the place of an item, told by its identity
 
@@ -56,10 +51,7 @@ class RedisHASession:
         """Make a session without I/O; see `ha_session`."""
         self.session_id = uuid.UUID(bytes=ambient.random_bytes(16), version=4).hex if session_id is None else session_id
         self.session_settings = session_settings or SessionSettings()
-        self._spec = SessionSpec.of(config, self.session_id)
-        self._options = config.client_options()
-        self._source = source
-        self._closed = False
+        self._operations = SessionOperations(config, self.session_id, source)
         self._popped: LogPosition | None = None  # of the last pop whose result has arrived
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
@@ -76,7 +68,7 @@ class RedisHASession:
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
         if limit is not None and limit <= 0:
-            self._check_open()
+            self._operations.check_open()
             return []
         window = limit or 0
         while True:
@@ -84,7 +76,7 @@ class RedisHASession:
             valid = [item for item in items if item is not None]
             # Corrupt elements among the newest do not count against the limit: look further back for them.
             if limit is None or len(valid) >= limit or reading.count >= reading.length:
-                note_corrupt(self._topology, len(items) - len(valid))
+                note_corrupt(self._operations.topology, len(items) - len(valid))
                 return valid[-limit:] if limit else valid
             window *= 2
 
@@ -102,11 +94,11 @@ class RedisHASession:
             ConflictError: The conversation has another version; nothing was added.
             OperationError: It failed; ``outcome`` says whether the items may be stored all the same.
         """
-        self._check_open()
+        self._operations.check_open()
         elements, expected = encode_items(items), expected_position(expected_version)
         if not elements:
             return
-        change = await self._execute(commands.append(self._spec, elements, expected=expected))
+        change = await self._operations.execute(commands.append(self._operations.spec, elements, expected=expected))
         if change.status is Status.CONFLICT and expected is not None:
             raise ConflictError(expected.version, change.version)
 
@@ -119,7 +111,7 @@ class RedisHASession:
             OperationError: It failed; ``outcome`` says whether the item may have been removed all the same.
         """
         while True:
-            popped = await self._execute(commands.pop(self._spec, acknowledged=self._popped))
+            popped = await self._operations.execute(commands.pop(self._operations.spec, acknowledged=self._popped))
             if popped.status is Status.UNCHANGED:
                 return None
             if popped.status is Status.UNSURE:
@@ -132,7 +124,7 @@ class RedisHASession:
             if item is not None:
                 return item
             # Lua took for JSON what Python does not (such as a hexadecimal number): it is gone, look for the next one.
-            note_corrupt(self._topology, 1)
+            note_corrupt(self._operations.topology, 1)
 
     async def clear_session(self) -> None:
         """Remove all items, once: items added by others meanwhile are not removed by a repeat.
@@ -144,7 +136,7 @@ class RedisHASession:
 
     async def clear(self) -> bool:
         """Remove all items like `clear_session`; return whether there were any."""
-        change = await self._execute(commands.clear(self._spec))
+        change = await self._operations.execute(commands.clear(self._operations.spec))
         return int(change.result or 0) > 0
 
     async def info(self) -> SessionInfo:
@@ -153,7 +145,7 @@ class RedisHASession:
         Raises:
             OperationError: It could not be read.
         """
-        return session_info(self.session_id, await self._execute(commands.info(self._spec)))
+        return session_info(self.session_id, await self._operations.execute(commands.info(self._operations.spec)))
 
     async def ping(self) -> bool:
         """Return whether the node that holds this session answers as a primary now."""
@@ -165,7 +157,7 @@ class RedisHASession:
 
     async def close(self) -> None:
         """Close the session: later calls raise `ClosedError`. Shared connections stay open for the other sessions."""
-        self._closed = True
+        self._operations.closed = True
 
     async def __aenter__(self) -> RedisHASession:
         """Return the session."""
@@ -186,7 +178,7 @@ class RedisHASession:
         """Replace the whole history in one step; False for a subclass, whose own methods must not be bypassed."""
         if type(self) is not RedisHASession:
             return False
-        await self._execute(commands.replace(self._spec, encode_items(items)))
+        await self._operations.execute(commands.replace(self._operations.spec, encode_items(items)))
         return True
 
     async def _get_compaction_snapshot(
@@ -200,8 +192,8 @@ class RedisHASession:
     async def _replace_range(
         self, items: list[TResponseInputItem], expected: LogPosition, keep: tuple[int, int]
     ) -> bool:
-        command = commands.replace(self._spec, encode_items(items), expected=expected, keep=keep)
-        change = await self._execute(command)
+        command = commands.replace(self._operations.spec, encode_items(items), expected=expected, keep=keep)
+        change = await self._operations.execute(command)
         return change.status is not Status.CONFLICT
 
     async def _pop_newest_item(self) -> TResponseInputItem | None:
@@ -211,48 +203,15 @@ class RedisHASession:
             reading, items = await self._read(window)
             newest = next((i for i in range(1, len(items) + 1) if items[-i] is not None), None)
             if newest is not None:
-                note_corrupt(self._topology, newest - 1)
-                command = commands.pop(self._spec, (-newest, reading.session), acknowledged=self._popped)
-                popped = await self._execute(command)
+                note_corrupt(self._operations.topology, newest - 1)
+                command = commands.pop(self._operations.spec, (-newest, reading.session), acknowledged=self._popped)
+                popped = await self._operations.execute(command)
                 return _CHANGED_MEANWHILE if popped.status is Status.CONFLICT else items[-newest]
             if reading.count >= reading.length:
-                note_corrupt(self._topology, len(items))
+                note_corrupt(self._operations.topology, len(items))
                 return None
             window *= 4
 
     async def _read(self, newest: int) -> tuple[Reading, list[TResponseInputItem | None]]:
-        reading = await self._execute(commands.read(self._spec, newest))
+        reading = await self._operations.execute(commands.read(self._operations.spec, newest))
         return reading, decode_joined(reading.joined, reading.count, reading.separator)
-
-    @property
-    def _topology(self) -> Topology:
-        return self._source().executor.locator.topology
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError("the session was closed")
-
-    async def _execute(self, command: Command[_Result], *, again: bool = False) -> _Result:
-        """Execute a command under a span, with retries; a change to its end, also when the caller is cancelled.
-
-        A cancelled change is sent again under the same id, by a task that is not cancelled, also if
-        the session was closed meanwhile. Only then is a task of its own paid for.
-        """
-        if not again:
-            self._check_open()
-        recovery = self._source()
-        executor, spec = recovery.executor, self._spec
-        topology = executor.locator.topology
-        span = OperationSpan(command.name, topology, spec.session_id, spec.show_id, command.batch_size)
-        operation = executor.begin(span, changes=command.changes, options=self._options)
-        try:
-            result = await recovery.execute(operation, command, report_loss=not again)
-        except BaseException as error:
-            span.finish(error)
-            if isinstance(error, asyncio.CancelledError) and isinstance(command, ChangeCommand) and not again:
-                await run_shielded(self._execute(replace(command, repeats=True), again=True))
-            raise
-        if isinstance(result, Change) and result.status is Status.REPEAT:
-            span.repeated()
-        span.finish()
-        return result

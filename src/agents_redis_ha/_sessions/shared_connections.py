@@ -17,9 +17,8 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Hashable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 from weakref import WeakSet, WeakValueDictionary
 
 from redis.credentials import CredentialProvider
@@ -27,13 +26,10 @@ from redis.credentials import CredentialProvider
 from .._asyncio import retrieve_exception
 from .._config import HAConfig
 from .._connections import Client, Locator, adopt, create_locator
-from .._recovery import Journal, RecoveryCoordinator
+from .._recovery import CoordinatorSource, Journal, RecoveryCoordinator
 from .._retry import Executor
 
-__all__ = ["CoordinatorSource", "close_shared_connections", "owned_coordinator", "shared_coordinator"]
-
-CoordinatorSource: TypeAlias = Callable[[], RecoveryCoordinator]
-"""Returns the coordinator to use in the running event loop."""
+__all__ = ["close_shared_connections", "owned_coordinator", "shared_coordinator"]
 
 # A process that makes a configuration for each tenant does not keep the histories of all of them.
 _MOST_JOURNALS = 16

@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from ..errors import InvalidItemError
 
-__all__ = ["decode_item", "decode_joined", "encode_items"]
+__all__ = ["decode_item", "decode_joined", "encode_items", "encode_value"]
 
 
 def _dump_model(value: object) -> object:
@@ -82,6 +82,23 @@ def _check_keys(value: Any) -> None:
         for part in value:
             if isinstance(part, (dict, list, tuple)):
                 _check_keys(part)
+
+
+def encode_value(value: object) -> bytes:
+    """Return a value as JSON; a pydantic model as its fields.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    try:
+        plain = _dump_model(value) if isinstance(value, BaseModel) else value
+        if isinstance(plain, (dict, list, tuple)):
+            _check_keys(plain)
+        return _READABLE.encode(plain).encode()
+    except UnicodeEncodeError:
+        return _ESCAPED.encode(plain).encode()
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def decode_item(element: bytes) -> TResponseInputItem | None:

@@ -32,12 +32,14 @@ class SessionKeys:
         meta: HASH, the format of all keys, the session's id, times (milliseconds since 1970, the server's clock),
             version, digest and generation.
         ops: LIST, the ids of recent changes, with the digest behind each.
+        turns: HASH, the ids of recent turns, with their results and drafts.
         slot: The cluster slot of all of them, 0 to 16383.
     """
 
     items: bytes
     meta: bytes
     ops: bytes
+    turns: bytes
     slot: int
 
 
@@ -55,7 +57,7 @@ def session_keys(prefix: str, session_id: str) -> SessionKeys:
         raise ConfigurationError("session_id", f"must be a string, not {type(session_id).__name__}")
     check_prefix(prefix)
     base = f"{prefix}:{{{_tag(session_id)}}}:".encode("utf-8", _ENCODING_ERRORS)
-    return SessionKeys(base + b"items", base + b"meta", base + b"ops", key_slot(base))
+    return SessionKeys(base + b"items", base + b"meta", base + b"ops", base + b"turns", key_slot(base))
 
 
 def acl_rule(prefix: str, *, fsync: bool = False) -> tuple[str, ...]:

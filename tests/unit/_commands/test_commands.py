@@ -24,6 +24,7 @@ from agents_redis_ha._commands import (
     LogEntry,
     LogPosition,
     OpsRecord,
+    PublishedTurn,
     ReplicationHistory,
     Reply,
     SessionSpec,
@@ -84,7 +85,9 @@ def test_a_change_sends_its_id_and_what_it_does_and_is_confirmed(
     assert (command.name, command.script.name, command.id) == (name, name, ID)
     assert (command.head, command.arguments, command.edit) == (SPEC.head(ID), arguments, edit)
     assert (command.confirmation, command.changes) == (SPEC.confirmation, True)
-    assert (command.key_count, command.key_count_on_tryagain, command.trailing) == (3, None, ())
+    # Clearing drops what turns hold, too, whose key a session need not have.
+    key_counts = (4, 3) if name == "clear" else (3, None)
+    assert (command.key_count, command.key_count_on_tryagain, command.trailing) == (*key_counts, ())
 
 
 def test_an_append_alone_tells_how_many_items_it_adds() -> None:
@@ -321,10 +324,11 @@ def test_a_restoration_sends_what_to_keep_to_push_and_to_remember() -> None:
     assert (command.name, command.script.name, command.changes) == ("restore", "restore", False)
     assert command.head == SPEC.head(b"")
     # Length and fence that were found; position, generation and what to keep; nothing given up; and the lists, of
-    # changes (the last note has the length that the session will have), of results, and of elements.
+    # changes (the last note has the length that the session will have), of results, of turns, and of elements.
     assert command.arguments[:9] == (3, 9, 9, b"digest of 9-", 2, 0, 3, 0, 0)
     assert command.arguments[9:14] == (2, OTHER, b"digest of 8-", ID, b"digest of 9-5")
-    assert command.arguments[14:] == (1, 9, b"popped", b"a", b"b")
+    assert command.arguments[14:] == (1, 9, b"popped", 0, b"a", b"b")
+    assert command.key_count == 3
     assert restored(abandons=True).arguments[7:9] == (1, 0)
     assert restored(evicted=True).arguments[7:9] == (0, 1)
 
@@ -336,7 +340,14 @@ def test_the_last_note_of_a_restoration_tells_the_length_that_it_makes(keep: tup
 
 def test_a_restoration_of_nothing_lifts_the_fence() -> None:
     nothing = restored(position=FOUND.position, records=[], push=[], results={})
-    assert nothing.arguments == (3, 9, 7, DIGEST, 2, 0, 3, 0, 0, 0, 0)
+    assert nothing.arguments == (3, 9, 7, DIGEST, 2, 0, 3, 0, 0, 0, 0, 0)
+
+
+def test_a_restoration_sends_the_turns_that_were_published_with_what_it_puts_back() -> None:
+    turn = PublishedTurn(b"t1", 2, b"digest", b"token", b'"yes"', 86_400_000, 1024)
+    command = restored(turns=[turn])
+    assert command.arguments[14:] == (1, 9, b"popped", 1, *turn, b"a", b"b")
+    assert command.key_count == 4
 
 
 def test_a_restoration_waits_for_replicas_once_and_only_where_it_puts_something_back() -> None:

@@ -222,6 +222,7 @@ CLIENTS_OWN: dict[str, Any] = {
     "key_prefix": "p",
     "ttl": 5,
     "op_retention_seconds": 60,
+    "turn_retention_seconds": 60,
     "trace_session_id": "off",
 }
 SERVERS: dict[str, Any] = {

@@ -144,6 +144,7 @@ SAMPLES: dict[str, tuple[str, str, Any]] = {
     "on_loss": ("on_loss=warn", "repair.on_loss", "warn"),
     "on_shortfall": ("on_shortfall=degrade", "durability.on_shortfall", "degrade"),
     "op_retention": ("op_retention=77", "op_retention_seconds", 77),
+    "turn_retention": ("turn_retention=77", "turn_retention_seconds", 77),
     "password": ("password=a%26b", "password", "a&b"),
     "protocol": ("protocol=3", "protocol", 3),
     "replicas": ("replicas=2", "durability.replicas", 2),

@@ -53,7 +53,7 @@ async def test_what_is_missing_and_known_is_put_back_before_the_operation_goes_o
     (restored,) = server.sent("restore")
     # What was found and what is to be there, one change, no result, one element.
     assert restored.arguments[:9] == (1, 2, 2, a_digest(2), 0, 0, 1, 0, 0)
-    assert restored.arguments[9:] == (1, an_id(2), a_digest(2) + b"2", 0, b"two")
+    assert restored.arguments[9:] == (1, an_id(2), a_digest(2) + b"2", 0, 0, b"two")
     assert server.positions[4] == a_position(1)  # the one that was inspected, whatever this process knows
     assert process.log.position == a_position(3)
 
@@ -183,7 +183,7 @@ async def test_what_is_missing_on_the_server_that_had_it_was_deleted() -> None:
     assert (await process.append(b"three", id_=an_id(3))).version == 1
     assert server.asked[3:] == ["inspect", "restore", "append"]
     (restored,) = server.sent("restore")  # nothing is put back; the fence is lifted
-    assert restored.arguments == (0, 2, 0, b"", 0, 0, 0, 0, 0, 0, 0)
+    assert restored.arguments == (0, 2, 0, b"", 0, 0, 0, 0, 0, 0, 0, 0)
     assert counters() == before
 
 

@@ -139,7 +139,7 @@ async def test_evicted_elements_that_are_known_are_put_back_before_the_operation
     assert (await process.append(b"three", id_=an_id(3))).version == 3
     (restored,) = server.sent("restore")
     assert restored.arguments[:9] == (0, 0, 2, a_digest(2), 0, 0, 0, 0, 0)
-    assert restored.arguments[9:] == (0, 0, b"{}", b"two")
+    assert restored.arguments[9:] == (0, 0, 0, b"{}", b"two")
     assert counters()["changes_restored"] == before["changes_restored"] + 1
 
 
@@ -203,7 +203,7 @@ async def test_behind_elements_without_a_log_nothing_is_replayed_and_versions_go
     version, digest = restored.arguments[2:4]
     assert version == 2 + 1024
     assert digest not in (a_digest(0), a_digest(2))
-    assert restored.arguments[4:] == (version, 0, 4, 0, 0, 0, 0)  # all elements stay, and none is added
+    assert restored.arguments[4:] == (version, 0, 4, 0, 0, 0, 0, 0)  # all elements stay, and none is added
     assert server.requests[-1].known.position.version == 2000
     assert list(process.log.entries) == [2000]
 

@@ -53,7 +53,7 @@ class Accounting(RuleBasedStateMachine):
     def change(self, data: st.DataObject, version: int, edit: ListEdit | None, result: bytes | None) -> None:
         log = self.handed_out[data.draw(st.integers(0, len(self.handed_out) - 1))]
         log.see(a_position(version), HISTORY, None)
-        self.journal.keep(log, LogEntry(version, an_id(version), b"", edit, result, self.clock.now))
+        self.journal.keep(log, LogEntry(version, an_id(version), b"", edit, result, made_at=self.clock.now))
 
     @precondition(lambda self: self.handed_out)
     @rule(data=st.data(), version=VERSIONS, elements=ITEMS, more=st.integers(0, 1), records=RECORDS)

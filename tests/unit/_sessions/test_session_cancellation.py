@@ -131,7 +131,7 @@ async def test_a_loss_is_not_told_to_a_cancelled_caller_and_told_to_the_next(mon
     found = session(server)
     task = asyncio.ensure_future(found.add_items([ITEM]))
     await eventually(lambda: never.reached, "the request has left")
-    (log,) = found._source()._journal
+    (log,) = found._operations._source()._journal
     log.lost = (4,)  # another task finds it out meanwhile
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

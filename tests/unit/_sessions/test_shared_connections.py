@@ -288,7 +288,7 @@ async def test_what_is_done_about_a_loss_is_each_clients_own(
     monkeypatch.setattr(shared_connections, "create_locator", lambda config: FakeLocator(EMPTY_READ))
     config = CONFIG.replace(key_prefix="own-repair")
     relaxed, strict = (ha_session(config, "u", repair={"on_loss": on_loss}) for on_loss in ("warn", "raise"))
-    log = strict._source()._journal.log(strict._spec)
+    log = strict._operations._source()._journal.log(strict._operations.spec)
     await relaxed.get_items()
     await strict.get_items()
     log.lost = (3,)

@@ -142,7 +142,7 @@ async def test_connections_stay_where_each_request_has_a_session_of_its_own(loca
 @in_virtual_time
 async def test_connections_stay_while_sessions_are_looked_at_in_the_background(locators: list[FakeLocator]) -> None:
     session = ha_session(CONFIG, "u")
-    coordinator = session._source()
+    coordinator = session._operations._source()
     looking = asyncio.ensure_future(asyncio.sleep(LONG))
     coordinator._sweep._tasks.add(looking)
     looking.add_done_callback(coordinator._sweep._tasks.discard)
@@ -160,7 +160,7 @@ async def test_what_is_known_of_sessions_past_their_retention_is_freed_while_not
     clock = Clock()
     monkeypatch.setattr(ambient, "monotonic", clock.monotonic)
     session = ha_session(CONFIG.replace(nodes=["freed"]), "u")
-    journal = session._source()._journal
+    journal = session._operations._source()._journal
     for number in range(20):
         journal.log(spec(f"freed {number}"))
     assert len(journal) == 20

@@ -100,7 +100,7 @@ async def test_the_stores_settings_are_those_of_its_sessions_unless_they_have_th
 
 async def test_a_stores_options_win_over_its_configurations() -> None:
     session = SessionStore(CONFIG, ttl=5).session("u")
-    assert (session._spec.ttl_ms, session._spec.keys.items) == (5000, b"p:{u}:items")
+    assert (session._operations.spec.ttl_ms, session._operations.spec.keys.items) == (5000, b"p:{u}:items")
 
 
 @pytest.mark.parametrize("given", [{"config": None}, {"config": CONFIG, "ttl": 0}, {"config": CONFIG, "client": 5}])

@@ -1,0 +1,139 @@
+-- Grants the session to a turn, unless another turn has it or there is nothing to run.
+--
+-- ARGV[1] the token; ARGV[9] the turn's id; ARGV[10] how long to remember turns, ms, and ARGV[11] how many; ARGV[12]
+-- the digest of its message, '-' = not known; ARGV[13] the lease, ms; ARGV[14] what to do while another turn runs:
+-- 'reject' nothing, 'enqueue' wait in the order of arrival, 'interrupt' publish what is saved of it and cancel it,
+-- 'rollback' drop and cancel it; ARGV[15] how long a place in the queue holds without being asked for, ms; ARGV[16]
+-- 'resume' or 'restart', for a turn that was begun before and not answered; ARGV[17] how many elements to return, 0 =
+-- all; ARGV[18] what to put between two; ARGV[19] how many changes to name.
+--
+-- Returns {GRANTED, attempt, how often its draft was begun anew, its pieces, description, number of elements, these
+-- joined to pieces}, the description as in info.lua; a repeat returns the same. Or, without a grant, {status, version,
+-- digest, …}: HELD, …, ms left, place in the queue or 0, 1 if it is this very turn that runs; IS_ANSWERED, …, attempt,
+-- payload, '' where it is not known any more; IS_CANCELLED; IS_ANOTHER, of this id with another message; or
+-- {LOG_MISMATCH, version}.
+local GRANTED, HELD, IS_ANSWERED, IS_CANCELLED, IS_ANOTHER = 1, 8, 9, 10, 11
+local TURN, KEPT, MOST, DIGEST, LEASE = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
+local IF_BUSY, PLACE_HOLDS = ARGV[14], tonumber(ARGV[15])
+local TICKET = publication_id(TURN)  -- a worker that comes again with this turn has the place of the one before it
+
+-- Returns who waits, in order, without those that have not asked for too long, and the place of this turn.
+local function read_queue(s)
+  local queue, place = {}, nil
+  for ticket, till in string.gmatch(redis.call('HGET', turns, 'queue') or '', '(%S+) (%d+)') do
+    if ticket == TICKET or till - s.now > 0 and till - s.now <= PLACE_HOLDS then
+      queue[#queue + 1] = {ticket, till}
+      place = ticket == TICKET and #queue or place
+    end
+  end
+  return queue, place
+end
+
+local function write_queue(queue)
+  local texts = {}
+  for at, each in ipairs(queue) do
+    texts[at] = each[1] .. ' ' .. each[2]
+  end
+  if #texts > 0 then
+    redis.call('HSET', turns, 'queue', table.concat(texts, ' '))
+    expire_turns(KEPT)
+  else
+    redis.call('HDEL', turns, 'queue')
+  end
+end
+
+-- Takes or keeps a place, the first one for a turn that was begun before. Returns it.
+local function wait_in(queue, place, s, is_first)
+  if not place then
+    place = is_first and 1 or #queue + 1
+    table.insert(queue, place, {TICKET, 0})
+  end
+  if queue[place][2] - s.now < PLACE_HOLDS / 2 then
+    queue[place][2] = s.now + PLACE_HOLDS
+    write_queue(queue)
+  end
+  return place
+end
+
+-- Ends the turn that has the session, for good. What is saved of it is published under the id under which it would have
+-- been published, so that its own attempt to finish finds that another one did it.
+local function cancel(s, token, id, publishes)
+  local t = get_turn(id) or {attempt = 1, digest = '-', token = token, saves = 0, pieces = 0}
+  local pieces = publishes and draft_of(id, t) or {}
+  local reply = #pieces > 0 and (denied_to_record(s) or denied('RPUSH', items, ''))
+  if reply then
+    return reply
+  end
+  drop_draft(id, t)
+  t.state, t.payload = CANCELLED, ''
+  set_turn(s, id, t, KEPT, MOST)
+  redis.call('HDEL', meta, 'holder')
+  if #pieces > 0 then
+    push_draft(s, pieces)
+    expire(TTL, items)
+    local token_then = ID
+    ID = publication_id(id)
+    record(s, TTL, token_then)
+    ID, s.created, s.has_version = token_then, s.created or s.now, s.version
+  end
+end
+
+local s, reply = begin_without_change()
+if reply then
+  return reply
+end
+if redis.call('HGET', meta, 'wipe') then
+  wipe_turns()
+  redis.call('HDEL', meta, 'wipe')
+end
+local t = get_turn(TURN)
+local queue, place = read_queue(s)
+local function leave_queue()
+  if place then
+    table.remove(queue, place)
+    write_queue(queue)
+  end
+end
+local function answer(status, ...)
+  leave_queue()
+  return rarely().unless_replica({status, s.version, s.digest, ...})
+end
+if t and t.digest ~= DIGEST and t.digest ~= '-' and DIGEST ~= '-' then
+  return answer(IS_ANOTHER)
+elseif t and t.state == ANSWERED then
+  return answer(IS_ANSWERED, t.attempt, t.payload)
+elseif t and t.state == CANCELLED then
+  return answer(IS_CANCELLED)
+elseif not t and s.noted > 0 and redis.call('LPOS', ops, publication_id(TURN), 'RANK', -1) then
+  return answer(IS_ANSWERED, 1, '')  -- its record is lost, or was dropped
+end
+
+local token, id, left = rarely().holder_of(s)
+if token and token ~= ID and id ~= TURN and (IF_BUSY == 'interrupt' or IF_BUSY == 'rollback') then
+  reply = cancel(s, token, id, IF_BUSY == 'interrupt')
+  if reply then
+    return reply
+  end
+  token = nil
+elseif token and token ~= ID or #queue > 0 and place ~= 1 and not (t and t.token == ID) then
+  local is_same = token and id == TURN
+  if IF_BUSY == 'enqueue' or is_same then
+    place = wait_in(queue, place, s, t)
+  end
+  return rarely().unless_replica({HELD, s.version, s.digest, left or 0, place or 0, is_same and 1 or 0})
+end
+
+leave_queue()
+local is_repeat = t and t.token == ID
+local pieces = t and (is_repeat or ARGV[16] == 'resume') and draft_of(TURN, t)
+t = t or {attempt = 0, saves = 0, pieces = 0, digest = DIGEST}
+if not pieces then
+  drop_draft(TURN, t)
+end
+if not is_repeat then
+  t.attempt, t.state, t.token, t.digest = t.attempt + 1, RUNNING, ID, DIGEST ~= '-' and DIGEST or t.digest
+end
+set_turn(s, TURN, t, KEPT, MOST)
+grant(s, ID, LEASE, TURN)
+return {GRANTED, t.attempt, t.saves, pieces or {}, description(KNOWN, KNOWN_DIGEST, tonumber(ARGV[19])),
+  joined(tonumber(ARGV[17]), ARGV[18])}

@@ -1,0 +1,36 @@
+-- Saves the next piece of a running turn's draft, if there is one, and renews its lease.
+--
+-- ARGV[1] its token; ARGV[9] its id; ARGV[10] how long to remember turns, ms, and ARGV[11] how many; ARGV[12] and
+-- ARGV[13] the position at which it was granted; ARGV[14] the digest of its message; ARGV[15] its attempt; ARGV[16] the
+-- lease, ms; ARGV[17] how often the draft was begun anew; ARGV[18] the number of the piece, 0 = none; ARGV[19] the
+-- piece.
+-- Returns {APPLIED, version, digest}; {CONFLICT, …} if the turn is lost; {INCOMPLETE, …} if pieces before this one are
+-- missing here; {LOG_MISMATCH, version}. A repeat changes nothing more: the piece has its number.
+local INCOMPLETE = 12
+local TURN, SAVES, NUMBER = ARGV[9], tonumber(ARGV[17]), tonumber(ARGV[18])
+local s, reply = begin_without_change()
+if reply then
+  return reply
+end
+local t = get_turn(TURN)
+if s.version ~= tonumber(ARGV[12]) or s.digest ~= ARGV[13] or not is_granted(s, t, ID)
+  or t and t.state ~= RUNNING then
+  return rarely().unless_replica({CONFLICT, s.version, s.digest})
+end
+-- The record may have been lost with a server, and the draft with it.
+t = t or {state = RUNNING, attempt = tonumber(ARGV[15]), digest = ARGV[14], token = ID, saves = 0, pieces = 0}
+if NUMBER > 0 then
+  local is_next = t.saves == SAVES and (t.pieces == NUMBER - 1 or t.pieces == NUMBER)
+  local begins = NUMBER == 1 and SAVES > t.saves
+  if not is_next and not begins then
+    return rarely().unless_replica({INCOMPLETE, s.version, s.digest})
+  end
+  if begins then
+    drop_draft(TURN, t)
+  end
+  redis.call('HSET', turns, 'piece:' .. TURN .. ':' .. NUMBER, ARGV[19])
+  t.saves, t.pieces = SAVES, NUMBER
+end
+set_turn(s, TURN, t, tonumber(ARGV[10]), tonumber(ARGV[11]))
+grant(s, ID, tonumber(ARGV[16]), TURN)
+return {APPLIED, s.version, s.digest}

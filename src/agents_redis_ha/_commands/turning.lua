@@ -1,0 +1,155 @@
+-- Stands behind the prelude, and behind reading.lua or editing.lua, in the scripts of turns.
+--
+-- KEYS[4] turns HASH  what is known of the session's turns. Its fields:
+--   turn:<turn id>       a record: state, attempt, digest of the message ('-' = not known), token, how often its draft
+--                        was begun anew, number of the draft's pieces, its own number, payload; ' ' between two
+--   piece:<turn id>:<n>  the n-th piece of its draft: elements, with a line feed between two of them
+--   at:<number>          '<ms since 1970> <turn id>': turns are numbered, so that the oldest are known
+--   first, next          the lowest number that is kept, and the one that the next turn gets
+--   queue                who waits: '<token> <until, ms since 1970>' of each, in the order of arrival, ' ' between two
+--
+-- meta, holder: '<token> <until, ms since 1970> <lease, ms> <turn id>' of the turn that has the session.
+--
+-- A turn is staged in its draft and published whole (turn_finish.lua): the draft is no part of the history, and a grant
+-- no part of its log. A grant fences by two things together: its token, since another turn may have been granted the
+-- session without a change, and the position at which it was granted, since there may have been a change without a
+-- turn. The end of a lease refuses no turn by itself, and neither does a grant that was lost with a server.
+--
+local turns = KEYS[4] or (base .. 'turns')
+local RUNNING, UNANSWERED, ANSWERED, CANCELLED = 'running', 'unanswered', 'answered', 'cancelled'
+
+local function get_turn(id)
+  local text = redis.call('HGET', turns, 'turn:' .. id)
+  local state_, attempt, digest, token, saves, pieces, number, payload =
+    string.match(text or '', '^(%a+) (%d+) (%S+) (%S+) (%d+) (%d+) (%d+) (.*)$')
+  return state_ and {state = state_, attempt = tonumber(attempt), digest = digest, token = token,
+    saves = tonumber(saves), pieces = tonumber(pieces), number = tonumber(number), payload = payload}
+end
+
+local function drop_draft(id, t)
+  for number = 1, t.pieces do
+    redis.call('HDEL', turns, 'piece:' .. id .. ':' .. number)
+  end
+  t.pieces = 0
+end
+
+-- Returns the pieces of a turn's draft, or nil where one is missing.
+local function draft_of(id, t)
+  local found = {}
+  for number = 1, t.pieces do
+    found[number] = redis.call('HGET', turns, 'piece:' .. id .. ':' .. number)
+    if not found[number] then
+      return nil
+    end
+  end
+  return found
+end
+
+-- Returns the id of the change that publishes a turn: the same for each of its attempts.
+local function publication_id(id)
+  return string.sub(redis.sha1hex('turn:' .. id), 1, 16)
+end
+
+-- Gives a turn its number, and drops the oldest turns that are too many or too old: two at a time keep up with one.
+local function number_turn(s, id, kept, most)
+  local m = redis.call('HMGET', turns, 'first', 'next')
+  local first, following = tonumber(m[1]) or 1, tonumber(m[2]) or 1
+  for _ = 1, 2 do
+    local at, oldest = string.match(redis.call('HGET', turns, 'at:' .. first) or '', '^(%d+) (.*)$')
+    local is_over = at and (following - first >= most or s.now - at > kept)
+    if is_over then
+      local t = get_turn(oldest)
+      if t and t.number == first then
+        drop_draft(oldest, t)
+        redis.call('HDEL', turns, 'turn:' .. oldest)
+      end
+      redis.call('HDEL', turns, 'at:' .. first)
+    end
+    if is_over or not at and first < following then
+      first = first + 1
+    end
+  end
+  redis.call('HSET', turns, 'at:' .. following, s.now .. ' ' .. id, 'first', first, 'next', following + 1)
+  return following
+end
+
+-- With a session that expires, its turns do, too.
+local function expire_turns(kept)
+  redis.call('PEXPIRE', turns, TTL > 0 and math.min(kept, TTL) or kept)
+end
+
+local function put_turn(id, t)
+  local fields = {t.state, t.attempt, t.digest, t.token, t.saves, t.pieces, t.number, t.payload or ''}
+  redis.call('HSET', turns, 'turn:' .. id, table.concat(fields, ' '))
+end
+
+-- Keeps the record of a turn.
+local function set_turn(s, id, t, kept, most)
+  t.number = t.number or number_turn(s, id, kept, most)
+  put_turn(id, t)
+  expire_turns(kept)
+end
+
+-- Drops what turns hold of a conversation that was cleared: results and drafts.
+local function wipe_turns()
+  local m = redis.call('HMGET', turns, 'first', 'next')
+  for number = m[1] and tonumber(m[1]) or 1, m[2] and m[2] - 1 or 0 do
+    local id = string.match(redis.call('HGET', turns, 'at:' .. number) or '', ' (.*)$')
+    local t = id and get_turn(id)
+    if t and t.number == number then
+      drop_draft(id, t)
+      t.payload = ''
+      put_turn(id, t)
+    end
+  end
+end
+
+-- Puts the elements of a draft behind the session's. Returns the length of the list then.
+local function push_draft(s, pieces)
+  for _, elements in ipairs(pieces) do
+    local batch = {}
+    for element in string.gmatch(elements .. '\n', '([^\n]*)\n') do
+      batch[#batch + 1] = element
+      if #batch == 4000 then
+        s.length, batch = redis.call('RPUSH', items, unpack(batch)), {}
+      end
+    end
+    if #batch > 0 then
+      s.length = redis.call('RPUSH', items, unpack(batch))
+    end
+  end
+end
+
+-- Gives a token the session for a lease from now on, and lets the session live as long.
+local function grant(s, token, lease, id)
+  redis.call('HSET', meta, 'format', FORMAT, 'holder', table.concat({token, s.now + lease, lease, id}, ' '))
+  local is_left_over = not s.created  -- by a cleared session, or there is none
+  if TTL > 0 or is_left_over then
+    redis.call('PEXPIRE', meta, math.max(TTL, lease, is_left_over and s.retention or 0))
+    if TTL > 0 and s.length > 0 then
+      redis.call('PEXPIRE', items, math.max(TTL, lease))
+    end
+  end
+end
+
+-- Returns the error reply if the user may not do what the scripts of turns do.
+local function denied_to_grant()
+  return denied('HSET', meta, 'f', '') or denied('HDEL', meta, 'f') or denied('PEXPIRE', meta, 1)
+end
+
+-- Begins what is no change. Returns the state, or nil and what to return at once, as the prelude's begin() does.
+local function begin_without_change()
+  local s = state()
+  local refusal = s.refusal or s.version < KNOWN and rarely().raise_fence(s, KNOWN, s.retention)
+  if not refusal and is_mismatch(s, KNOWN, KNOWN_DIGEST) then
+    return nil, {LOG_MISMATCH, s.version}
+  end
+  refusal = refusal or denied_to_grant()
+  return not refusal and s or nil, refusal
+end
+
+-- Whether no other token was granted the session, or this turn, since this one was, and the turn was not cancelled.
+local function is_granted(s, t, token)
+  local holder = string.match(s.holder or '', '^%S+')
+  return (not holder or holder == token) and (not t or t.token == token and t.state ~= CANCELLED)
+end

@@ -1,0 +1,243 @@
+"""The commands of turns: begin, save, finish, end. What a turn is, and how it is fenced, is in docs/turns.md."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .. import _ambient as ambient
+from .change import Change, ListEdit, LogPosition, PublishedTurn, ReplicationHistory
+from .command import Argument, Command, Reply, SessionSpec, load_script
+from .commands import READ_CHANGES, ChangeCommand, description_of
+from .state import Reading
+
+__all__ = [
+    "TurnReply",
+    "TurnSpec",
+    "TurnStatus",
+    "begin_turn",
+    "end_turn",
+    "finish_turn",
+    "save_turn",
+]
+
+_MOST_TURNS = 1024  # that a session remembers
+_PLACE_HOLDS_MS = 2500  # without being asked for: longer than the longest pause between two questions
+
+
+class TurnStatus(enum.IntEnum):
+    """What a script of turns did: the first element of its reply."""
+
+    GRANTED = 1
+    """The turn has the session, or still has it."""
+    LOST = 2
+    """Another turn was granted the session meanwhile, or the session was changed."""
+    LOG_MISMATCH = 4
+    """The server's log does not hold the position that the caller knows; nothing was granted."""
+    HELD = 8
+    """A turn has the session, or is before this one in the queue."""
+    ANSWERED = 9
+    """The turn was answered before."""
+    CANCELLED = 10
+    """The turn was cancelled, for good."""
+    OTHER_MESSAGE = 11
+    """There is a turn of this id with another message."""
+    INCOMPLETE = 12
+    """The server does not have the beginning of the draft."""
+
+
+@dataclass(frozen=True)
+class TurnSpec:
+    """One attempt to run a turn, with what its commands need.
+
+    Attributes:
+        session: Its session.
+        id: The turn's id.
+        token: Drawn for this attempt.
+        message_digest: What tells its message from others; ``-`` where it is not known.
+        lease_ms: Milliseconds for which it has the session unless it renews that.
+        retention_ms: Milliseconds for which the turn is remembered.
+    """
+
+    session: SessionSpec
+    id: bytes
+    token: bytes
+    message_digest: bytes
+    lease_ms: int
+    retention_ms: int
+
+    @property
+    def publication_id(self) -> bytes:
+        """The id of the change that publishes it, the same for each attempt: as turning.lua makes it."""
+        return hashlib.sha1(b"turn:" + self.id, usedforsecurity=False).hexdigest()[:16].encode()
+
+    @property
+    def head(self) -> tuple[Argument, ...]:
+        """The first of a script's own arguments."""
+        return self.id, self.retention_ms, _MOST_TURNS
+
+
+@dataclass(frozen=True)
+class TurnReply:
+    """What a server says of a turn.
+
+    Attributes:
+        status: What was done.
+        position: The end of the session's log; its digest is empty where it was not told.
+        history: Which server's data that is.
+        reading: The session's elements, of a turn that was granted it.
+        attempt: Which attempt of the turn this or the last one is, counted from 1.
+        saves: How often its draft was begun anew.
+        pieces: Its draft.
+        payload: What is kept of it, if that is known.
+        left_seconds: For how long another one still has the session, unless it renews that.
+        place: Its place in the queue, counted from 1; 0 for none.
+        is_same: Whether it is this very turn that has the session, in another attempt.
+    """
+
+    status: TurnStatus
+    position: LogPosition
+    history: ReplicationHistory
+    reading: Reading | None = None
+    attempt: int = 0
+    saves: int = 0
+    pieces: tuple[bytes, ...] = field(default=(), repr=False)
+    payload: bytes = field(default=b"", repr=False)
+    left_seconds: float = 0.0
+    place: int = 0
+    is_same: bool = False
+
+    @property
+    def log_mismatch(self) -> bool:
+        """Whether the server's log does not hold the position that was sent along."""
+        return self.status is TurnStatus.LOG_MISMATCH
+
+
+@dataclass(slots=True)
+class _TurnCommand(Command[TurnReply]):
+    def decode(self, reply: Reply) -> TurnReply:
+        code, version, *digest = reply.value[:3]
+        return TurnReply(TurnStatus(code), LogPosition(version, b"".join(digest)), reply.history)
+
+
+@dataclass(slots=True)
+class _BeginCommand(_TurnCommand):
+    separator: bytes = b""
+
+    def decode(self, reply: Reply) -> TurnReply:
+        if reply.value[0] == TurnStatus.GRANTED:
+            return self._granted(reply)
+        told, rest = _TurnCommand.decode(self, reply), reply.value[3:]
+        if told.status is TurnStatus.HELD:
+            left_ms, place, is_same = rest
+            return replace(told, left_seconds=left_ms / 1000, place=place, is_same=bool(is_same))
+        if told.status is TurnStatus.ANSWERED:
+            return replace(told, attempt=rest[0], payload=rest[1])
+        return told
+
+    def _granted(self, reply: Reply) -> TurnReply:
+        _, attempt, saves, pieces, description, count, joined = reply.value
+        session = description_of(description, reply)
+        reading = Reading(session, count, self.separator.join(joined), self.separator)
+        return TurnReply(TurnStatus.GRANTED, session.position, reply.history, reading, attempt, saves, tuple(pieces))
+
+
+def _turn_command(name: str, turn: TurnSpec, arguments: tuple[Argument, ...]) -> dict[str, Any]:
+    spec = turn.session
+    return {
+        "name": name,
+        "script": load_script(name),
+        "spec": spec,
+        "arguments": (*turn.head, *arguments),
+        "head": spec.head(turn.token),
+        "key_count": 4,
+        "confirmation": spec.confirmation,
+    }
+
+
+def begin_turn(turn: TurnSpec, *, if_busy: str, if_unanswered: str, newest: int) -> Command[TurnReply]:
+    """Ask for the session.
+
+    Args:
+        turn: The attempt.
+        if_busy: What to do while another turn has it: ``reject``, ``enqueue``, ``interrupt`` or ``rollback``.
+        if_unanswered: What to do with the draft of an attempt before this one: ``resume`` or ``restart``.
+        newest: How many elements to read, 0 for all.
+    """
+    separator = b",%d," % int.from_bytes(ambient.random_bytes(7), "big")
+    numbers = (turn.message_digest, turn.lease_ms, if_busy, _PLACE_HOLDS_MS, if_unanswered)
+    arguments = (*numbers, newest, separator, READ_CHANGES)
+    return _BeginCommand(**_turn_command("turn_begin", turn, arguments), separator=separator)
+
+
+def save_turn(
+    turn: TurnSpec, granted: LogPosition, attempt: int, *, saves: int = 0, number: int = 0, piece: bytes = b""
+) -> Command[TurnReply]:
+    """Save a piece of the draft, and keep the session for another lease.
+
+    Args:
+        turn: The attempt.
+        granted: The position at which the session was granted.
+        attempt: Which attempt it is.
+        saves: How often the draft was begun anew.
+        number: The piece's number, counted from 1; 0 saves nothing.
+        piece: The piece.
+    """
+    arguments = (*granted, turn.message_digest, attempt, turn.lease_ms, saves, number, piece)
+    return _TurnCommand(**_turn_command("turn_save", turn, arguments))
+
+
+def end_turn(turn: TurnSpec, granted: LogPosition | None, *, forget: bool) -> Command[TurnReply]:
+    """Give the session back without an answer.
+
+    Args:
+        turn: The attempt.
+        granted: The position at which the session was granted; None if it is not known whether it was.
+        forget: Whether the turn is as if it had never been seen; else it can be begun again.
+    """
+    return _TurnCommand(**_turn_command("turn_end", turn, (*(granted or ("", "")), int(forget))))
+
+
+@dataclass(slots=True)
+class _FinishCommand(ChangeCommand):
+    published: PublishedTurn | None = None
+
+    def decode(self, reply: Reply) -> Change:
+        change = ChangeCommand.decode(self, reply)
+        if change.entry is not None and self.published is not None and change.result == self.published.token:
+            change.entry.turn = self.published
+        return change
+
+
+def finish_turn(
+    turn: TurnSpec,
+    granted: LogPosition,
+    attempt: int,
+    items: Sequence[bytes],
+    *,
+    keep: int | None,
+    payload: bytes,
+) -> ChangeCommand:
+    """Publish the turn; the result is the token of the attempt that did it.
+
+    Args:
+        turn: The attempt.
+        granted: The position at which the session was granted.
+        attempt: Which attempt it is.
+        items: The elements to put behind those that the session has.
+        keep: How many of these to keep, from the first one; None keeps all.
+        payload: The turn's result.
+    """
+    kept: tuple[Argument, ...] = ("", "") if keep is None else (0, keep)
+    arguments = (*granted, turn.token, turn.message_digest, attempt, payload, *kept, *items)
+    fields = _turn_command("turn_finish", turn, arguments)
+    id_ = turn.publication_id
+    fields["head"] = turn.session.head(id_)
+    edit = ListEdit(push=tuple(items)) if keep is None else ListEdit((0, keep), tuple(items))
+    published = PublishedTurn(
+        turn.id, attempt, turn.message_digest, turn.token, payload, turn.retention_ms, _MOST_TURNS
+    )
+    return _FinishCommand(**fields, batch_size=len(items), id=id_, edit=edit, has_result=True, published=published)

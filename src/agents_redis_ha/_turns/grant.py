@@ -1,0 +1,193 @@
+"""The session, as long as a turn has it: asked for, kept, lost, given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from .. import _ambient as ambient
+from .._asyncio import retrieve_exception
+from .._commands import (
+    Command,
+    LogPosition,
+    Reading,
+    Status,
+    TurnReply,
+    TurnSpec,
+    TurnStatus,
+    begin_turn,
+    end_turn,
+    finish_turn,
+    read,
+    save_turn,
+)
+from .._recovery import SessionOperations
+from ..errors import OperationError, Outcome, TurnBusyError, TurnLostError
+
+__all__ = ["TurnGrant", "ask_for_session"]
+
+# Between two questions of a turn that waits, by its place in the queue: 50 that wait ask about 150 times a second.
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.03, 1.0
+# So often is a lease renewed within it: two renewals may fail.
+_RENEWALS = 3
+# Leaving a block with an error takes no longer than this.
+_LEAVING_SECONDS = 1.0
+
+
+async def ask_for_session(
+    operations: SessionOperations,
+    turn: TurnSpec,
+    *,
+    wait_seconds: float,
+    if_busy: str,
+    if_unanswered: str,
+    newest: int,
+) -> TurnReply:
+    """Ask until the turn has the session, or there is nothing to run.
+
+    Raises:
+        TurnBusyError: Another one has it, for longer than was to be waited.
+        OperationError: It could not be asked.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + wait_seconds
+    command = begin_turn(turn, if_busy=if_busy, if_unanswered=if_unanswered, newest=newest)
+    while True:
+        try:
+            reply = await operations.execute(command)
+        except BaseException:
+            await _leave(operations, end_turn(turn, None, forget=False))  # it may have been granted
+            raise
+        if reply.status is not TurnStatus.HELD:
+            return reply
+        pause = min(_PAUSE_SECONDS * max(reply.place, 1), _LONGEST_PAUSE_SECONDS) * ambient.uniform(0.5, 1)
+        if (if_busy == "reject" and not reply.is_same) or loop.time() + pause > until:
+            raise _busy(operations, reply)
+        await asyncio.sleep(pause)
+
+
+class TurnGrant:
+    """A session that was granted to a turn.
+
+    Attributes:
+        is_lost: Whether it is known that the turn does not have the session any more.
+    """
+
+    def __init__(
+        self, operations: SessionOperations, turn: TurnSpec, position: LogPosition, attempt: int, saves: int
+    ) -> None:
+        """Take what was granted.
+
+        Args:
+            operations: The session's.
+            turn: The attempt to which it was granted.
+            position: The position at which it was.
+            attempt: Which attempt it is.
+            saves: How often its draft was begun anew.
+        """
+        self.is_lost = False
+        self._operations, self._turn, self._position = operations, turn, position
+        self._attempt, self._saves = attempt, saves
+        self._pieces = self._saved = 0
+
+    def has_saved(self, pieces: int, elements: int) -> None:
+        """Know that the server has the beginning of the draft."""
+        self._pieces, self._saved = pieces, elements
+
+    def forget_saved(self) -> None:
+        """Let the next piece begin the draft anew: what was saved is not its beginning any more."""
+        self._saves, self._pieces, self._saved = self._saves + 1, 0, 0
+
+    async def keep(self, on_loss: Callable[[], None]) -> None:
+        """Renew the lease until the turn is lost, which is said by a call. A renewal that fails is tried again."""
+        while not self.is_lost:
+            await asyncio.sleep(self._turn.lease_ms / 1000 / _RENEWALS)
+            try:
+                await self._renew()
+            except TurnLostError:
+                on_loss()
+            except OperationError:
+                continue  # a turn whose lease is over goes on, unless another one takes the session
+
+    async def save(self, draft: Sequence[bytes]) -> None:
+        """Save what is new in the draft.
+
+        Raises:
+            TurnLostError: The turn is lost.
+            OperationError: It failed; the draft is still in the process, and the next call saves it.
+        """
+        status = await self._save(draft[self._saved :])
+        if status is TurnStatus.INCOMPLETE:  # lost with a server
+            self.forget_saved()
+            await self._save(draft)
+        self._saved = len(draft)
+
+    async def read(self, newest: int) -> Reading:
+        """Read the session, as it was granted.
+
+        Raises:
+            TurnLostError: It is another one by now.
+        """
+        reading = await self._operations.execute(read(self._turn.session, newest))
+        if reading.session.position != self._position:
+            raise self._lost("read")
+        return reading
+
+    async def finish(self, draft: Sequence[bytes], *, keep: int | None, payload: bytes) -> None:
+        """Publish the turn.
+
+        Raises:
+            TurnLostError: The turn is lost; nothing of this attempt is stored.
+            OperationError: It failed; `outcome` says whether the turn may be published all the same.
+        """
+        command = finish_turn(self._turn, self._position, self._attempt, draft, keep=keep, payload=payload)
+        change = await self._operations.execute(command)
+        if change.status is Status.CONFLICT or change.result != self._turn.token:
+            raise self._lost(command.name)
+
+    async def leave(self, *, forget: bool) -> None:
+        """Give the session back without an answer, in a second at most, whatever becomes of it."""
+        await _leave(self._operations, end_turn(self._turn, self._position, forget=forget))
+
+    async def _renew(self) -> None:
+        command = save_turn(self._turn, self._position, self._attempt)
+        reply = await self._operations.execute(command, report_loss=False)
+        if reply.status is TurnStatus.LOST:
+            raise self._lost("turn_save")
+
+    async def _save(self, elements: Sequence[bytes]) -> TurnStatus:
+        command = save_turn(
+            self._turn,
+            self._position,
+            self._attempt,
+            saves=self._saves,
+            number=self._pieces + 1,
+            piece=b"\n".join(elements),
+        )
+        reply = await self._operations.execute(command)
+        if reply.status is TurnStatus.LOST:
+            raise self._lost(command.name)
+        self._pieces += reply.status is TurnStatus.GRANTED
+        return reply.status
+
+    def _lost(self, operation: str) -> TurnLostError:
+        self.is_lost = True
+        return self.lost_error(operation)
+
+    def lost_error(self, operation: str) -> TurnLostError:
+        """Return the error for a turn that is lost."""
+        reason = "another turn was granted the session, or it was changed after the turn's lease"
+        topology = self._operations.topology
+        return TurnLostError(reason, operation=operation, topology=topology, outcome=Outcome.NOT_APPLIED)
+
+
+async def _leave(operations: SessionOperations, command: Command[TurnReply]) -> None:
+    ending = asyncio.ensure_future(operations.execute(command, report_loss=False))
+    ending.add_done_callback(retrieve_exception)
+    await asyncio.wait((ending,), timeout=_LEAVING_SECONDS)
+    ending.cancel()
+
+
+def _busy(operations: SessionOperations, reply: TurnReply) -> TurnBusyError:
+    reason = "this very turn runs elsewhere" if reply.is_same else "another turn has the session"
+    return TurnBusyError(reason, operation="turn_begin", topology=operations.topology, outcome=Outcome.NOT_APPLIED)

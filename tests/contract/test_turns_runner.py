@@ -1,0 +1,280 @@
+"""The SDK's real Runner in a turn: what each kind of run leaves behind, and what a repeat of it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    InputGuardrailTripwireTriggered,
+    MaxTurnsExceeded,
+    OutputGuardrailTripwireTriggered,
+    Runner,
+    UserError,
+    function_tool,
+    handoff,
+    input_guardrail,
+    output_guardrail,
+)
+from agents.extensions.memory import EncryptedSession
+from agents.memory import OpenAIResponsesCompactionSession, SQLiteSession
+
+from agents_redis_ha import RedisHASession, Turn, ha_session, ha_turn, lab, run_turn
+from tests.contract.test_runner import QUIET, SUMMARY, ScriptedModel, calls, compaction_client, says, weather
+from tests.support.turns import eventually
+
+SECRET = "Zürich"  # it is in messages, calls, outputs, answers and results
+
+
+@input_guardrail(run_in_parallel=False)
+def refuse(*_: Any) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
+
+
+@output_guardrail
+def refuse_output(*_: Any) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
+
+
+@function_tool(failure_error_function=None)
+def broken() -> str:
+    raise RuntimeError("broken")
+
+
+@function_tool
+async def slow() -> str:
+    await asyncio.sleep(30)
+    return "late"
+
+
+def tools_then(*outputs: Any) -> ScriptedModel:
+    return ScriptedModel([calls("weather", "c1", f'{{"city":"{SECRET}"}}')], *outputs)
+
+
+async def answer(session: Any, model: ScriptedModel, turn_id: str = "t1", agent: Any = None, **options: Any) -> Turn:
+    """Answer "weather in Zürich?" in a turn; return it."""
+    agent = agent or Agent(name="a", model=model, tools=[weather, broken, slow])
+    async with ha_turn(session, turn_id, f"weather in {SECRET}?", **options) as turn:
+        if not turn.is_answered:
+            result = await Runner.run(agent, turn.input, session=turn.session, run_config=QUIET, max_turns=3)
+            turn.answer(result.final_output)
+    return turn
+
+
+async def streamed(session: Any, model: ScriptedModel, turn_id: str = "t1", **options: Any) -> Turn:
+    agent = Agent(name="a", model=model, tools=[weather, broken, slow])
+    async with ha_turn(session, turn_id, f"weather in {SECRET}?", **options) as turn:
+        if not turn.is_answered:
+            result = Runner.run_streamed(agent, turn.input, session=turn.session, run_config=QUIET)
+            async for _ in result.stream_events():
+                pass
+            turn.answer(result.final_output)
+    return turn
+
+
+async def undisturbed(model: ScriptedModel) -> list[Any]:
+    """Return what the SDK's own session has after the same run."""
+    session = SQLiteSession("reference")
+    agent = Agent(name="a", model=model, tools=[weather])
+    await Runner.run(agent, f"weather in {SECRET}?", session=session, run_config=QUIET)
+    items: list[Any] = await session.get_items()
+    session.close()
+    return items
+
+
+def plainly(session: RedisHASession) -> tuple[Any, dict[str, Any]]:
+    return session, {}
+
+
+def encrypted(session: RedisHASession) -> tuple[Any, dict[str, Any]]:
+    wrapped: Any = session
+    return EncryptedSession(session.session_id, wrapped, encryption_key="a-test-key"), {}
+
+
+def encrypting(session: RedisHASession) -> tuple[Any, dict[str, Any]]:
+    def wrap(inner: Any) -> Any:
+        return EncryptedSession(session.session_id, inner, encryption_key="a-test-key")
+
+    return session, {"wrap": wrap}
+
+
+wrappings = pytest.mark.parametrize("wrapping", [plainly, encrypted, encrypting], ids=lambda each: each.__name__)
+runs = pytest.mark.parametrize("run", [answer, streamed], ids=lambda each: each.__name__)
+standalone = pytest.mark.parametrize("topology", ["standalone"], indirect=True)
+
+
+async def items_of(session: RedisHASession, wrapping: Any) -> list[Any]:
+    """Return the conversation as its user sees it."""
+    wrapped, options = wrapping(session)
+    reader = options["wrap"](session) if options else wrapped
+    items: list[Any] = await reader.get_items()
+    return items
+
+
+@runs
+@wrappings
+async def test_a_turn_stores_what_an_undisturbed_run_stores_and_does_not_run_again(
+    servers: lab.Lab, session_id: str, run: Callable[..., Awaitable[Turn]], wrapping: Any
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    expected = await undisturbed(tools_then([says("sunny")]))
+    wrapped, options = wrapping(session)
+    for _ in range(2):  # the second time, the model has nothing to say
+        turn = await run(wrapped, tools_then([says("sunny")]), **options)
+        assert turn.result == "sunny"
+    assert await items_of(session, wrapping) == expected
+    assert (await session.info()).version == 1
+
+
+@wrappings
+@standalone
+async def test_nothing_of_an_encrypted_turn_is_stored_in_plain_text(
+    servers: lab.Lab, session_id: str, wrapping: Any
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    wrapped, options = wrapping(session)
+    await answer(wrapped, tools_then([says(f"sunny in {SECRET}")]), **options)
+    with pytest.raises(UserError, match="broken"):
+        await answer(wrapped, tools_then([calls("broken", "c2")]), "t2", **options)  # its draft stays
+    keys = session._operations.spec.keys
+    client = servers.client(servers.primary(keys.items))
+    stored = repr([client.lrange(keys.items, 0, -1), client.hgetall(keys.meta), client.hgetall(keys.turns)])
+    shown = (
+        SECRET in stored or repr(SECRET.encode())[2:-1] in stored or SECRET.encode("unicode_escape").decode() in stored
+    )
+    assert shown is (wrapping is plainly)
+    assert "turn:t2" in stored
+
+
+@wrappings
+@standalone
+async def test_a_resumed_run_does_not_call_a_tool_again_whose_output_was_saved(
+    servers: lab.Lab, session_id: str, wrapping: Any
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    expected = await undisturbed(tools_then([says("sunny")]))
+    wrapped, options = wrapping(session)
+    with pytest.raises(UserError, match="broken"):
+        await answer(wrapped, tools_then([calls("broken", "c2")]), **options)
+    assert await session.get_items() == []
+    model = ScriptedModel([says("sunny")])
+    turn = await answer(wrapped, model, **options)
+    assert (turn.attempt, turn.is_resumed, turn.result) == (2, True, "sunny")
+    assert [item.get("type", item.get("role")) for item in model.inputs[0]] == [
+        "user", "function_call", "function_call_output",
+    ]  # fmt: skip
+    assert await items_of(session, wrapping) == expected
+
+
+FAILURES: dict[str, tuple[Callable[[], Any], type[Exception]]] = {
+    "input guardrail": (
+        lambda: Agent(name="a", model=ScriptedModel([says("no")]), input_guardrails=[refuse]),
+        InputGuardrailTripwireTriggered,
+    ),
+    "output guardrail": (
+        lambda: Agent(name="a", model=tools_then([says("no")]), tools=[weather], output_guardrails=[refuse_output]),
+        OutputGuardrailTripwireTriggered,
+    ),
+    "max_turns": (
+        lambda: Agent(
+            name="a",
+            tools=[weather],
+            model=ScriptedModel(*([calls("weather", f"c{i}", '{"city":"x"}')] for i in range(9))),
+        ),
+        MaxTurnsExceeded,
+    ),
+    "model": (lambda: Agent(name="a", model=tools_then(), tools=[weather]), IndexError),
+    "tool": (lambda: Agent(name="a", model=tools_then([calls("broken", "c2")]), tools=[weather, broken]), UserError),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("on_error", ["keep", "rollback"])
+@standalone
+async def test_a_run_that_fails_leaves_no_half_turn_behind(
+    servers: lab.Lab, session_id: str, failure: str, on_error: Any
+) -> None:
+    make, error = FAILURES[failure]
+    session = ha_session(servers.config(), session_id, ttl=600)
+    with pytest.raises(error):
+        await answer(session, ScriptedModel(), agent=make(), on_error=on_error)
+    assert await session.get_items() == []
+    outputs = [[says("sunny")]] if on_error == "keep" and failure != "input guardrail" else []
+    model = ScriptedModel(*outputs) if outputs else tools_then([says("sunny")])
+    turn = await answer(session, model)
+    assert turn.result == "sunny"
+    assert turn.attempt == (2 if on_error == "keep" else 1)
+    items: Any = await session.get_items()
+    called = [item["call_id"] for item in items if item.get("type") == "function_call"]
+    returned = [item["call_id"] for item in items if item.get("type") == "function_call_output"]
+    assert called == returned  # nothing is left dangling
+    assert [item.get("role") for item in items if "role" in item] == ["user", "assistant"]
+
+
+@standalone
+async def test_a_cancelled_run_is_resumed(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    model = tools_then([calls("slow", "c2")])
+    task = asyncio.create_task(answer(session, model))
+    await eventually(lambda: len(model.inputs) == 2, "the second tool is called")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await session.get_items() == []
+    turn = await answer(session, ScriptedModel([says("sunny")]))
+    assert (turn.attempt, turn.is_resumed) == (2, True)
+    assert await session.get_items() == await undisturbed(tools_then([says("sunny")]))
+
+
+@standalone
+async def test_a_handoff_within_a_turn(servers: lab.Lab, session_id: str) -> None:
+    def agent() -> Agent[Any]:
+        model = ScriptedModel([calls("transfer_to_expert", "h1")], [says("expert-here")])
+        return Agent(name="front", model=model, handoffs=[handoff(Agent(name="expert", model=model))])
+
+    reference = SQLiteSession("reference")
+    await Runner.run(agent(), f"weather in {SECRET}?", session=reference, run_config=QUIET)
+    session = ha_session(servers.config(), session_id, ttl=600)
+    assert (await answer(session, ScriptedModel(), agent=agent())).result == "expert-here"
+    assert await session.get_items() == await reference.get_items()
+    reference.close()
+
+
+@standalone
+async def test_run_turn_is_the_same_in_one_call(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    agent = Agent(name="a", model=tools_then([says("sunny")]), tools=[weather])
+    first, second = [
+        await run_turn(agent, "weather?", session=session, turn_id="t1", run_config=QUIET) for _ in range(2)
+    ]
+    assert (first.output, first.status, second.output, second.status) == ("sunny", "computed", "sunny", "repeated")
+    assert first.run is not None
+    assert second.run is None
+
+
+@standalone
+async def test_compaction_around_the_runs_session_is_published_with_the_turn(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    await answer(session, tools_then([says("sunny")]), "t0")
+    client = compaction_client([SUMMARY])
+
+    def wrap(inner: Any) -> Any:
+        return OpenAIResponsesCompactionSession(
+            session_id, inner, client=client, model="gpt-4.1", compaction_mode="input",
+            should_trigger_compaction=lambda context: False,
+        )  # fmt: skip
+
+    async with ha_turn(session, "t1", "again", wrap=wrap) as turn:
+        agent = Agent(name="a", model=ScriptedModel([says("again")]))
+        result = await Runner.run(agent, turn.input, session=turn.session, run_config=QUIET)
+        staged: Any = turn.session
+        await staged.run_compaction({"force": True})
+        assert len(await session.get_items()) == 4  # the other turn's alone
+        turn.answer(result.final_output)
+    assert len(client.requests[0]["input"]) == 6
+    assert await session.get_items() == [SUMMARY]
+    assert (await session.info()).version == 2
