@@ -12,7 +12,7 @@ from typing import Any
 
 from agents_redis_ha import _commands as commands
 from agents_redis_ha._commands import NO_POSITION, LogPosition, SessionSpec
-from agents_redis_ha._commands.change import OpsRecord
+from agents_redis_ha._commands.change import OpsRecord, PublishedTurn
 from agents_redis_ha._commands.command import Argument, Command, EarlierAttempts, load_script
 from agents_redis_ha._commands.state import Description, ServerState
 from agents_redis_ha._storage import session_keys
@@ -20,10 +20,11 @@ from agents_redis_ha._storage import session_keys
 from .plain import plain_command, random_item
 from .replies import ErrorReply, Loose, parse
 from .steps import ANY, EXACT, LOOSE, PAIRS, TTL, Step
+from .turns import TURN_SCRIPTS, TurnLife
 
 __all__ = ["SCRIPTS", "SessionLife", "Step", "make_sequence"]
 
-SCRIPTS = ("append", "pop", "clear", "replace", "read", "info", "inspect", "restore")
+SCRIPTS = ("append", "pop", "clear", "replace", "read", "info", "inspect", "restore", *TURN_SCRIPTS)
 
 
 class SessionLife:
@@ -60,6 +61,7 @@ class SessionLife:
         self._state: ServerState | None = None
         self._limited = False
         self._restores: list[Callable[[], None]] = []
+        self._turns = TurnLife(rng, self.run, self._known, self._items)
 
     @property
     def spec(self) -> SessionSpec:
@@ -77,10 +79,17 @@ class SessionLife:
         assert not found[1], f"more than one reply to {step}"
         return found[0][0]
 
-    def run(self, command: Command[Any], *, known: LogPosition, earlier: EarlierAttempts | None = None) -> Any:
+    def run(
+        self,
+        command: Command[Any],
+        *,
+        known: LogPosition,
+        earlier: EarlierAttempts | None = None,
+        keys: Sequence[int] = (3, 2, 1),
+    ) -> Any:
         """Send one of the library's commands; return its decoded reply, None where it failed."""
         rng = self.rng
-        key_count = rng.choices((3, 2, 1), (20, 2, 2))[0]
+        key_count = rng.choices(keys, (20, *[2] * (len(keys) - 1)))[0]
         attempts = earlier or EarlierAttempts()
         wire = command.on_wire(known, attempts, key_count=key_count, with_source=rng.random() < 0.02)
         loose = LOOSE.get(command.script.name, EXACT)
@@ -114,8 +123,16 @@ class SessionLife:
             (self._tamper, 12),
             (self._condition, 9),
             (self._plain, 10),
+            (self._turn, 30),
         )
         self.rng.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
+
+    def _turn(self) -> None:
+        """Do a few steps with turns: one alone seldom meets another."""
+        for _ in range(self.rng.randint(1, 5)):
+            self._turns.step(self.spec)
+            self._positions += self._turns.positions
+            self._turns.positions.clear()
 
     def _known(self) -> LogPosition:
         rng, newest = self.rng, self._positions[-1]
@@ -161,7 +178,11 @@ class SessionLife:
         self._change(commands.pop(self.spec, at, acknowledged=acknowledged, operation_id=_id(rng)))
 
     def _clear(self) -> None:
-        self._change(commands.clear(self.spec, operation_id=_id(self.rng)))
+        command = commands.clear(self.spec, operation_id=_id(self.rng))
+        self._made.append(command)
+        made = self.run(command, known=self._known(), keys=(4, 3, 1))
+        if made is not None and made.digest:
+            self._positions.append(made.position)
 
     def _replace(self) -> None:
         rng = self.rng
@@ -215,6 +236,8 @@ class SessionLife:
         first = rng.choice((0, 0, 1))
         keep = rng.choice(((0, found.length), (first, found.length), (0, 0), (0, max(found.length - 1, 0))))
         results = {end: b'{"popped":1}'} if rng.random() < 0.3 else {}
+        turn = PublishedTurn(rng.choice((b"t1", b"t4")), 2, b"aa", _id(rng), b'"yes"', 600_000, 1024)
+        turns = [turn] if rng.random() < 0.2 else []
         command = commands.restore(
             self.spec,
             found,
@@ -224,11 +247,12 @@ class SessionLife:
             push=self._items(0) if rng.random() < 0.6 else [],
             records=records,
             results=results,
+            turns=turns,
             abandons=rng.random() < 0.2,
             evicted=rng.random() < 0.2,
         )
         known = found.position if rng.random() < 0.85 else self._known()
-        if self.run(command, known=known):
+        if self.run(command, known=known, keys=(4,) if turns else (3, 2, 1)):
             self._positions.append(LogPosition(end, digest))
             self._state = None
 
@@ -247,7 +271,7 @@ class SessionLife:
     # What happens to the keys.
 
     def _key(self) -> bytes:
-        return self.rng.choice((self.keys.items, self.keys.meta, self.keys.ops))
+        return self.rng.choice((self.keys.items, self.keys.meta, self.keys.ops, self.keys.turns))
 
     def _tamper(self) -> None:
         rng, keys = self.rng, self.keys
@@ -283,6 +307,8 @@ class SessionLife:
                 ("abandoned_at", version + rng.randint(-2, 2)),
                 ("hint:3:1", "packed"),
                 (f"result:{version}", "7"),
+                ("holder", f"{'0' * 16} {rng.choice((past, now + 60_000, future))} 90000 {rng.choice(('t1', 't9'))}"),
+                ("wipe", "1"),
             )
         )
 
@@ -353,7 +379,7 @@ class SessionLife:
         self.restore()
         looks = {b"string": ("GET",), b"list": ("LRANGE", 0, -1), b"hash": ("HGETALL",)}
         base = self.keys.items[: -len(b"items")]
-        everything = (self.keys.items, self.keys.meta, self.keys.ops, base + b"probe")
+        everything = (self.keys.items, self.keys.meta, self.keys.ops, self.keys.turns, base + b"probe")
         # Before 7.0 a user who may not DEL leaves a probe that expires within a millisecond.
         for key in everything[:-1] if self._limited else everything:
             kind = bytes(self.ask("TYPE", key))

@@ -8,7 +8,7 @@ from tests.simulation.resp import encode_request
 
 from .replies import Loose
 
-__all__ = ["ANY", "DESCRIPTION", "EXACT", "LOOSE", "PAIRS", "READING", "STATE", "TTL", "Step"]
+__all__ = ["ANY", "DESCRIPTION", "EXACT", "GRANT", "LOOSE", "PAIRS", "READING", "STATE", "TTL", "Step"]
 
 DESCRIPTION = Loose(milliseconds=((1,),))
 READING = Loose(milliseconds=((0, 1),))
@@ -17,7 +17,8 @@ TTL = Loose(milliseconds=((),))
 PAIRS = Loose(pairs=((),))
 ANY = Loose(ignored=True)
 EXACT = Loose()
-LOOSE = {"info": DESCRIPTION, "read": READING, "inspect": STATE}
+GRANT = Loose(milliseconds=((4, 1), (3,)))
+LOOSE = {"info": DESCRIPTION, "read": READING, "inspect": STATE, "turn_begin": GRANT}
 
 
 class Step(NamedTuple):
