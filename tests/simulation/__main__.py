@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="of the first one; the others follow (default: 1)")
     parser.add_argument("--minutes", type=float, help="stop after so long, however many runs are left")
     parser.add_argument("--topology", choices=draw.TOPOLOGIES, default="standalone")
+    parser.add_argument("--workload", choices=draw.WORKLOADS, default="operations", help="(default: operations)")
     parser.add_argument("--workers", type=int, help="processes in each (default: as the seed says)")
     parser.add_argument("--jobs", type=int, default=1, help="processes that simulate at once (default: 1)")
     parser.add_argument("--report", type=Path, help="a file to which the totals are appended as a line of JSON")
@@ -56,7 +57,14 @@ def _simulate(options: argparse.Namespace) -> Totals:
     """Simulate, in as many processes as are asked for: each takes its share of the seeds."""
     last = options.seed + options.runs
     shares = [range(options.seed + job, last, options.jobs) for job in range(options.jobs)]
-    share = partial(simulate, options.topology, options.workers, options.second_opinion, options.minutes)
+    share = partial(
+        simulate,
+        options.topology,
+        options.workers,
+        options.second_opinion,
+        options.minutes,
+        workload=options.workload,
+    )
     if options.jobs == 1:
         return share(shares[0])
     totals = Totals()
@@ -67,7 +75,7 @@ def _simulate(options: argparse.Namespace) -> Totals:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    plan = draw.draw_plan(options.replay, options.topology, processes=options.workers)
+    plan = draw.draw_plan(options.replay, options.topology, processes=options.workers, workload=options.workload)
     broken = verdict.judge(world.run(plan)).broken
     if broken and not options.whole:
         kinds = verdict.kinds(broken)

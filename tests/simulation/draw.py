@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.simulation.draw_faults import Scene, draw_faults
 from tests.simulation.plan import Plan, chance
 from tests.simulation.profiles import PROFILES, draw_profile
 from tests.simulation.randomness import Seed
+from tests.simulation.turns import with_turns
 from tests.simulation.workloads import draw_steps, duration
 
 _PACES = {
@@ -20,11 +21,19 @@ _PACES = {
 }
 """Mean pauses between two calls of one caller, in seconds."""
 
+WORKLOADS: Mapping[str, Callable[[Plan], Plan]] = {"operations": lambda plan: plan, "turns": with_turns}
+"""What is made of a plan's calls."""
+
 TOPOLOGIES = ("standalone", "name", "sentinel", "cluster")
 
 
 def draw_plan(
-    seed: int, topology: str = "standalone", *, processes: int | None = None, profile: str | None = None
+    seed: int,
+    topology: str = "standalone",
+    *,
+    processes: int | None = None,
+    profile: str | None = None,
+    workload: str = "operations",
 ) -> Plan:
     """Return the plan of a seed.
 
@@ -33,6 +42,7 @@ def draw_plan(
         topology: One of `TOPOLOGIES`.
         processes: How many; None means as the seed says.
         profile: A name of `PROFILES`; None means as the seed says, "" means none.
+        workload: A name of `WORKLOADS`.
     """
     stream = Seed(seed).stream("plan")
     name = draw_profile(seed, topology) if profile is None else profile
@@ -60,7 +70,7 @@ def draw_plan(
         faults=draw_faults(Seed(seed).stream("faults"), scene),
         settings=settings,
     )
-    return PROFILES[name].shape(shaping, plan) if name else plan
+    return WORKLOADS[workload](PROFILES[name].shape(shaping, plan) if name else plan)
 
 
 def _draw_settings(stream: random.Random, topology: str) -> dict[str, Any]:

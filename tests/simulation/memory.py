@@ -13,6 +13,7 @@ from tests.failover.campaign.marks import Mark
 from tests.failover.campaign.record import Recorder
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.timeline import Timeline
+from tests.simulation.turns import ToolRun
 
 
 class Memory(Recorder):
@@ -23,6 +24,9 @@ class Memory(Recorder):
             from when, until when.
         latest: The call that began last, by session object.
         named: The versions that callers were told are lost, by session.
+        tools: The tools that ran in turns.
+        wrong: What turns were wrong about, in words.
+        lost_turns: How often a turn was lost, but to one that cancelled it.
         expectations: Of each batch that was added at an expected version, by session and first item: the item in front.
     """
 
@@ -34,6 +38,9 @@ class Memory(Recorder):
         self.guarded: list[tuple[str, float, float]] = []
         self.latest: dict[str, Call] = {}
         self.named: dict[str, set[int]] = defaultdict(set)
+        self.tools: list[ToolRun] = []
+        self.wrong: list[str] = []
+        self.lost_turns = 0
         self.expectations: dict[tuple[str, Mark], Mark | None] = {}
 
     def begin(self, session: str, handle: str, op: Op, *, items: Iterable[Mark] = (), limit: int | None = None) -> Call:

@@ -18,12 +18,13 @@ class Step:
         process: Whose, by number.
         session: The session's name.
         caller: Which of its callers in this process; each makes its calls one by one.
-        op: ``append``, ``read``, ``pop``, ``clear``, ``replace``, ``compact``, or ``expect`` (an append at the version
-            that this process saw last).
+        op: ``append``, ``read``, ``pop``, ``clear``, ``replace``, ``compact``, ``expect`` (an append at the version
+            that this process saw last), or ``turn``.
         pause: Seconds before it, from the end of the same caller's call before it.
         size: Items of a batch.
         limit: Of a read; None means all.
         cancel_after: Seconds after which the caller is cancelled; None means never.
+        turn: Of a turn, the arguments of `ha_turn`, and how long the model takes for a round.
     """
 
     number: int
@@ -35,11 +36,13 @@ class Step:
     limit: int | None = None
     caller: int = 0
     cancel_after: float | None = None
+    turn: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         what = self.op + (f"({self.size})" if self.op not in ("read", "pop", "clear") else "")
         what += f"({self.limit})" if self.limit is not None else ""
         cancelled = f", cancelled after {self.cancel_after:.3f} s" if self.cancel_after is not None else ""
+        cancelled += f" {self.turn}" if self.turn else ""
         who = f"p{self.process}{'+' * self.caller}"
         return f"step {self.number}: {who} {self.session} {what} after {self.pause:.3f} s{cancelled}"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents_redis_ha import HAConfig, SessionStore
-from tests.failover.campaign.history import Status
+from tests.failover.campaign.history import Call, Status
 from tests.failover.campaign.marks import make_batch, put_mark
 from tests.simulation.calls import Caller
 from tests.simulation.loop import Process, SimulatedLoop
@@ -53,7 +53,7 @@ class Worker:
         self._place = place
         self._starts = 0
         self._sequences: dict[str, int] = defaultdict(int)
-        self._versions: dict[str, Any] = {}
+        self._turns: dict[int, Call] = {}  # by the step's number
         self._todo: dict[tuple[str, int], list[Step]] = defaultdict(list)
         for step in steps:
             self._todo[step.session, step.caller].append(step)
@@ -87,6 +87,9 @@ class Worker:
         if self.process is not None:
             self._loop.kill(self.process)
         self.process = None
+        for which, step in self.under_way.items():
+            if step.op == "turn":  # its job is delivered again
+                self._todo[which].append(step)
         self.under_way = {}
 
     def read_one(self) -> None:
@@ -148,10 +151,16 @@ class Worker:
             await caller.pop()
         elif step.op == "clear":
             await caller.clear()
+        elif step.number in self._turns:
+            await caller.turn(step, self._turns[step.number])
         else:
             self._sequences[step.session] += 1
             writer = f"p{self.number}.{step.session}"
             batch = make_batch(writer, self._sequences[step.session], step.size)
+            if step.op == "turn":
+                self._turns[step.number] = caller.begin_turn(batch)
+                await caller.turn(step, self._turns[step.number])
+                return
             items = [put_mark({"role": "user", "content": str(mark)}, mark, step.session) for mark in batch]
             caller.rest_seconds = min(step.pause, _LONGEST_REST_SECONDS)
             await getattr(caller, step.op)(batch, items)

@@ -100,7 +100,15 @@ class Totals:
             file.write(json.dumps(line) + "\n")
 
 
-def simulate(topology: str, workers: int | None, every: int, minutes: float | None, seeds: Iterable[int]) -> Totals:
+def simulate(
+    topology: str,
+    workers: int | None,
+    every: int,
+    minutes: float | None,
+    seeds: Iterable[int],
+    *,
+    workload: str = "operations",
+) -> Totals:
     """Return what the runs of some seeds came to, and print what is wrong with them.
 
     Args:
@@ -109,6 +117,7 @@ def simulate(topology: str, workers: int | None, every: int, minutes: float | No
         every: Which runs the independent judge looks at; 0 means none.
         minutes: After which to stop; None means after the last seed.
         seeds: The seeds.
+        workload: Of `draw.WORKLOADS`.
     """
     totals, used = Totals(), time.process_time()
     end = math.inf if minutes is None else time.monotonic() + 60 * minutes
@@ -116,7 +125,7 @@ def simulate(topology: str, workers: int | None, every: int, minutes: float | No
     for number, seed in enumerate(seeds):
         if time.monotonic() > end:
             break
-        run = world.run(draw.draw_plan(seed, topology, processes=workers))
+        run = world.run(draw.draw_plan(seed, topology, processes=workers, workload=workload))
         wrong = totals.count(run, verdict.judge(run), asks_again=every > 0 and number % every == 0)
         if wrong:
             print(f"seed {seed}:", *wrong[:3], sep="\n  ", flush=True)

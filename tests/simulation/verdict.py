@@ -13,6 +13,7 @@ from tests.simulation.fences import passed
 from tests.simulation.kept import unkept
 from tests.simulation.leases import confirmed_by_deposed
 from tests.simulation.plan import Fault
+from tests.simulation.turns import broken_turns
 from tests.simulation.world import Run
 
 _KILLS = {"kill-process", "kill-at-request"}
@@ -57,6 +58,7 @@ def judge(run: Run) -> Verdict:
         if not excused.covers(violation) and not (excused.loses and _is_accounted(violation, run, report))
     ]
     found = [*unexpected, *run.problems, *unkept(run), *confirmed_by_deposed(run), *passed(run)]
+    found += broken_turns(run)
     if not excused.several_lost:
         found += [*_unexpected_order(run), *_unexpected_changes(run)]
     if not run.evicted:

@@ -8,7 +8,9 @@ from collections import defaultdict
 from agents_redis_ha._commands import load_script
 from tests.simulation.flows import Flow
 
-_WRITES = tuple(text for name in ("append", "replace") for text in (load_script(name).sha, load_script(name).source))
+_WRITES = tuple(
+    text for name in ("append", "replace", "turn_finish") for text in (load_script(name).sha, load_script(name).source)
+)
 _SESSION = re.compile(rb"\{([^}]+)\}:items")
 _BATCH = re.compile(rb'"campaign":\s*"([^":]+):(\d+):')
 _MADE = re.compile(rb"\*[34]\r\n:[01]\r\n:(\d+)\r\n\$12\r\n")

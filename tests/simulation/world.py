@@ -29,6 +29,7 @@ from tests.simulation.processes import Worker
 from tests.simulation.randomness import Seed, determined
 from tests.simulation.timeline import Timeline
 from tests.simulation.topologies import Servers, make_servers
+from tests.simulation.turns import ToolRun
 from tests.simulation.versions import Versions
 
 _LOOK_SECONDS = 0.02
@@ -69,6 +70,9 @@ class Run:
         ids_evicted: The sessions of which servers have evicted the ids of changes.
         strays: Whether the move of a slot was called off, so that keys may be where no client looks for them.
         losses: When servers lost data, or another one took over (loop time).
+        tools: The tools that ran in turns.
+        wrong: What turns were wrong about, in words.
+        lost_turns: How often a turn was lost, but to one that cancelled it.
     """
 
     plan: Plan
@@ -93,6 +97,9 @@ class Run:
     evicted: bool = False
     ids_evicted: set[str] = field(default_factory=set)
     strays: bool = False
+    tools: list[ToolRun] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    lost_turns: int = 0
 
     @property
     def loses(self) -> bool:
@@ -189,7 +196,8 @@ class World:
             tag = b"{%b}" % name.encode()
             if any(key.endswith(tag + b":ops") for key in evicted):
                 self._run.ids_evicted.add(name)
-            if any(tag in key for key in evicted) and not any(tag in key for key in left):
+            kept = (key for key in left if not key.endswith(b":turns"))  # which tells nothing of the history
+            if any(tag in key for key in evicted) and not any(tag in key for key in kept):
                 self.note_removal(host, name)
 
     def note_removal(self, host: str, name: str) -> None:
@@ -324,6 +332,7 @@ def _run(plan: Plan, result: Run) -> None:
     result.calls = world.memory.calls
     result.guarded = world.memory.guarded
     result.expectations = world.memory.expectations
+    result.tools, result.wrong, result.lost_turns = world.memory.tools, world.memory.wrong, world.memory.lost_turns
     result.named, result.made = world.memory.named, world.versions.made
     result.answered, result.fences = world.versions.by, world.fences.seen
     result.removals = world.servers.removals

@@ -96,9 +96,11 @@ def put_in(mutant: Mutant, package: Path) -> None:
 
 def _run(topology: str, seed: int) -> world.Run:
     where, _, profile = topology.partition(":")
+    where, _, workload = where.partition("+")
     name, _, processes = where.partition("*")
     count = int(processes) if processes else None
-    return world.run(draw.draw_plan(seed, name, processes=count, profile=profile or None))
+    plan = draw.draw_plan(seed, name, processes=count, profile=profile or None, workload=workload or "operations")
+    return world.run(plan)
 
 
 def _hunt(mutant: Mutant, seed: int, runs: int) -> None:

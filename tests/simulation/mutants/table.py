@@ -36,7 +36,7 @@ class Mutant:
         name: What is wrong with it.
         edits: What it changes.
         topologies: Where to look for it, in turn; ``name*3`` is with three processes in each run, ``name:races`` with
-            the plans of a profile.
+            the plans of a profile, ``name+turns`` with the workload ``turns``.
         equivalent: Why it breaks nothing; empty where it does.
     """
 
