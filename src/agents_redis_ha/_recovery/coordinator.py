@@ -48,6 +48,7 @@ from .replay import (
     pack,
     replay_command,
     unpack,
+    was_deleted,
 )
 from .session_log import SessionLog, Snapshot
 from .sweep import Sweep
@@ -252,13 +253,13 @@ class RecoveryCoordinator:
         Where elements were evicted a moment ago, the rest was evicted, too, and not deleted by a client.
         """
         known, late = log.version, list[LogEntry]()
-        was_deleted = self._was_deleted(log, found)
-        if was_deleted:
+        is_deleted = was_deleted(log, found)
+        if is_deleted:
             self._journal.forget(log)
         if found.lacks_elements:
             self._leave_another_history(operation, log, found)
             return False
-        if was_deleted:
+        if is_deleted:
             if had_evicted:
                 self._lose(operation, log, (known,))
         elif first_divergence(log, found) is not None:
@@ -301,17 +302,6 @@ class RecoveryCoordinator:
         if known and had_history != found.history:  # the server may have lost changes before
             self._lose(operation, log, (known,))
         return True
-
-    def _was_deleted(self, log: SessionLog, found: ServerState) -> bool:
-        """Whether the session was deleted by another client: the server that confirmed it lost nothing since."""
-        if log.history != found.history or found.history.replication_id is None:
-            return False
-        if found.hints:
-            return False  # another process has seen that something is missing, and waits for processes that know it
-        if has_beginning(log, found):
-            return False  # the end of the known history is cut off: a deletion would have left none of it
-        diverges_at = first_divergence(log, found)
-        return found.version < log.version if diverges_at is None else not given_up(log, found, diverges_at)
 
     def _abandon(self, operation: Operation, log: SessionLog, found: ServerState) -> list[LogEntry]:
         """Adopt the history that was begun in place of the known one; return the entries to put behind it."""

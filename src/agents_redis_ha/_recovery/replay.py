@@ -36,6 +36,7 @@ __all__ = [
     "pack",
     "replay_command",
     "unpack",
+    "was_deleted",
 ]
 
 _NOOP = b"!!"  # no drawn id begins like that
@@ -103,6 +104,18 @@ def has_beginning(log: SessionLog, found: ServerState) -> bool:
     if not found.version:
         return False
     return bool(log.digests.items() & found.digests.items()) or _is_next(_next_known(log, found), found)
+
+
+def was_deleted(log: SessionLog, found: ServerState) -> bool:
+    """Whether the session was deleted by another client: the server that confirmed it lost nothing since."""
+    if log.history != found.history or found.history.replication_id is None:
+        return False
+    if found.hints:
+        return False  # another process has seen that something is missing, and waits for processes that know it
+    if has_beginning(log, found):
+        return False  # the end of the known history is cut off: a deletion would have left none of it
+    diverges_at = first_divergence(log, found)
+    return found.version < log.version if diverges_at is None else not given_up(log, found, diverges_at)
 
 
 def is_noop(id_: bytes) -> bool:
