@@ -21,7 +21,7 @@ from ._sessions import (
 )
 from ._storage import SessionKeys, acl_rule, session_keys
 from ._telemetry import counters, hash_session_id
-from ._turns import Turn, TurnRun, ha_turn, run_turn
+from ._turns import SuspendedTurn, Turn, TurnRun, claim_turn, ha_turn, list_suspended, run_turn
 from ._version import __version__
 from .errors import (
     AgentsRedisError,
@@ -46,6 +46,7 @@ from .errors import (
     TurnCancelledError,
     TurnLostError,
     TurnMismatchError,
+    TurnNotFoundError,
     UnconfirmedError,
     UnsupportedFormatError,
     WrongKeyTypeError,
@@ -85,6 +86,7 @@ __all__ = [
     "SessionKeys",
     "SessionStore",
     "SessionVersion",
+    "SuspendedTurn",
     "TLSConfig",
     "TLSError",
     "Turn",
@@ -92,6 +94,7 @@ __all__ = [
     "TurnCancelledError",
     "TurnLostError",
     "TurnMismatchError",
+    "TurnNotFoundError",
     "TurnRun",
     "UnconfirmedError",
     "UnsupportedFormatError",
@@ -99,12 +102,14 @@ __all__ = [
     "WrongTopologyError",
     "__version__",
     "acl_rule",
+    "claim_turn",
     "close_shared_connections",
     "counters",
     "create_client",
     "ha_session",
     "ha_turn",
     "hash_session_id",
+    "list_suspended",
     "run_turn",
     "session_keys",
 ]

@@ -6,6 +6,7 @@
     ├── ConflictError               another writer changed the session first; nothing was added
     ├── ClosedError                 the session or store was closed; nothing was sent
     ├── InvalidResultError          what a turn was answered with is not small JSON; the turn goes on
+    ├── TurnNotFoundError           no turn of this id waits to be claimed; nothing was run
     ├── TurnMismatchError           there is a turn of this id with another message; nothing was run
     ├── TurnCancelledError          the turn was cancelled by another one, for good; nothing was run
     └── OperationError              an operation failed; `outcome` says what became of it
@@ -58,6 +59,7 @@ __all__ = [
     "TurnCancelledError",
     "TurnLostError",
     "TurnMismatchError",
+    "TurnNotFoundError",
     "UnconfirmedError",
     "UnsupportedFormatError",
     "WrongKeyTypeError",
@@ -143,6 +145,10 @@ class InvalidResultError(AgentsRedisError, ValueError):
 
 class TurnMismatchError(AgentsRedisError, ValueError):
     """There is a turn of this id with another message: two requests have one id. Nothing was run or stored."""
+
+
+class TurnNotFoundError(AgentsRedisError, LookupError):
+    """No turn of this id waits to be claimed: it was never suspended, was forgotten, or goes on. Nothing was run."""
 
 
 class TurnCancelledError(AgentsRedisError):

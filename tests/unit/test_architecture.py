@@ -268,7 +268,7 @@ SHARED = set(itertools.chain(*PARTS.values()))
 
 def test_there_is_a_script_for_each_operation() -> None:
     changes, reads = {"append", "pop", "clear", "replace"}, {"read", "info"}
-    turns = {"turn_begin", "turn_save", "turn_finish", "turn_end"}
+    turns = {"turn_begin", "turn_save", "turn_finish", "turn_end", "turn_list"}
     assert set(PARTS) == {*changes, *reads, *turns, "inspect", "restore"}
     assert {path.stem for path in SCRIPTS} == {*PARTS, "prelude", *SHARED}
 

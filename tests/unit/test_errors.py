@@ -27,6 +27,7 @@ from agents_redis_ha.errors import (
     ServerRefusedError,
     TurnCancelledError,
     TurnMismatchError,
+    TurnNotFoundError,
     lost_in_words,
 )
 
@@ -81,6 +82,7 @@ OTHERS = [
     ClosedError("closed"),
     InvalidResultError("no JSON"),
     TurnMismatchError("another message"),
+    TurnNotFoundError("not there"),
     TurnCancelledError("cancelled"),
     AgentsRedisError("x"),
 ]

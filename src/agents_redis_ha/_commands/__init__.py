@@ -27,7 +27,17 @@ from .command import (
 )
 from .commands import ChangeCommand, append, clear, info, inspect, new_operation_id, pop, read, replace, restore
 from .state import Description, Reading, ServerState
-from .turns import TurnReply, TurnSpec, TurnStatus, begin_turn, end_turn, finish_turn, save_turn
+from .turns import (
+    SuspendedTurns,
+    TurnReply,
+    TurnSpec,
+    TurnStatus,
+    begin_turn,
+    end_turn,
+    finish_turn,
+    list_turns,
+    save_turn,
+)
 
 __all__ = [
     "KEEP_ALL",
@@ -53,6 +63,7 @@ __all__ = [
     "ServerState",
     "SessionSpec",
     "Status",
+    "SuspendedTurns",
     "TurnReply",
     "TurnSpec",
     "TurnStatus",
@@ -64,6 +75,7 @@ __all__ = [
     "finish_turn",
     "info",
     "inspect",
+    "list_turns",
     "load_script",
     "new_operation_id",
     "pop",

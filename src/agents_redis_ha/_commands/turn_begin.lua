@@ -5,14 +5,15 @@
 -- 'reject' nothing, 'enqueue' wait in the order of arrival, 'interrupt' publish what is saved of it and cancel it,
 -- 'rollback' drop and cancel it; ARGV[15] how long a place in the queue holds without being asked for, ms; ARGV[16]
 -- 'resume' or 'restart', for a turn that was begun before and not answered; ARGV[17] how many elements to return, 0 =
--- all; ARGV[18] what to put between two; ARGV[19] how many changes to name.
+-- all; ARGV[18] what to put between two; ARGV[19] how many changes to name; ARGV[20] '1' to claim a turn that waits.
 --
--- Returns {GRANTED, attempt, how often its draft was begun anew, its pieces, description, number of elements, these
--- joined to pieces}, the description as in info.lua; a repeat returns the same. Or, without a grant, {status, version,
--- digest, …}: HELD, …, ms left, place in the queue or 0, 1 if it is this very turn that runs; IS_ANSWERED, …, attempt,
--- payload, '' where it is not known any more; IS_CANCELLED; IS_ANOTHER, of this id with another message; or
--- {LOG_MISMATCH, version}.
-local GRANTED, HELD, IS_ANSWERED, IS_CANCELLED, IS_ANOTHER = 1, 8, 9, 10, 11
+-- Returns {GRANTED, attempt, how often its draft was begun anew, its pieces, payload, description, number of elements,
+-- these joined to pieces}, the description as in info.lua; a repeat returns the same. Or, without a grant, {status,
+-- version, digest, …}: HELD, …, ms left, place in the queue or 0, 1 if it is this very turn that runs; IS_ANSWERED, …,
+-- attempt, payload, '' where it is not known any more; IS_SUSPENDED, …, attempt; IS_CANCELLED; IS_ANOTHER, of this id
+-- with another message; or {LOG_MISMATCH, version}.
+local GRANTED, HELD, IS_ANSWERED, IS_CANCELLED, IS_ANOTHER, IS_SUSPENDED, IS_UNKNOWN = 1, 8, 9, 10, 11, 13, 14
+local CLAIMS = ARGV[20] == '1'
 local TURN, KEPT, MOST, DIGEST, LEASE = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
 local IF_BUSY, PLACE_HOLDS = ARGV[14], tonumber(ARGV[15])
 local TICKET = publication_id(TURN)  -- a worker that comes again with this turn has the place of the one before it
@@ -106,6 +107,10 @@ elseif t and t.state == CANCELLED then
   return answer(IS_CANCELLED)
 elseif not t and s.noted > 0 and redis.call('LPOS', ops, publication_id(TURN), 'RANK', -1) then
   return answer(IS_ANSWERED, 1, '')  -- its record is lost, or was dropped
+elseif CLAIMS and not is_suspended(t) then
+  return answer(IS_UNKNOWN)
+elseif not CLAIMS and is_suspended(t) and t.token ~= ID then
+  return answer(IS_SUSPENDED, t.attempt)
 end
 
 local token, id, left = rarely().holder_of(s)
@@ -135,5 +140,5 @@ if not is_repeat then
 end
 set_turn(s, TURN, t, KEPT, MOST)
 grant(s, ID, LEASE, TURN)
-return {GRANTED, t.attempt, t.saves, pieces or {}, description(KNOWN, KNOWN_DIGEST, tonumber(ARGV[19])),
-  joined(tonumber(ARGV[17]), ARGV[18])}
+return {GRANTED, t.attempt, t.saves, pieces or {}, t.payload or '',
+  description(KNOWN, KNOWN_DIGEST, tonumber(ARGV[19])), joined(tonumber(ARGV[17]), ARGV[18])}

@@ -1,26 +1,35 @@
 -- Ends a grant without an answer.
 --
 -- ARGV[1] the token; ARGV[9] the turn's id; ARGV[10] how long to remember turns, ms, and ARGV[11] how many; ARGV[12]
--- and ARGV[13] the position at which it was granted, '' = any; ARGV[14] '1' to forget the turn, as if it had never been
--- seen; else it stays unanswered, with what is saved of it.
--- Returns {APPLIED, version, digest}, also where that was done before; {CONFLICT, …} if the turn is lost;
--- {LOG_MISMATCH, version}.
-local TURN = ARGV[9]
+-- and ARGV[13] the position at which it was granted, '' = any; ARGV[14] the state afterwards: 'unanswered',
+-- 'suspended', or '' to forget the turn, as if it had never been seen; ARGV[15] what is kept of a suspended one;
+-- ARGV[16], ARGV[17] and ARGV[18] a last piece of its draft, as ARGV[17] to ARGV[19] in turn_save.lua.
+-- Returns {APPLIED, version, digest}, also where that was done before; {CONFLICT, …} if the turn is lost; {INCOMPLETE,
+-- …} and {LOG_MISMATCH, version} as in turn_save.lua.
+local TURN, KEPT, MOST, STATE = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[14]
 local s, reply = begin_without_change()
 if reply then
   return reply
 end
 local t = get_turn(TURN)
 local has_changed = ARGV[12] ~= '' and (s.version ~= tonumber(ARGV[12]) or s.digest ~= ARGV[13])
-if has_changed or not is_granted(s, t, ID) then
+local is_done = t and t.token == ID and t.state == STATE and string.match(s.holder or '', '^%S+') ~= ID
+if is_done then
+  expire_turns(KEPT)
+  return {APPLIED, s.version, s.digest}
+elseif has_changed or not is_granted(s, t, ID) then
   return rarely().unless_replica({CONFLICT, s.version, s.digest})
 end
-if ARGV[14] == '1' and t then
+if STATE == '' and t then
   drop_draft(TURN, t)
   redis.call('HDEL', turns, 'turn:' .. TURN)
 elseif t then
-  t.state = UNANSWERED  -- a save that comes late does not take the session again
-  set_turn(s, TURN, t, tonumber(ARGV[10]), tonumber(ARGV[11]))
+  if not save_piece(TURN, t, tonumber(ARGV[16]), tonumber(ARGV[17]), ARGV[18]) then
+    return rarely().unless_replica({INCOMPLETE, s.version, s.digest})
+  end
+  t.state = STATE  -- a save that comes late does not take the session again
+  t.payload = STATE == SUSPENDED and ARGV[15] or t.payload
+  set_turn(s, TURN, t, KEPT, MOST)
 end
 redis.call('HDEL', meta, 'holder')
 return {APPLIED, s.version, s.digest}

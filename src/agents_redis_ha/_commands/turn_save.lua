@@ -6,8 +6,7 @@
 -- piece.
 -- Returns {APPLIED, version, digest}; {CONFLICT, …} if the turn is lost; {INCOMPLETE, …} if pieces before this one are
 -- missing here; {LOG_MISMATCH, version}. A repeat changes nothing more: the piece has its number.
-local INCOMPLETE = 12
-local TURN, SAVES, NUMBER = ARGV[9], tonumber(ARGV[17]), tonumber(ARGV[18])
+local TURN = ARGV[9]
 local s, reply = begin_without_change()
 if reply then
   return reply
@@ -19,17 +18,8 @@ if s.version ~= tonumber(ARGV[12]) or s.digest ~= ARGV[13] or not is_granted(s, 
 end
 -- The record may have been lost with a server, and the draft with it.
 t = t or {state = RUNNING, attempt = tonumber(ARGV[15]), digest = ARGV[14], token = ID, saves = 0, pieces = 0}
-if NUMBER > 0 then
-  local is_next = t.saves == SAVES and (t.pieces == NUMBER - 1 or t.pieces == NUMBER)
-  local begins = NUMBER == 1 and SAVES > t.saves
-  if not is_next and not begins then
-    return rarely().unless_replica({INCOMPLETE, s.version, s.digest})
-  end
-  if begins then
-    drop_draft(TURN, t)
-  end
-  redis.call('HSET', turns, 'piece:' .. TURN .. ':' .. NUMBER, ARGV[19])
-  t.saves, t.pieces = SAVES, NUMBER
+if not save_piece(TURN, t, tonumber(ARGV[17]), tonumber(ARGV[18]), ARGV[19]) then
+  return rarely().unless_replica({INCOMPLETE, s.version, s.digest})
 end
 set_turn(s, TURN, t, tonumber(ARGV[10]), tonumber(ARGV[11]))
 grant(s, ID, tonumber(ARGV[16]), TURN)

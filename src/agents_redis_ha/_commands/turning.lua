@@ -17,6 +17,8 @@
 --
 local turns = KEYS[4] or (base .. 'turns')
 local RUNNING, UNANSWERED, ANSWERED, CANCELLED = 'running', 'unanswered', 'answered', 'cancelled'
+local SUSPENDED = 'suspended'
+local INCOMPLETE = 12
 
 local function get_turn(id)
   local text = redis.call('HGET', turns, 'turn:' .. id)
@@ -33,6 +35,11 @@ local function drop_draft(id, t)
   t.pieces = 0
 end
 
+-- Whether a turn waits to be claimed, or to be claimed again: what is kept of one that is not answered is its state.
+local function is_suspended(t)
+  return t and t.payload ~= '' and t.state ~= ANSWERED and t.state ~= CANCELLED
+end
+
 -- Returns the pieces of a turn's draft, or nil where one is missing.
 local function draft_of(id, t)
   local found = {}
@@ -43,6 +50,25 @@ local function draft_of(id, t)
     end
   end
   return found
+end
+
+-- Saves a piece of a draft under its number, 0 = none. `saves` tells how often the draft was begun anew, so that a
+-- first piece that comes late does not begin it again. Returns whether the pieces before it are there.
+local function save_piece(id, t, saves, number, piece)
+  if number == 0 then
+    return true
+  end
+  local is_next = t.saves == saves and (t.pieces == number - 1 or t.pieces == number)
+  local begins = number == 1 and saves > t.saves
+  if not is_next and not begins then
+    return false
+  end
+  if begins then
+    drop_draft(id, t)
+  end
+  redis.call('HSET', turns, 'piece:' .. id .. ':' .. number, piece)
+  t.saves, t.pieces = saves, number
+  return true
 end
 
 -- Returns the id of the change that publishes a turn: the same for each of its attempts.
@@ -90,18 +116,25 @@ local function set_turn(s, id, t, kept, most)
   expire_turns(kept)
 end
 
--- Drops what turns hold of a conversation that was cleared: results and drafts.
-local function wipe_turns()
+-- Calls a function with each turn that is remembered: its id, its record, and when it was begun.
+local function each_turn(use)
   local m = redis.call('HMGET', turns, 'first', 'next')
   for number = m[1] and tonumber(m[1]) or 1, m[2] and m[2] - 1 or 0 do
-    local id = string.match(redis.call('HGET', turns, 'at:' .. number) or '', ' (.*)$')
+    local at, id = string.match(redis.call('HGET', turns, 'at:' .. number) or '', '^(%d+) (.*)$')
     local t = id and get_turn(id)
     if t and t.number == number then
-      drop_draft(id, t)
-      t.payload = ''
-      put_turn(id, t)
+      use(id, t, at)
     end
   end
+end
+
+-- Drops what turns hold of a conversation that was cleared: results, states and drafts.
+local function wipe_turns()
+  each_turn(function(id, t)
+    drop_draft(id, t)
+    t.payload = ''
+    put_turn(id, t)
+  end)
 end
 
 -- Puts the elements of a draft behind the session's. Returns the length of the list then.

@@ -6,21 +6,23 @@ import enum
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from .. import _ambient as ambient
 from .change import Change, ListEdit, LogPosition, PublishedTurn, ReplicationHistory
 from .command import Argument, Command, Reply, SessionSpec, load_script
 from .commands import READ_CHANGES, ChangeCommand, description_of
-from .state import Reading
+from .state import Description, Reading
 
 __all__ = [
+    "SuspendedTurns",
     "TurnReply",
     "TurnSpec",
     "TurnStatus",
     "begin_turn",
     "end_turn",
     "finish_turn",
+    "list_turns",
     "save_turn",
 ]
 
@@ -47,6 +49,10 @@ class TurnStatus(enum.IntEnum):
     """There is a turn of this id with another message."""
     INCOMPLETE = 12
     """The server does not have the beginning of the draft."""
+    SUSPENDED = 13
+    """The turn waits to be claimed."""
+    UNKNOWN = 14
+    """There is no such turn that waits to be claimed."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +117,47 @@ class TurnReply:
     is_same: bool = False
 
     @property
+    def shown(self) -> Reading | None:
+        """What it shows of the session."""
+        return self.reading
+
+    @property
     def log_mismatch(self) -> bool:
         """Whether the server's log does not hold the position that was sent along."""
         return self.status is TurnStatus.LOG_MISMATCH
+
+
+@dataclass(frozen=True)
+class SuspendedTurns:
+    """The turns of a session that wait to be claimed.
+
+    Attributes:
+        session: The session.
+        turns: Of each its id, its attempts, and when it was begun (milliseconds since 1970, the server's clock).
+    """
+
+    session: Description
+    turns: tuple[tuple[bytes, int, int], ...]
+
+    @property
+    def shown(self) -> Description:
+        """What it shows of the session."""
+        return self.session
+
+    @property
+    def position(self) -> LogPosition:
+        """The end of the session's log."""
+        return self.session.position
+
+    @property
+    def history(self) -> ReplicationHistory:
+        """Which server's data that is."""
+        return self.session.history
+
+    @property
+    def log_mismatch(self) -> bool:
+        """Whether the server's log does not hold the position that was sent along."""
+        return self.session.log_mismatch
 
 
 @dataclass(slots=True)
@@ -136,13 +180,15 @@ class _BeginCommand(_TurnCommand):
             return replace(told, left_seconds=left_ms / 1000, place=place, is_same=bool(is_same))
         if told.status is TurnStatus.ANSWERED:
             return replace(told, attempt=rest[0], payload=rest[1])
-        return told
+        return replace(told, attempt=rest[0]) if told.status is TurnStatus.SUSPENDED else told
 
     def _granted(self, reply: Reply) -> TurnReply:
-        _, attempt, saves, pieces, description, count, joined = reply.value
+        _, attempt, saves, pieces, payload, description, count, joined = reply.value
         session = description_of(description, reply)
         reading = Reading(session, count, self.separator.join(joined), self.separator)
-        return TurnReply(TurnStatus.GRANTED, session.position, reply.history, reading, attempt, saves, tuple(pieces))
+        return TurnReply(
+            TurnStatus.GRANTED, session.position, reply.history, reading, attempt, saves, tuple(pieces), payload
+        )
 
 
 def _turn_command(name: str, turn: TurnSpec, arguments: tuple[Argument, ...]) -> dict[str, Any]:
@@ -158,7 +204,9 @@ def _turn_command(name: str, turn: TurnSpec, arguments: tuple[Argument, ...]) ->
     }
 
 
-def begin_turn(turn: TurnSpec, *, if_busy: str, if_unanswered: str, newest: int) -> Command[TurnReply]:
+def begin_turn(
+    turn: TurnSpec, *, if_busy: str, if_unanswered: str, newest: int, claims: bool = False
+) -> Command[TurnReply]:
     """Ask for the session.
 
     Args:
@@ -166,10 +214,11 @@ def begin_turn(turn: TurnSpec, *, if_busy: str, if_unanswered: str, newest: int)
         if_busy: What to do while another turn has it: ``reject``, ``enqueue``, ``interrupt`` or ``rollback``.
         if_unanswered: What to do with the draft of an attempt before this one: ``resume`` or ``restart``.
         newest: How many elements to read, 0 for all.
+        claims: Whether it is a turn that is suspended.
     """
     separator = b",%d," % int.from_bytes(ambient.random_bytes(7), "big")
     numbers = (turn.message_digest, turn.lease_ms, if_busy, _PLACE_HOLDS_MS, if_unanswered)
-    arguments = (*numbers, newest, separator, READ_CHANGES)
+    arguments = (*numbers, newest, separator, READ_CHANGES, int(claims))
     return _BeginCommand(**_turn_command("turn_begin", turn, arguments), separator=separator)
 
 
@@ -190,15 +239,43 @@ def save_turn(
     return _TurnCommand(**_turn_command("turn_save", turn, arguments))
 
 
-def end_turn(turn: TurnSpec, granted: LogPosition | None, *, forget: bool) -> Command[TurnReply]:
+def end_turn(
+    turn: TurnSpec,
+    granted: LogPosition | None,
+    *,
+    state: Literal["unanswered", "suspended", ""],
+    payload: bytes = b"",
+    saves: int = 0,
+    number: int = 0,
+    piece: bytes = b"",
+) -> Command[TurnReply]:
     """Give the session back without an answer.
 
     Args:
         turn: The attempt.
         granted: The position at which the session was granted; None if it is not known whether it was.
-        forget: Whether the turn is as if it had never been seen; else it can be begun again.
+        state: What the turn is then: ``unanswered`` can be begun again, ``suspended`` can be claimed; empty is as if it
+            had never been seen.
+        payload: What is kept of a suspended turn.
+        saves: As in `save_turn`.
+        number: As in `save_turn`.
+        piece: The last piece of its draft.
     """
-    return _TurnCommand(**_turn_command("turn_end", turn, (*(granted or ("", "")), int(forget))))
+    arguments = (*(granted or ("", "")), state, payload, saves, number, piece)
+    return _TurnCommand(**_turn_command("turn_end", turn, arguments))
+
+
+@dataclass(slots=True)
+class _ListCommand(Command[SuspendedTurns]):
+    def decode(self, reply: Reply) -> SuspendedTurns:
+        description, found = reply.value
+        turns = tuple(zip(found[::3], found[1::3], map(int, found[2::3]), strict=True))
+        return SuspendedTurns(description_of(description, reply), turns)
+
+
+def list_turns(spec: SessionSpec) -> Command[SuspendedTurns]:
+    """Name the turns of a session that wait to be claimed."""
+    return _ListCommand("turn_list", load_script("turn_list"), spec, (READ_CHANGES,), key_count=4)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from .._commands import (
     ReplicationHistory,
     ServerState,
     SessionSpec,
+    SuspendedTurns,
     TurnReply,
     append,
     chain,
@@ -56,7 +57,7 @@ from .telling import Known, check_told
 
 __all__ = ["RecoveryCoordinator"]
 
-_Result = TypeVar("_Result", Change, Reading, Description, TurnReply)
+_Result = TypeVar("_Result", Change, Reading, Description, TurnReply, SuspendedTurns)
 
 # So many changes at most were made to a session beside those that one process knows of.
 _UNKNOWN_CHANGES = 1024
@@ -152,8 +153,8 @@ class RecoveryCoordinator:
         log.is_told |= operation.options.repair.on_loss == "raise"
         return log
 
-    def _note(self, operation: Operation, log: SessionLog, result: Change | Reading | Description | TurnReply) -> None:
-        told = result.reading if isinstance(result, TurnReply) else result
+    def _note(self, operation: Operation, log: SessionLog, result: _Result) -> None:
+        told = result.shown if isinstance(result, (TurnReply, SuspendedTurns)) else result
         if isinstance(told, Change):
             self._note_change(operation, log, told)
         elif isinstance(told, Reading):

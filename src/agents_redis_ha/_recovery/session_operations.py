@@ -8,7 +8,17 @@ from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from .._asyncio import run_shielded
-from .._commands import Change, ChangeCommand, Command, Description, Reading, SessionSpec, Status, TurnReply
+from .._commands import (
+    Change,
+    ChangeCommand,
+    Command,
+    Description,
+    Reading,
+    SessionSpec,
+    Status,
+    SuspendedTurns,
+    TurnReply,
+)
 from .._config import HAConfig, Topology
 from .._telemetry import OperationSpan
 from ..errors import ClosedError
@@ -19,7 +29,7 @@ __all__ = ["CoordinatorSource", "SessionOperations"]
 CoordinatorSource: TypeAlias = Callable[[], RecoveryCoordinator]
 """Returns the coordinator to use in the running event loop."""
 
-_Result = TypeVar("_Result", Change, Reading, Description, TurnReply)
+_Result = TypeVar("_Result", Change, Reading, Description, TurnReply, SuspendedTurns)
 
 
 class SessionOperations:

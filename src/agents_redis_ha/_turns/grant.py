@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from .. import _ambient as ambient
 from .._asyncio import retrieve_exception
@@ -42,8 +43,11 @@ async def ask_for_session(
     if_busy: str,
     if_unanswered: str,
     newest: int,
+    claims: bool = False,
 ) -> TurnReply:
     """Ask until the turn has the session, or there is nothing to run.
+
+    A claim waits for other turns, and never for another claim.
 
     Raises:
         TurnBusyError: Another one has it, for longer than was to be waited.
@@ -51,17 +55,18 @@ async def ask_for_session(
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + wait_seconds
-    command = begin_turn(turn, if_busy=if_busy, if_unanswered=if_unanswered, newest=newest)
+    command = begin_turn(turn, if_busy=if_busy, if_unanswered=if_unanswered, newest=newest, claims=claims)
     while True:
         try:
             reply = await operations.execute(command)
         except BaseException:
-            await _leave(operations, end_turn(turn, None, forget=False))  # it may have been granted
+            await _leave(operations, end_turn(turn, None, state="unanswered"))  # it may have been granted
             raise
         if reply.status is not TurnStatus.HELD:
             return reply
         pause = min(_PAUSE_SECONDS * max(reply.place, 1), _LONGEST_PAUSE_SECONDS) * ambient.uniform(0.5, 1)
-        if (if_busy == "reject" and not reply.is_same) or loop.time() + pause > until:
+        is_refused = claims if reply.is_same else if_busy == "reject"
+        if is_refused or loop.time() + pause > until:
             raise _busy(operations, reply)
         await asyncio.sleep(pause)
 
@@ -147,13 +152,41 @@ class TurnGrant:
 
     async def leave(self, *, forget: bool) -> None:
         """Give the session back without an answer, in a second at most, whatever becomes of it."""
-        await _leave(self._operations, end_turn(self._turn, self._position, forget=forget))
+        state: Literal["unanswered", ""] = "" if forget else "unanswered"
+        await _leave(self._operations, end_turn(self._turn, self._position, state=state))
+
+    async def suspend(self, draft: Sequence[bytes], payload: bytes) -> None:
+        """Give the session back, and keep the draft and a state for a claim.
+
+        Raises:
+            TurnLostError: The turn is lost.
+            OperationError: It failed; the turn may be suspended all the same.
+        """
+        status = await self._suspend(draft[self._saved :], payload)
+        if status is TurnStatus.INCOMPLETE:
+            self.forget_saved()
+            await self._suspend(draft, payload)
 
     async def _renew(self) -> None:
         command = save_turn(self._turn, self._position, self._attempt)
         reply = await self._operations.execute(command, report_loss=False)
         if reply.status is TurnStatus.LOST:
             raise self._lost("turn_save")
+
+    async def _suspend(self, elements: Sequence[bytes], payload: bytes) -> TurnStatus:
+        command = end_turn(
+            self._turn,
+            self._position,
+            state="suspended",
+            payload=payload,
+            saves=self._saves,
+            number=self._pieces + 1 if elements else 0,
+            piece=b"\n".join(elements),
+        )
+        reply = await self._operations.execute(command)
+        if reply.status is TurnStatus.LOST:
+            raise self._lost(command.name)
+        return reply.status
 
     async def _save(self, elements: Sequence[bytes]) -> TurnStatus:
         command = save_turn(

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from agents import Agent, Runner, RunResult
 from agents.items import TResponseInputItem
 
-from ..errors import ConfigurationError
-from .turn import ha_turn
+from .opening import ha_turn
 
 __all__ = ["TurnRun", "run_turn"]
 
@@ -19,13 +18,14 @@ class TurnRun:
     """What became of a turn.
 
     Attributes:
-        output: What it was answered with, as JSON keeps it.
-        status: ``computed`` by this call, or ``repeated``: it was answered before.
+        output: What it was answered with, as JSON keeps it; None while it is suspended.
+        status: ``computed`` by this call; ``repeated``: it was answered before; ``suspended``: it waits for an approval
+            (`claim_turn`).
         run: The SDK's result; None where nothing ran.
     """
 
     output: Any
-    status: Literal["computed", "repeated"]
+    status: Literal["computed", "repeated", "suspended"]
     run: RunResult | None = None
 
 
@@ -49,14 +49,17 @@ async def run_turn(
         **runner_options: The other arguments of `Runner.run`, such as ``context`` or ``max_turns``.
 
     Raises:
-        ConfigurationError: The run waits for an approval, which is no answer: run such agents within `ha_turn`. The
-            turn is left unanswered.
+        TurnLostError: The turn was taken over. Nothing of it is stored.
+        OperationError: The session could not be asked for, or the turn not be published.
     """
     async with ha_turn(session, turn_id, message, **(turn_options or {})) as turn:
         if turn.is_answered:
             return TurnRun(turn.result, "repeated")
+        if turn.is_suspended:
+            return TurnRun(None, "suspended")
         run = await Runner.run(agent, turn.input, session=turn.session, **runner_options)
         if run.interruptions:
-            raise ConfigurationError("agent", "the run waits for an approval, which is no answer")
+            await turn.suspend(run.to_state())
+            return TurnRun(None, "suspended", run)
         turn.answer(run.final_output)
     return TurnRun(turn.result, "computed", run)

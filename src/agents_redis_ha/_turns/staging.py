@@ -130,7 +130,7 @@ class RunSession:
     """
 
     def __init__(self, wrapped: Session) -> None:
-        """Wrap the staged session, or the SDK's wrapper around it; what is resumed has no open calls."""
+        """Wrap the staged session, or the SDK's wrapper around it."""
         self._wrapped = wrapped
         self.session_id = wrapped.session_id
         self.session_settings = getattr(wrapped, "session_settings", None)

@@ -19,6 +19,7 @@ Wrap: TypeAlias = Callable[[Session], Session]
 """Puts the SDK's wrappers around the session that a run is given."""
 
 _MOST_BYTES = 65_536  # of a result
+_MOST_STATE_BYTES = 1_048_576
 
 
 class Codec(Protocol):
@@ -68,15 +69,32 @@ class Host:
         Raises:
             InvalidResultError: It is no JSON, or too large.
         """
+        return self._encode(result, _MOST_BYTES, "answered with")
+
+    def _encode(self, value: object, most: int, what: str) -> bytes:
         try:
-            plain = encode_value(result)
+            plain = encode_value(value)
         except ValueError as error:
-            raise InvalidResultError(f"a turn can be answered with JSON only: {error}") from None
-        if len(plain) > _MOST_BYTES:
-            raise InvalidResultError(
-                f"a turn can be answered with {_MOST_BYTES} bytes of JSON at most, not {len(plain)}"
-            )
+            raise InvalidResultError(f"a turn can be {what} JSON only: {error}") from None
+        if len(plain) > most:
+            raise InvalidResultError(f"a turn can be {what} {most} bytes at most, not {len(plain)}")
         return self.codec.encode(plain) if self.codec else plain
+
+    def encode_state(self, state: object) -> bytes:
+        """Return what is kept of a run's state.
+
+        Raises:
+            InvalidResultError: It is no JSON, or too large.
+        """
+        return self._encode(state, _MOST_STATE_BYTES, "suspended with")
+
+    def decode_state(self, stored: bytes) -> Any:
+        """Return the state that was kept.
+
+        Raises:
+            OutcomeLostError: It cannot be read any more.
+        """
+        return self.decode_result(stored)
 
     def decode_result(self, stored: bytes) -> Any:
         """Return the result that was kept.
@@ -87,7 +105,7 @@ class Host:
         try:
             return json.loads(self.codec.decode(stored) if self.codec and stored else stored)
         except Exception as error:
-            reason = "the turn was answered, but its result was cleared, lost, or cannot be read any more"
+            reason = "what was kept of the turn, its result or its state, was cleared, lost, or cannot be read any more"
             topology = self.operations.topology
             raise OutcomeLostError(
                 reason, operation="turn_begin", topology=topology, outcome=Outcome.APPLIED

@@ -17,8 +17,8 @@ TTL = Loose(milliseconds=((),))
 PAIRS = Loose(pairs=((),))
 ANY = Loose(ignored=True)
 EXACT = Loose()
-GRANT = Loose(milliseconds=((4, 1), (3,)))
-LOOSE = {"info": DESCRIPTION, "read": READING, "inspect": STATE, "turn_begin": GRANT}
+GRANT = Loose(milliseconds=((5, 1), (3,)))
+LOOSE = {"info": DESCRIPTION, "read": READING, "inspect": STATE, "turn_begin": GRANT, "turn_list": READING}
 
 
 class Step(NamedTuple):

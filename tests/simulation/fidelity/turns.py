@@ -13,7 +13,7 @@ from agents_redis_ha._commands.command import Command
 
 __all__ = ["TURN_SCRIPTS", "TurnLife"]
 
-TURN_SCRIPTS = ("turn_begin", "turn_save", "turn_finish", "turn_end")
+TURN_SCRIPTS = ("turn_begin", "turn_save", "turn_finish", "turn_end", "turn_list")
 
 _LEASE_MS = 90_000  # far from what passes between the two runs of a sequence
 _IDS = (b"t1", b"t2", b"t3", b"a turn:1")
@@ -51,8 +51,8 @@ class TurnLife:
 
     def step(self, spec: SessionSpec) -> None:
         """Do something with a turn."""
-        kinds = (self._begin, self._save, self._finish, self._end)
-        self.rng.choices(kinds, (6, 5, 5, 2))[0](spec)
+        kinds = (self._begin, self._save, self._finish, self._end, self._list)
+        self.rng.choices(kinds, (6, 5, 5, 3, 1))[0](spec)
 
     def _ask(self, command: Command[Any], newest: LogPosition | None = None) -> Any:
         return self._run(command, known=newest if newest and self.rng.random() < 0.8 else self._known(), keys=(4, 1))
@@ -73,6 +73,7 @@ class TurnLife:
             if_busy=rng.choice(("reject", "enqueue", "enqueue", "interrupt", "rollback")),
             if_unanswered=rng.choice(("resume", "resume", "restart")),
             newest=rng.choice((0, 0, 2)),
+            claims=rng.random() < 0.2,
         )
         if rng.random() < 0.2:  # only so many are remembered
             most = rng.choice((1, 2))
@@ -125,6 +126,19 @@ class TurnLife:
     def _end(self, spec: SessionSpec) -> None:
         attempt = self._attempt()
         if attempt is not None:
-            granted = attempt.granted if self.rng.random() < 0.8 else None
-            command = commands.end_turn(attempt.turn, granted, forget=self.rng.random() < 0.4)
+            rng = self.rng
+            granted = attempt.granted if rng.random() < 0.8 else None
+            number = rng.choice((0, 0, attempt.number + 1))
+            command = commands.end_turn(
+                attempt.turn,
+                granted,
+                state=rng.choice(("unanswered", "suspended", "suspended", "")),
+                payload=b'{"state":1}',
+                saves=attempt.saves,
+                number=number,
+                piece=b"{}" if number else b"",
+            )
             self._ask(command, attempt.granted)
+
+    def _list(self, spec: SessionSpec) -> None:
+        self._ask(commands.list_turns(spec))

@@ -1,0 +1,173 @@
+"""The block in which a turn runs: begun, published, left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+from agents import Agent, RunState
+from agents.items import TResponseInputItem
+
+from .._asyncio import Interruption
+from .._commands import Reading, TurnReply, TurnSpec, TurnStatus, new_operation_id
+from .._recovery import OWN_TURNS
+from ..errors import (
+    AgentsRedisError,
+    ConfigurationError,
+    TurnCancelledError,
+    TurnLostError,
+    TurnMismatchError,
+    TurnNotFoundError,
+)
+from .grant import TurnGrant, ask_for_session
+from .staging import StagedSession
+from .turn import Turn
+from .wrapping import Host
+
+__all__ = ["OnError", "TurnBlock", "TurnOptions"]
+
+OnError: TypeAlias = "Literal['keep', 'rollback'] | Callable[[BaseException], Literal['keep', 'rollback']]"
+
+_log = logging.getLogger("agents_redis_ha")
+
+_REFUSED: dict[TurnStatus, tuple[type[AgentsRedisError], str]] = {
+    TurnStatus.OTHER_MESSAGE: (TurnMismatchError, "there is a turn of this id with another message"),
+    TurnStatus.CANCELLED: (TurnCancelledError, "the turn was cancelled by another one (if_busy), for good"),
+    TurnStatus.UNKNOWN: (TurnNotFoundError, "no turn of this id waits to be claimed"),
+}
+
+
+@dataclass(frozen=True)
+class TurnOptions:
+    """How a turn is run; see `ha_turn`.
+
+    Attributes:
+        wait_seconds: How long to wait for the session.
+        if_busy: What to do while another turn has it.
+        if_unanswered: What to do about an attempt before this one.
+        on_error: What becomes of the turn when its block raises.
+        saves: Whether rounds whose tools have run are saved.
+        agent: Of a turn that is claimed, the agent of its run.
+    """
+
+    wait_seconds: float
+    if_busy: str
+    if_unanswered: str = "resume"
+    on_error: OnError = "keep"
+    saves: bool = False
+    agent: Agent[Any] | None = None
+
+
+class TurnBlock:
+    """The block of one attempt: ``async with ha_turn(…) as turn``.
+
+    Leaving it raises:
+        TurnLostError: The session was given to another turn, or changed after the lease. Nothing is stored. The block
+            is cancelled as soon as that is known.
+        OperationError: The turn could not be published; `outcome` says whether it may be all the same. Begin it again
+            under its id: that tells.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        spec: TurnSpec,
+        message: str | list[TResponseInputItem] | None,
+        options: TurnOptions,
+    ) -> None:
+        """Make it without I/O; see `ha_turn`."""
+        self._host, self._spec, self._message, self._options = host, spec, message, options
+        self._turn: Turn | None = None
+        self._grant: TurnGrant | None = None
+
+    async def __aenter__(self) -> Turn:
+        """Wait for the session and return the turn.
+
+        Raises:
+            TurnBusyError: Another one had the session for longer than was to be waited.
+            TurnMismatchError: There is a turn of this id with another message.
+            TurnCancelledError: The turn was cancelled by another one.
+            TurnNotFoundError: No turn of this id waits to be claimed.
+            OperationError: The session could not be asked for.
+        """
+        if self._grant is not None:
+            raise ConfigurationError("turn", "it was begun already: make one for each attempt")
+        spec = self._spec = replace(self._spec, token=new_operation_id())
+        operations, options = self._host.operations, self._options
+        settings = self._host.session.session_settings
+        limit = settings.limit if settings else None
+        reply = await ask_for_session(
+            operations,
+            spec,
+            wait_seconds=options.wait_seconds,
+            if_busy=options.if_busy,
+            if_unanswered=options.if_unanswered,
+            newest=max(limit or 0, 0),
+            claims=options.agent is not None,
+        )
+        if reply.status in _REFUSED:
+            kind, reason = _REFUSED[reply.status]
+            raise kind(f"{reason}: nothing was run")
+        granted = None if reply.reading is None else self._begin(reply, reply.reading)
+        turn_id = spec.id.decode("utf-8", "surrogatepass")
+        turn = self._turn = Turn(turn_id, self._message, self._host, reply, granted)
+        if granted and options.agent is not None:
+            await self._restore_state(turn, options.agent, reply.payload)
+        return turn
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Publish the turn, or leave it unanswered."""
+        grant, turn = self._grant, self._turn
+        if grant is None or turn is None:
+            return
+        self._renewal.cancel()
+        with contextlib.suppress(ValueError):  # left in another context
+            OWN_TURNS.reset(self._own)
+        if grant.is_lost:
+            is_ours = self._interruption.take_back() or not isinstance(error, asyncio.CancelledError)
+            if is_ours and not isinstance(error, TurnLostError):
+                raise grant.lost_error("turn") from error
+        elif turn.is_suspended:
+            return
+        elif error is None and turn.stored_result is not None:
+            await grant.finish(self._staged.draft, keep=self._staged.keep, payload=turn.stored_result)
+        else:
+            await grant.leave(forget=self._forgets(error))
+
+    def _begin(self, reply: TurnReply, reading: Reading) -> tuple[TurnGrant, StagedSession]:
+        """Take what was granted."""
+        grant = TurnGrant(self._host.operations, self._spec, reply.position, reply.attempt, reply.saves)
+        resumed = [element for piece in reply.pieces for element in piece.split(b"\n")]
+        grant.has_saved(len(reply.pieces), len(resumed))
+        session = self._host.session
+        settings = session.session_settings
+        self._staged = StagedSession(session.session_id, settings, grant, reading, resumed, saves=self._options.saves)
+        self._grant = grant
+        self._own = OWN_TURNS.set(OWN_TURNS.get() | {self._spec.token})
+        self._interruption = Interruption(asyncio.current_task())
+        self._renewal = asyncio.ensure_future(grant.keep(self._interruption.cancel_task))
+        return grant, self._staged
+
+    async def _restore_state(self, turn: Turn, agent: Agent[Any], payload: bytes) -> None:
+        try:
+            turn.state = await RunState.from_json(agent, self._host.decode_state(payload))
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    def _forgets(self, error: BaseException | None) -> bool:
+        decision = "keep" if error is None else self._options.on_error
+        if callable(decision) and error is not None:
+            try:
+                decision = decision(error)
+            except Exception:  # noqa: BLE001 (it must not hide the block's error)
+                _log.exception("on_error of a turn failed; the turn is kept")
+                decision = "keep"
+        return decision == "rollback"
