@@ -316,12 +316,12 @@ class TurnBusyError(OperationError):
 
 
 class TurnLostError(OperationError):
-    """The turn was taken over by another one, or the session was changed after its lease.
+    """The turn was taken over or cancelled by another one, or the session was changed, or expired, after its lease.
 
-    Nothing of the turn is stored, unless it was answered by another attempt; `ha_turn` with the same id tells.
+    Nothing of this attempt is stored. Where another turn has interrupted it, the rounds that it had saved are.
     """
 
-    hint = "Begin the turn again under its id; its tools may run again."
+    hint = "Begin the turn again under its id: that tells what became of it."
 
 
 class UnsupportedFormatError(OperationError):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from agents import Agent, UserError
+from agents.extensions.memory import EncryptedSession
+from pydantic import BaseModel
 
 from agents_redis_ha import (
+    ClosedError,
     HAConfig,
+    HistoryLostError,
+    InvalidResultError,
     OperationError,
     OutcomeLostError,
     RedisHASession,
@@ -16,12 +24,15 @@ from agents_redis_ha import (
     TurnCancelledError,
     TurnLostError,
     TurnMismatchError,
+    WrongKeyTypeError,
+    claim_turn,
     ha_session,
     ha_turn,
     lab,
+    list_suspended,
 )
 from agents_redis_ha._commands import load_script
-from tests.support.history import History, Workers, message, texts
+from tests.support.history import History, Workers, forget_all, message, texts
 
 QUICK: Any = {"retry": {"deadline_seconds": 0.5}}
 CALL: Any = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
@@ -42,6 +53,11 @@ async def run(session: Any, turn_id: str, text: str = "hello", **options: Any) -
         await turn.session.add_items([ANSWER])
         turn.answer({"text": text, "attempt": turn.attempt})
     return turn.result
+
+
+def elsewhere(work: Any) -> asyncio.Task[Any]:
+    """Let a task run that is no part of a turn's block."""
+    return Context().run(asyncio.create_task, work)
 
 
 def whole(text: str) -> list[Any]:
@@ -112,7 +128,7 @@ async def test_turns_do_not_interleave_and_run_in_the_order_of_arrival(servers: 
     tasks = []
     async with ha_turn(session, "first") as turn:
         for i in range(5):
-            tasks.append(asyncio.create_task(run(session, f"t{i}", str(i))))
+            tasks.append(elsewhere(run(session, f"t{i}", str(i))))
             await queued(servers, session, i + 1)
         turn.answer()
     await asyncio.gather(*tasks)
@@ -135,7 +151,7 @@ async def queued(servers: lab.Lab, session: RedisHASession, number: int) -> None
 async def test_one_whose_turn_runs_elsewhere_waits_for_its_result(workers: Workers) -> None:
     ours, theirs = await workers.make(), await workers.make()
     async with ha_turn(ours, "t1", "hello") as turn:
-        repeat = asyncio.create_task(run(theirs, "t1", if_busy="reject"))  # that is for other ids
+        repeat = elsewhere(run(theirs, "t1", if_busy="reject"))  # that is for other ids
         await asyncio.sleep(0.1)
         assert not repeat.done()
         turn.answer("ours")
@@ -563,3 +579,406 @@ async def test_what_cannot_be_is_refused_before_anything_is_sent(session_id: str
         ha_turn(object(), "t1")
     with pytest.raises(OperationError):
         await run(ha_session(HAConfig(nodes=["127.0.0.1:1"], **QUICK), session_id), "t1")
+
+
+@standalone
+async def test_a_published_turn_of_which_only_the_begin_was_left_does_not_run_again(
+    workers: Workers, history: History
+) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    await run(ours, "t0", "zero")
+    async with ha_turn(ours, "t1", "one") as turn:
+        await turn.session.add_items([message("one")])
+        await history.save()  # the replica has the begin, and nothing that follows
+        turn.answer("yes")
+    await theirs.get_items()
+    await history.lose()
+    assert await theirs.get_items() == [*whole("zero"), message("one")]
+    async with ha_turn(theirs, "t1", "one") as turn:
+        assert turn.is_answered
+    assert await ours.get_items() == [*whole("zero"), message("one")]
+
+
+@standalone
+async def test_a_refused_attempt_puts_nothing_of_its_own_in_the_place_of_what_was_published(
+    workers: Workers, history: History
+) -> None:
+    ours, theirs = await workers.make(**QUICK), await workers.make()
+    block = await abandon(ours, "t1", [message("of the lost attempt")])
+    await asyncio.sleep(0.7)
+    await history.save()
+    await run(theirs, "t1")
+    block._turn.answer("lost")
+    with pytest.raises(TurnLostError):
+        await block.__aexit__(None, None, None)
+    await theirs.get_items()
+    await history.lose()
+    assert await theirs.get_items() == whole("hello")
+    assert await ours.get_items() == whole("hello")
+    assert (await run(ours, "t1"))["attempt"] == 2
+
+
+@standalone
+async def test_one_whose_publication_was_replaced_by_another_attempts_is_told(
+    workers: Workers, history: History
+) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    await run(ours, "t0", "zero")
+    async with history.losing():
+        await run(ours, "t1", "one")
+    await run(theirs, "t1", "one")  # it knew nothing of it
+    with pytest.raises(HistoryLostError):
+        await ours.get_items()
+
+
+@standalone
+async def test_a_clear_that_is_put_back_drops_results_and_drafts(workers: Workers, history: History) -> None:
+    ours, theirs = await workers.make(**QUICK), await workers.make()
+    async with ha_turn(ours, "t1", "hello") as turn:
+        turn.answer("a secret answer")
+    async with history.losing():
+        await ours.clear_session()
+        await ours.add_items([message("new")])
+    assert await texts(ours) == ["new"]
+    assert b"secret" not in b" ".join((await history.turns()).values())
+    async with ha_turn(theirs, "t1", "hello") as turn:
+        assert turn.is_answered
+
+
+@standalone
+async def test_a_stale_turn_does_not_publish_into_a_session_that_was_deleted_and_expired(
+    workers: Workers, history: History
+) -> None:
+    ours, theirs = await workers.make(**QUICK), await workers.make()
+    block = await abandon(ours, "t1", [message("stale")])
+    await asyncio.sleep(0.7)
+    await theirs.add_items([message("one")])
+    await theirs.clear_session()
+    await history.evict("meta", "ops")  # as they expire
+    forget_all(ours)
+    block._turn.answer()
+    with pytest.raises(TurnLostError):
+        await block.__aexit__(None, None, None)
+    assert await theirs.get_items() == []
+
+
+@standalone
+async def test_a_turn_is_remembered_from_its_answer_on_and_as_long_as_any_process_asked(workers: Workers) -> None:
+    ours = await workers.make(turn_retention_seconds=2)
+    longer = await workers.make(turn_retention_seconds=600)
+    async with ha_turn(longer, "t1", "hello"):
+        pass
+    await asyncio.sleep(1.2)
+    await run(longer, "t1")
+    await asyncio.sleep(1.2)
+    for i in range(4):
+        await run(ours, f"other{i}", "other")
+    assert (await run(ours, "t1"))["attempt"] == 2
+
+
+@standalone
+async def test_what_was_rolled_back_is_not_taken_up_by_a_save_that_comes_late(workers: Workers) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    block = ha_turn(ours, "t1", "hello", on_error="rollback")
+    await block.__aenter__()
+    await block.__aexit__(KeyError, KeyError(), None)
+    with pytest.raises(TurnLostError):
+        await block._grant._renew()
+    await theirs.add_items([message("at once")])
+    assert (await run(theirs, "t1"))["attempt"] == 1
+
+
+@standalone
+async def test_a_token_fences_although_the_other_turn_ended_without_a_change(workers: Workers) -> None:
+    ours, theirs = await workers.make(**QUICK), await workers.make()
+    block = await abandon(ours, "t1", [message("stale")])
+    async with ha_turn(theirs, "t2", "two"):
+        pass
+    block._turn.answer()
+    with pytest.raises(TurnLostError):
+        await block.__aexit__(None, None, None)
+    assert await theirs.get_items() == []
+
+
+@standalone
+async def test_nothing_is_taken_once_the_block_was_left(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    async with ha_turn(session, "t1", "hello") as turn:
+        staged = turn.session
+        turn.answer("first")
+    for late in (staged.add_items([message("late")]), staged.get_items(), staged.pop_item(), staged.clear_session()):
+        with pytest.raises(ClosedError):
+            await late
+    with pytest.raises(ValueError, match="answer"):
+        turn.answer("second")
+    assert turn.result == "first"
+
+
+@standalone
+async def test_a_key_of_another_type_is_met_before_the_first_write(
+    servers: lab.Lab, session_id: str, history: History
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    await session.add_items([message("one")])
+    keys = session._operations.spec.keys
+    servers.client(servers.primary(keys.items)).set(keys.turns, "another application's")
+    with pytest.raises(WrongKeyTypeError):
+        await session.clear_session()
+    with pytest.raises(WrongKeyTypeError):
+        await run(session, "t1")
+    assert await texts(session) == ["one"]
+
+
+@standalone
+async def test_pops_in_a_turn_leave_what_is_no_item(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    await session.add_items([message("one"), message("two")])
+    keys = session._operations.spec.keys
+    client = servers.client(servers.primary(keys.items))
+    client.rpush(keys.items, b"corrupt")
+    async with ha_turn(session, "t1") as turn:
+        assert await turn.session.pop_item() == message("two")
+        assert await turn.session.pop_item() == message("one")
+        assert await turn.session.pop_item() is None
+        turn.answer()
+    assert client.lrange(keys.items, 0, -1) == [b"corrupt"]
+
+
+async def test_sessions_whose_methods_would_be_bypassed_are_refused(session_id: str) -> None:
+    class Own(RedisHASession):
+        pass
+
+    class Wrapper:
+        def __init__(self, inner: Any) -> None:
+            self.inner, self.session_id = inner, inner.session_id
+
+    session: Any = ha_session(HAConfig(nodes=["127.0.0.1:1"]), session_id)
+    own = Own(HAConfig(nodes=["127.0.0.1:1"]), session_id, session._operations._source)
+    with pytest.raises(ValueError, match="bypassed"):
+        ha_turn(own, "t1")
+    with pytest.raises(ValueError, match="underlying_session"):
+        ha_turn(session, "t1", wrap=Wrapper)  # type: ignore[arg-type]
+
+
+@standalone
+async def test_models_and_dataclasses_are_kept_with_all_their_fields(servers: lab.Lab, session_id: str) -> None:
+    class Model(BaseModel):
+        text: str
+        score: float = 0.5
+
+    @dataclass
+    class Data:
+        text: str = "x"
+
+    session = ha_session(servers.config(), session_id, ttl=600)
+    for turn_id, result, expected in (
+        ("t1", Model(text="hi"), {"text": "hi", "score": 0.5}),
+        ("t2", Data(), {"text": "x"}),
+        ("t3", [Model(text="in a list")], [{"text": "in a list", "score": 0.5}]),
+    ):
+        async with ha_turn(session, turn_id) as turn:
+            turn.answer(result)
+        assert turn.result == expected
+
+
+@standalone
+async def test_a_turn_ends_although_its_session_was_closed_in_its_block(workers: Workers) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    async with ha_turn(ours, "t1", "hello") as turn:
+        await ours.close()
+        await turn.session.add_items([message("hello")])
+        turn.answer()
+    assert await texts(theirs) == ["hello"]
+
+
+@standalone
+async def test_a_turn_that_gave_up_its_place_holds_nobody_up(workers: Workers, history: History) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    async with ha_turn(ours, "t1", "hello") as turn:
+        with pytest.raises(TurnBusyError):
+            await elsewhere(run(theirs, "t2", wait_seconds=0.2))
+        assert b"queue" not in await history.turns()
+        with pytest.raises(TurnBusyError, match="in whose block"):
+            await run(ours, "t3")
+        turn.answer()
+    assert (await run(theirs, "t3", if_busy="reject"))["attempt"] == 1
+
+
+@standalone
+async def test_a_block_is_begun_once(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    block = ha_turn(session, "t1", "hello")
+    results = await asyncio.gather(block.__aenter__(), block.__aenter__(), return_exceptions=True)
+    assert sorted(isinstance(each, ValueError) for each in results) == [False, True]
+    await block.__aexit__(None, None, None)
+
+
+@standalone
+async def test_a_change_of_another_task_waits_for_its_whole_deadline(workers: Workers) -> None:
+    ours, theirs = await workers.make(), await workers.make(**QUICK)
+    async with ha_turn(ours, "t1", "hello") as turn:
+        with pytest.raises(TurnBusyError, match="did not end"):
+            await elsewhere(theirs.add_items([message("no")]))
+        turn.answer()
+    assert await ours.get_items() == []
+
+
+@standalone
+async def test_a_limited_session_pops_on_where_what_was_read_ends(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600, session_settings={"limit": 1})
+    await session.add_items([message(str(i)) for i in range(4)])
+    async with ha_turn(session, "t1") as turn:
+        for expected in "32":
+            assert await turn.session.pop_item() == message(expected)
+        assert await turn.session.get_items(0) == []
+        turn.answer()
+    assert await session.get_items(9) == [message("0"), message("1")]
+
+
+@standalone
+async def test_popped_calls_and_outputs_decide_when_a_round_is_saved(workers: Workers) -> None:
+    ours, theirs = await workers.make(**QUICK), await workers.make()
+    second = {"call_id": "c2"}
+
+    async def begin() -> None:
+        block = ha_turn(ours, "t1", "hello", lease_seconds=0.5)
+        turn = await block.__aenter__()
+        await turn.session.add_items([CALL, OUTPUT, CALL | second])
+        assert await turn.session.pop_item() == CALL | second
+        assert await turn.session.pop_item() == OUTPUT
+        await turn.session.add_items([OUTPUT | {"output": "again"}])
+        block._renewal.cancel()
+
+    await asyncio.create_task(begin())
+    async with ha_turn(theirs, "t1", "hello") as turn:
+        assert await turn.session.get_items() == [CALL, OUTPUT | {"output": "again"}]
+
+
+@standalone
+async def test_renewals_hold_the_session_through_a_server_that_does_not_answer(
+    proxied: lab.Lab, session_id: str
+) -> None:
+    config = {"pool": {"response_timeout_seconds": 0.2, "connect_timeout_seconds": 0.2}, **QUICK}
+    session = ha_session(proxied.config(**config), session_id, ttl=600)
+    async with ha_turn(session, "t1", "hello", lease_seconds=0.6) as turn:
+        proxy = proxied.primary(session._operations.spec.keys.items).proxy
+        assert proxy is not None
+        proxy.blackhole()
+        await asyncio.sleep(1.5)
+        proxy.heal()
+        turn.answer("yes")
+    assert turn.result == "yes"
+
+
+@standalone
+async def test_a_lost_turn_is_told_to_a_suspension_a_save_and_a_read(workers: Workers) -> None:
+    ours, theirs = await workers.make(**QUICK), await workers.make()
+    await theirs.add_items([message("one"), message("two")])
+    blocks = [await abandon(ours, f"t{i}", [message("hello")]) for i in range(1)]
+    await asyncio.sleep(0.7)
+    await theirs.add_items([message("three")])
+    grant = blocks[0]._grant
+    with pytest.raises(TurnLostError):
+        await grant.save([b"{}", b"{}"])
+    with pytest.raises(TurnLostError):
+        await grant.suspend([b"{}"], b"{}")
+    with pytest.raises(TurnLostError):
+        await grant.read(0)
+
+
+@standalone
+async def test_a_function_that_fails_to_decide_keeps_the_turn_and_the_blocks_error(
+    servers: lab.Lab, session_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+
+    def decide(error: BaseException) -> Any:
+        raise RuntimeError("no decision")
+
+    async def fail() -> None:
+        async with ha_turn(session, "t1", "hello", on_error=decide):
+            raise KeyError("what")
+
+    with pytest.raises(KeyError):
+        await fail()
+    assert "on_error" in caplog.text
+    assert (await run(session, "t1"))["attempt"] == 2
+
+
+@standalone
+async def test_a_turn_that_cannot_be_published_gives_the_session_back(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(**QUICK), session_id, ttl=600)
+    keys = session._operations.spec.keys
+    client = servers.client(servers.primary(keys.items))
+
+    async def fail() -> None:
+        async with ha_turn(session, "t1", "hello") as turn:
+            await turn.session.add_items([message("hello")])
+            turn.answer()
+            client.set(keys.items, "another application's")
+
+    with pytest.raises(WrongKeyTypeError):
+        await fail()
+    client.delete(keys.items)
+    assert (await run(session, "t1", if_busy="reject"))["attempt"] == 2
+
+
+@standalone
+async def test_a_turn_without_an_id_is_taken_by_no_other_call(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    ids = set()
+    for _ in range(2):
+        async with ha_turn(session, None) as turn:
+            assert turn.input == []
+            with pytest.raises(ValueError, match="not answered"):
+                assert turn.result
+            assert turn.idempotency_key("c1") != turn.idempotency_key("c2")
+            assert turn.idempotency_key("c1") == turn.idempotency_key("c1")
+            ids.add((turn.id, turn.idempotency_key("c1")))
+            turn.answer()
+        assert "attempt=1" in repr(turn)
+    assert len(ids) == 2
+
+
+async def test_a_message_and_an_encrypted_session_that_cannot_be_are_refused(session_id: str) -> None:
+    session: Any = ha_session(HAConfig(nodes=["127.0.0.1:1"]), session_id)
+    encrypted = EncryptedSession(session_id, session, encryption_key="a-test-key")
+    with pytest.raises(ValueError, match="message"):
+        ha_turn(session, "t1", [{1, 2}])
+    with pytest.raises(ValueError, match="wrap"):
+        ha_turn(encrypted, "t1", wrap=lambda inner: inner)
+
+
+@standalone
+async def test_a_result_that_is_no_json_or_too_large_leaves_the_turn_as_it_is(
+    servers: lab.Lab, session_id: str
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    async with ha_turn(session, "t1") as turn:
+        for wrong in (object(), float("nan"), "x" * 65_536):
+            with pytest.raises(InvalidResultError):
+                turn.answer(wrong)
+        assert not turn.is_answered
+        turn.answer("\ud800 is no UTF-8")
+    assert turn.result == "\ud800 is no UTF-8"
+    async with ha_turn(session, "t1") as turn:
+        with pytest.raises(ValueError, match="suspend"):
+            await turn.suspend(None)  # type: ignore[arg-type]
+
+
+@standalone
+async def test_a_claim_whose_state_cannot_be_read_leaves_the_turn_to_be_claimed(
+    servers: lab.Lab, session_id: str
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+
+    class State:
+        def to_json(self) -> Any:
+            return {"no": "state of the SDK's"}
+
+    async with ha_turn(session, "t1", "hello") as turn:
+        await turn.suspend(State())  # type: ignore[arg-type]
+    with pytest.raises(UserError):
+        await claim_turn(session, "t1", Agent(name="a")).__aenter__()
+    (waiting,) = await list_suspended(session)
+    assert (waiting.id, waiting.attempts) == ("t1", 2)

@@ -3,6 +3,7 @@
 from .change import (
     KEEP_ALL,
     NO_POSITION,
+    WIPED,
     Change,
     ListEdit,
     LogEntry,
@@ -43,6 +44,7 @@ __all__ = [
     "KEEP_ALL",
     "NO_POSITION",
     "REPLICATION_INFO",
+    "WIPED",
     "Argument",
     "Change",
     "ChangeCommand",

@@ -19,6 +19,7 @@ from .. import _ambient as ambient
 __all__ = [
     "KEEP_ALL",
     "NO_POSITION",
+    "WIPED",
     "Change",
     "ListEdit",
     "LogEntry",
@@ -168,6 +169,10 @@ class PublishedTurn(NamedTuple):
     most: int
 
 
+WIPED = PublishedTurn(b"", 0, b"", b"", b"", 0, 0)
+"""Stands among published turns for a clear: what turns hold from before it is dropped."""
+
+
 @dataclass(slots=True)
 class LogEntry:
     """One change, with all that is needed to make it again.
@@ -200,6 +205,11 @@ class LogEntry:
     def appends(self) -> bool:
         """Whether it only adds elements to the end."""
         return self.edit is not None and self.edit.keep == KEEP_ALL
+
+    @property
+    def clears(self) -> bool:
+        """Whether it removes all elements, and what turns hold."""
+        return self.edit is not None and self.edit.keep == (0, 0) and not self.edit.push and self.result is not None
 
     @property
     def record(self) -> OpsRecord:

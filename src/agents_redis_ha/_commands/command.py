@@ -129,6 +129,7 @@ class SessionSpec:
         ttl_ms: Milliseconds until it expires after a change; 0 leaves its expiry as it is.
         retention_ms: Milliseconds for which an operation's id is remembered.
         confirmation: When a change is confirmed; None means when the primary has made it.
+        turn_retention_ms: Milliseconds for which a turn is remembered.
     """
 
     keys: SessionKeys = field(repr=False)
@@ -137,6 +138,7 @@ class SessionSpec:
     ttl_ms: int = 0
     retention_ms: int = 120_000
     confirmation: Confirmation | None = None
+    turn_retention_ms: int = 86_400_000
 
     @classmethod
     def of(cls, config: HAConfig, session_id: str) -> SessionSpec:
@@ -148,7 +150,8 @@ class SessionSpec:
         keys = session_keys(config.key_prefix, session_id)
         ttl_ms, retention_ms = (config.ttl or 0) * 1000, config.op_retention_seconds * 1000
         confirmation = Confirmation.of(config.durability)
-        return cls(keys, session_id, config.trace_session_id, ttl_ms, retention_ms, confirmation)
+        turn_retention_ms = config.turn_retention_seconds * 1000
+        return cls(keys, session_id, config.trace_session_id, ttl_ms, retention_ms, confirmation, turn_retention_ms)
 
     def head(self, operation_id: bytes) -> tuple[Argument, ...]:
         """Return the first arguments of every script that changes a session; position and attempts follow."""

@@ -129,7 +129,7 @@ def pop(
 
 def clear(spec: SessionSpec, *, operation_id: bytes | None = None) -> ChangeCommand:
     """Remove all items, and the results and drafts of turns; the result is the number of items."""
-    command = _change("clear", spec, (), ListEdit(keep=(0, 0)), operation_id, has_result=True)
+    command = _change("clear", spec, (spec.turn_retention_ms,), ListEdit(keep=(0, 0)), operation_id, has_result=True)
     command.key_count, command.key_count_on_tryagain = 4, 3
     return command
 
@@ -339,7 +339,7 @@ def restore(
         push: The elements to put behind them.
         records: What to add to ``ops``: one of each version behind the one that was found.
         results: What repeats return, by version.
-        turns: The turns that were published with them.
+        turns: The turns that were published with them, and `WIPED` for each clear, in order.
         abandons: Whether changes are given up with it.
         evicted: Whether elements are, that the server has evicted.
     """
@@ -359,6 +359,7 @@ def restore(
         arguments,
         spec.head(b""),
         key_count=4 if turns else 3,
+        key_count_on_tryagain=3 if turns and not any(turn.id for turn in turns) else None,
         trailing=wait,
         allow_trailing_errors=True,
     )

@@ -7,7 +7,8 @@
 -- ARGV[18] the number of changes that follow from ARGV[19…] on, each with its id and its note; then the number of
 -- results that follow, each with its version before it; then the number of turns that were published with them, each
 -- with its id, attempt, digest of its message, token, payload, and for how long and how many of them are remembered;
--- then the items to put behind what is kept. KEYS[4] only with turns.
+-- then the items to put behind what is kept. KEYS[4] only with turns. An empty id stands for a clear in between, which
+-- drops what turns hold; where KEYS[4] is left out, that is done by the next turn (turn_begin.lua).
 --
 -- A turn that has the session loses it, for it was begun on another history.
 -- Returns {APPLIED, version}, or {CONFLICT, version} without a change.
@@ -28,6 +29,9 @@ local version, changes = tonumber(ARGV[11]), tonumber(ARGV[18])
 local results = 19 + 2 * changes
 local published = results + 1 + 2 * tonumber(ARGV[results])
 local first = published + 1 + 7 * tonumber(ARGV[published])
+if first > published + 1 and #KEYS ~= 3 then
+  redis.call('HGET', turns, 'first')  -- a wrong type fails here
+end
 local left = s.fence and rarely().fields_like('hint:') or {}  -- read before the first write
 local from, to = tonumber(ARGV[14]), tonumber(ARGV[15])
 if version > s.version or from > 0 or to < s.length or first <= #ARGV or s.length < s.expected then
@@ -72,9 +76,16 @@ if version > s.version or from > 0 or to < s.length or first <= #ARGV or s.lengt
   end
   for i = published + 1, first - 1, 7 do
     local id, t = ARGV[i], get_turn(ARGV[i]) or {saves = 0, pieces = 0}
-    drop_draft(id, t)
-    t.state, t.attempt, t.digest, t.token, t.payload = ANSWERED, unpack(ARGV, i + 1, i + 4)
-    set_turn(s, id, t, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6]))
+    if id ~= '' then
+      local kept = retain_turns(tonumber(ARGV[i + 5]))
+      drop_draft(id, t)
+      t.state, t.attempt, t.digest, t.token, t.payload = ANSWERED, unpack(ARGV, i + 1, i + 4)
+      renew_turn(s, id, t, kept, tonumber(ARGV[i + 6]))
+    elseif #KEYS == 3 then
+      redis.call('HSET', meta, 'wipe', '1')
+    else
+      wipe_turns()
+    end
   end
   if s.holder then
     redis.call('HDEL', meta, 'holder')

@@ -9,39 +9,14 @@
 --
 -- Returns {GRANTED, attempt, how often its draft was begun anew, its pieces, payload, description, number of elements,
 -- these joined to pieces}, the description as in info.lua; a repeat returns the same. Or, without a grant, {status,
--- version, digest, …}: HELD, …, ms left, place in the queue or 0, 1 if it is this very turn that runs; IS_ANSWERED, …,
--- attempt, payload, '' where it is not known any more; IS_SUSPENDED, …, attempt; IS_CANCELLED; IS_ANOTHER, of this id
--- with another message; or {LOG_MISMATCH, version}.
+-- version, digest, …}: HELD, …, ms left, place in the queue or 0, 1 if it is this very turn that runs, token of the
+-- turn that has the session or ''; IS_ANSWERED, …, attempt, payload, '' where it is not known any more; IS_SUSPENDED,
+-- …, attempt; IS_CANCELLED; IS_ANOTHER, of this id with another message; or {LOG_MISMATCH, version}.
 local GRANTED, HELD, IS_ANSWERED, IS_CANCELLED, IS_ANOTHER, IS_SUSPENDED, IS_UNKNOWN = 1, 8, 9, 10, 11, 13, 14
 local CLAIMS = ARGV[20] == '1'
 local TURN, KEPT, MOST, DIGEST, LEASE = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
 local IF_BUSY, PLACE_HOLDS = ARGV[14], tonumber(ARGV[15])
-local TICKET = publication_id(TURN)  -- a worker that comes again with this turn has the place of the one before it
-
--- Returns who waits, in order, without those that have not asked for too long, and the place of this turn.
-local function read_queue(s)
-  local queue, place = {}, nil
-  for ticket, till in string.gmatch(redis.call('HGET', turns, 'queue') or '', '(%S+) (%d+)') do
-    if ticket == TICKET or till - s.now > 0 and till - s.now <= PLACE_HOLDS then
-      queue[#queue + 1] = {ticket, till}
-      place = ticket == TICKET and #queue or place
-    end
-  end
-  return queue, place
-end
-
-local function write_queue(queue)
-  local texts = {}
-  for at, each in ipairs(queue) do
-    texts[at] = each[1] .. ' ' .. each[2]
-  end
-  if #texts > 0 then
-    redis.call('HSET', turns, 'queue', table.concat(texts, ' '))
-    expire_turns(KEPT)
-  else
-    redis.call('HDEL', turns, 'queue')
-  end
-end
+local TICKET = publication_of(TURN)  -- a worker that comes again with this turn has the place of the one before it
 
 -- Takes or keeps a place, the first one for a turn that was begun before. Returns it.
 local function wait_in(queue, place, s, is_first)
@@ -52,6 +27,7 @@ local function wait_in(queue, place, s, is_first)
   if queue[place][2] - s.now < PLACE_HOLDS / 2 then
     queue[place][2] = s.now + PLACE_HOLDS
     write_queue(queue)
+    retain_turns(KEPT)
   end
   return place
 end
@@ -65,15 +41,15 @@ local function cancel(s, token, id, publishes)
   if reply then
     return reply
   end
+  KEPT = retain_turns(KEPT)
   drop_draft(id, t)
   t.state, t.payload = CANCELLED, ''
-  set_turn(s, id, t, KEPT, MOST)
-  redis.call('HDEL', meta, 'holder')
+  renew_turn(s, id, t, KEPT, MOST)
   if #pieces > 0 then
     push_draft(s, pieces)
     expire(TTL, items)
     local token_then = ID
-    ID = publication_id(id)
+    ID = publication_of(id) .. string.sub(ID, 1, 6)
     record(s, TTL, token_then)
     ID, s.created, s.has_version = token_then, s.created or s.now, s.version
   end
@@ -88,7 +64,11 @@ if redis.call('HGET', meta, 'wipe') then
   redis.call('HDEL', meta, 'wipe')
 end
 local t = get_turn(TURN)
-local queue, place = read_queue(s)
+local is_over = t and t.token == ID and t.state ~= RUNNING  -- this begin is one that comes late, behind its turn's end
+if t and t.state == FORGOTTEN then
+  t = {attempt = 0, saves = t.saves, pieces = 0, number = t.number, digest = '-', token = '-', payload = ''}
+end
+local queue, place = read_queue(s, TICKET, PLACE_HOLDS)
 local function leave_queue()
   if place then
     table.remove(queue, place)
@@ -105,11 +85,13 @@ elseif t and t.state == ANSWERED then
   return answer(IS_ANSWERED, t.attempt, t.payload)
 elseif t and t.state == CANCELLED then
   return answer(IS_CANCELLED)
-elseif not t and s.noted > 0 and redis.call('LPOS', ops, publication_id(TURN), 'RANK', -1) then
-  return answer(IS_ANSWERED, 1, '')  -- its record is lost, or was dropped
+elseif was_published(s, TURN) then
+  return answer(IS_ANSWERED, t and t.attempt or 1, '')  -- its record is lost, was dropped, or is one from before that
+elseif is_over then
+  return rarely().unless_replica({HELD, s.version, s.digest, 0, 0, 0, ''})
 elseif CLAIMS and not is_suspended(t) then
   return answer(IS_UNKNOWN)
-elseif not CLAIMS and is_suspended(t) and t.token ~= ID then
+elseif not CLAIMS and is_suspended(t) then
   return answer(IS_SUSPENDED, t.attempt)
 end
 
@@ -125,9 +107,10 @@ elseif token and token ~= ID or #queue > 0 and place ~= 1 and not (t and t.token
   if IF_BUSY == 'enqueue' or is_same then
     place = wait_in(queue, place, s, t)
   end
-  return rarely().unless_replica({HELD, s.version, s.digest, left or 0, place or 0, is_same and 1 or 0})
+  return rarely().unless_replica({HELD, s.version, s.digest, left or 0, place or 0, is_same and 1 or 0, token or ''})
 end
 
+KEPT = retain_turns(KEPT)
 leave_queue()
 local is_repeat = t and t.token == ID
 local pieces = t and (is_repeat or ARGV[16] == 'resume') and draft_of(TURN, t)

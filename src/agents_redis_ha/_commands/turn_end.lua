@@ -12,17 +12,28 @@ if reply then
   return reply
 end
 local t = get_turn(TURN)
+local queue, place = read_queue(s, publication_of(TURN), math.huge)
+if place then
+  table.remove(queue, place)
+  write_queue(queue)
+end
 local has_changed = ARGV[12] ~= '' and (s.version ~= tonumber(ARGV[12]) or s.digest ~= ARGV[13])
-local is_done = t and t.token == ID and t.state == STATE and string.match(s.holder or '', '^%S+') ~= ID
+local is_this = t and t.token == ID and t.state == (STATE == '' and FORGOTTEN or STATE)
+local holder, till = string.match(s.holder or '', '^(%S+) (%d+)')
+local is_done = is_this and (holder ~= ID or till == '0')
 if is_done then
-  expire_turns(KEPT)
+  retain_turns(KEPT)
   return {APPLIED, s.version, s.digest}
 elseif has_changed or not is_granted(s, t, ID) then
   return rarely().unless_replica({CONFLICT, s.version, s.digest})
 end
+if t then
+  KEPT = retain_turns(KEPT)
+end
 if STATE == '' and t then
   drop_draft(TURN, t)
-  redis.call('HDEL', turns, 'turn:' .. TURN)
+  t.state, t.payload, t.digest = FORGOTTEN, '', '-'  -- a save that comes late finds that it is over
+  put_turn(TURN, t)
 elseif t then
   if not save_piece(TURN, t, tonumber(ARGV[16]), tonumber(ARGV[17]), ARGV[18]) then
     return rarely().unless_replica({INCOMPLETE, s.version, s.digest})
@@ -31,5 +42,5 @@ elseif t then
   t.payload = STATE == SUSPENDED and ARGV[15] or t.payload
   set_turn(s, TURN, t, KEPT, MOST)
 end
-redis.call('HDEL', meta, 'holder')
+take_back(s, ID, TURN)
 return {APPLIED, s.version, s.digest}

@@ -18,9 +18,10 @@ if s.version ~= tonumber(ARGV[12]) or s.digest ~= ARGV[13] or not is_granted(s, 
 end
 -- The record may have been lost with a server, and the draft with it.
 t = t or {state = RUNNING, attempt = tonumber(ARGV[15]), digest = ARGV[14], token = ID, saves = 0, pieces = 0}
+local kept = retain_turns(tonumber(ARGV[10]))
 if not save_piece(TURN, t, tonumber(ARGV[17]), tonumber(ARGV[18]), ARGV[19]) then
   return rarely().unless_replica({INCOMPLETE, s.version, s.digest})
 end
-set_turn(s, TURN, t, tonumber(ARGV[10]), tonumber(ARGV[11]))
+set_turn(s, TURN, t, kept, tonumber(ARGV[11]))
 grant(s, ID, tonumber(ARGV[16]), TURN)
 return {APPLIED, s.version, s.digest}

@@ -4,11 +4,14 @@
 --   turn:<turn id>       a record: state, attempt, digest of the message ('-' = not known), token, how often its draft
 --                        was begun anew, number of the draft's pieces, its own number, payload; ' ' between two
 --   piece:<turn id>:<n>  the n-th piece of its draft: elements, with a line feed between two of them
---   at:<number>          '<ms since 1970> <turn id>': turns are numbered, so that the oldest are known
+--   at:<number>          '<ms since 1970> <turn id>': turns are numbered as they are begun and as they are answered, so
+--                        that the oldest are known
 --   first, next          the lowest number that is kept, and the one that the next turn gets
+--   retention            ms, the longest for which turns were to be remembered
 --   queue                who waits: '<token> <until, ms since 1970>' of each, in the order of arrival, ' ' between two
 --
--- meta, holder: '<token> <until, ms since 1970> <lease, ms> <turn id>' of the turn that has the session.
+-- meta, holder: '<token> <until, ms since 1970> <lease, ms> <turn id>' of the turn that has the session, or was the
+-- last one that had it.
 --
 -- A turn is staged in its draft and published whole (turn_finish.lua): the draft is no part of the history, and a grant
 -- no part of its log. A grant fences by two things together: its token, since another turn may have been granted the
@@ -17,7 +20,7 @@
 --
 local turns = KEYS[4] or (base .. 'turns')
 local RUNNING, UNANSWERED, ANSWERED, CANCELLED = 'running', 'unanswered', 'answered', 'cancelled'
-local SUSPENDED = 'suspended'
+local SUSPENDED, FORGOTTEN = 'suspended', 'forgotten'
 local INCOMPLETE = 12
 
 local function get_turn(id)
@@ -71,18 +74,55 @@ local function save_piece(id, t, saves, number, piece)
   return true
 end
 
--- Returns the id of the change that publishes a turn: the same for each of its attempts.
-local function publication_id(id)
-  return string.sub(redis.sha1hex('turn:' .. id), 1, 16)
+-- Returns with what the id of the change begins that publishes a turn. The rest is of its attempt's token.
+local function publication_of(id)
+  return string.sub(redis.sha1hex('turn:' .. id), 1, 10)
 end
 
--- Gives a turn its number, and drops the oldest turns that are too many or too old: two at a time keep up with one.
+-- Whether a turn was published, as far as ops remembers it.
+local function was_published(s, id)
+  local ids = s.noted > 0 and redis.call('LRANGE', ops, 1, -1) or {}
+  local publication = publication_of(id)
+  for i = 1, #ids, 2 do
+    if string.sub(ids[i], 1, 10) == publication then
+      return true
+    end
+  end
+end
+
+-- Returns who waits, in order, without those that have not asked for so long that their place does not hold any more,
+-- and the place of a ticket.
+local function read_queue(s, ticket, holds)
+  local queue, place = {}, nil
+  for each, till in string.gmatch(redis.call('HGET', turns, 'queue') or '', '(%S+) (%d+)') do
+    if each == ticket or till - s.now > 0 and till - s.now <= holds then
+      queue[#queue + 1] = {each, till}
+      place = each == ticket and #queue or place
+    end
+  end
+  return queue, place
+end
+
+local function write_queue(queue)
+  local texts = {}
+  for at, each in ipairs(queue) do
+    texts[at] = each[1] .. ' ' .. each[2]
+  end
+  if #texts > 0 then
+    redis.call('HSET', turns, 'queue', table.concat(texts, ' '))
+  else
+    redis.call('HDEL', turns, 'queue')
+  end
+end
+
+-- Gives a turn its number, and drops the oldest turns that are too many or too old: two at a time keep up with one. A
+-- turn gets one as it is begun, and another as it is answered.
 local function number_turn(s, id, kept, most)
   local m = redis.call('HMGET', turns, 'first', 'next')
   local first, following = tonumber(m[1]) or 1, tonumber(m[2]) or 1
   for _ = 1, 2 do
     local at, oldest = string.match(redis.call('HGET', turns, 'at:' .. first) or '', '^(%d+) (.*)$')
-    local is_over = at and (following - first >= most or s.now - at > kept)
+    local is_over = at and (following - first >= 2 * most or s.now - at > kept)
     if is_over then
       local t = get_turn(oldest)
       if t and t.number == first then
@@ -99,9 +139,16 @@ local function number_turn(s, id, kept, most)
   return following
 end
 
--- With a session that expires, its turns do, too.
-local function expire_turns(kept)
-  redis.call('PEXPIRE', turns, TTL > 0 and math.min(kept, TTL) or kept)
+-- Lets turns expire, with a session that does, too; no process shortens what another one asked for. Returns the longest
+-- retention that was asked for. To be called before other writes: a full server refuses this one.
+local function retain_turns(kept)
+  local longest = math.max(kept, tonumber(redis.call('HGET', turns, 'retention')) or 0)
+  redis.call('HSET', turns, 'retention', longest)
+  local ttl = TTL > 0 and math.min(longest, TTL) or longest
+  if redis.call('PTTL', turns) < ttl then
+    redis.call('PEXPIRE', turns, ttl)
+  end
+  return longest
 end
 
 local function put_turn(id, t)
@@ -113,7 +160,15 @@ end
 local function set_turn(s, id, t, kept, most)
   t.number = t.number or number_turn(s, id, kept, most)
   put_turn(id, t)
-  expire_turns(kept)
+end
+
+-- The same, of a turn that is remembered from now on.
+local function renew_turn(s, id, t, kept, most)
+  if t.number then
+    redis.call('HDEL', turns, 'at:' .. t.number)
+  end
+  t.number = nil
+  set_turn(s, id, t, kept, most)
 end
 
 -- Calls a function with each turn that is remembered: its id, its record, and when it was begun.
@@ -128,11 +183,12 @@ local function each_turn(use)
   end
 end
 
--- Drops what turns hold of a conversation that was cleared: results, states and drafts.
+-- Drops what turns hold of a conversation that was cleared: results, states and drafts. No attempt from before that
+-- publishes, for the session may begin at its position again.
 local function wipe_turns()
   each_turn(function(id, t)
     drop_draft(id, t)
-    t.payload = ''
+    t.payload, t.token = '', '-'
     put_turn(id, t)
   end)
 end
@@ -165,9 +221,17 @@ local function grant(s, token, lease, id)
   end
 end
 
+-- Takes the session back from a token. It stays the last one that had it, so that no token before it holds any more.
+local function take_back(s, token, id)
+  if s.holder then
+    redis.call('HSET', meta, 'holder', table.concat({token, 0, 0, id}, ' '))
+  end
+end
+
 -- Returns the error reply if the user may not do what the scripts of turns do.
 local function denied_to_grant()
   return denied('HSET', meta, 'f', '') or denied('HDEL', meta, 'f') or denied('PEXPIRE', meta, 1)
+    or denied('PTTL', meta)
 end
 
 -- Begins what is no change. Returns the state, or nil and what to return at once, as the prelude's begin() does.

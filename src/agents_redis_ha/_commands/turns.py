@@ -6,7 +6,7 @@ import enum
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .. import _ambient as ambient
 from .change import Change, ListEdit, LogPosition, PublishedTurn, ReplicationHistory
@@ -77,8 +77,11 @@ class TurnSpec:
 
     @property
     def publication_id(self) -> bytes:
-        """The id of the change that publishes it, the same for each attempt: as turning.lua makes it."""
-        return hashlib.sha1(b"turn:" + self.id, usedforsecurity=False).hexdigest()[:16].encode()
+        """The id of the change that publishes it, as turning.lua makes it: it begins alike for each attempt.
+
+        It differs in what follows, so that two attempts never make one history of two.
+        """
+        return hashlib.sha1(b"turn:" + self.id, usedforsecurity=False).hexdigest()[:10].encode() + self.token[:6]
 
     @property
     def head(self) -> tuple[Argument, ...]:
@@ -102,6 +105,7 @@ class TurnReply:
         left_seconds: For how long another one still has the session, unless it renews that.
         place: Its place in the queue, counted from 1; 0 for none.
         is_same: Whether it is this very turn that has the session, in another attempt.
+        holder: The token of the turn that has it; empty if none has.
     """
 
     status: TurnStatus
@@ -115,6 +119,7 @@ class TurnReply:
     left_seconds: float = 0.0
     place: int = 0
     is_same: bool = False
+    holder: bytes = b""
 
     @property
     def shown(self) -> Reading | None:
@@ -162,6 +167,8 @@ class SuspendedTurns:
 
 @dataclass(slots=True)
 class _TurnCommand(Command[TurnReply]):
+    changes: ClassVar[bool] = True
+
     def decode(self, reply: Reply) -> TurnReply:
         code, version, *digest = reply.value[:3]
         return TurnReply(TurnStatus(code), LogPosition(version, b"".join(digest)), reply.history)
@@ -176,8 +183,8 @@ class _BeginCommand(_TurnCommand):
             return self._granted(reply)
         told, rest = _TurnCommand.decode(self, reply), reply.value[3:]
         if told.status is TurnStatus.HELD:
-            left_ms, place, is_same = rest
-            return replace(told, left_seconds=left_ms / 1000, place=place, is_same=bool(is_same))
+            left_ms, place, is_same, holder = rest
+            return replace(told, left_seconds=left_ms / 1000, place=place, is_same=bool(is_same), holder=holder)
         if told.status is TurnStatus.ANSWERED:
             return replace(told, attempt=rest[0], payload=rest[1])
         return replace(told, attempt=rest[0]) if told.status is TurnStatus.SUSPENDED else told

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from .._commands import (
     KEEP_ALL,
+    WIPED,
     Command,
     ListEdit,
     LogEntry,
@@ -174,10 +175,19 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
         tuple(state.push),
         tuple(state.records),
         state.results,
-        tuple(f.turn for f in fragments if isinstance(f, LogEntry) and f.turn and f.id in state.ids),
+        tuple(_turns_of(entry for entry in fragments if isinstance(entry, LogEntry) and entry.id in state.ids)),
         tuple(state.missing),
         state.lacks_elements,
     )
+
+
+def _turns_of(entries: Iterable[LogEntry]) -> Iterator[PublishedTurn]:
+    """Yield the turns that changes published, in order, and what a clear did to those before it."""
+    for entry in sorted(entries, key=lambda each: each.version):
+        if entry.turn is not None:
+            yield entry.turn
+        elif entry.clears:
+            yield WIPED
 
 
 def replay_command(spec: SessionSpec, found: ServerState, plan: Plan) -> Command[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
@@ -39,15 +40,19 @@ class SessionOperations:
         spec: The session.
         config: Its configuration.
         closed: Whether the session object was closed.
+        is_of_subclass: Whether it is of a subclass, whose own methods must not be bypassed.
     """
 
-    def __init__(self, config: HAConfig, session_id: str, source: CoordinatorSource) -> None:
+    def __init__(
+        self, config: HAConfig, session_id: str, source: CoordinatorSource, *, is_of_subclass: bool = False
+    ) -> None:
         """Make it without I/O.
 
         Args:
             config: The session's configuration.
             session_id: Its id.
             source: Where the connections are.
+            is_of_subclass: Whether the session object is of a subclass.
 
         Raises:
             ConfigurationError: The id cannot be used.
@@ -55,8 +60,13 @@ class SessionOperations:
         self.spec = SessionSpec.of(config, session_id)
         self.config = config
         self.closed = False
+        self.is_of_subclass = is_of_subclass
         self._options = config.client_options()
         self._source = source
+
+    def of_turn(self) -> SessionOperations:
+        """Return the same for a turn, which ends although the session object is closed in its block."""
+        return copy.copy(self)
 
     @property
     def topology(self) -> Topology:

@@ -51,7 +51,9 @@ class RedisHASession:
         """Make a session without I/O; see `ha_session`."""
         self.session_id = uuid.UUID(bytes=ambient.random_bytes(16), version=4).hex if session_id is None else session_id
         self.session_settings = session_settings or SessionSettings()
-        self._operations = SessionOperations(config, self.session_id, source)
+        self._operations = SessionOperations(
+            config, self.session_id, source, is_of_subclass=type(self) is not RedisHASession
+        )
         self._popped: LogPosition | None = None  # of the last pop whose result has arrived
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:

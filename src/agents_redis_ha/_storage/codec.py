@@ -16,7 +16,7 @@ from typing import Any
 
 from agents.items import TResponseInputItem
 from pydantic import BaseModel
-from pydantic_core import from_json
+from pydantic_core import from_json, to_jsonable_python
 
 from ..errors import InvalidItemError
 
@@ -84,14 +84,19 @@ def _check_keys(value: Any) -> None:
                 _check_keys(part)
 
 
-def encode_value(value: object) -> bytes:
+def encode_value(value: object, *, whole: bool = False) -> bytes:
     """Return a value as JSON; a pydantic model as its fields.
+
+    Args:
+        value: The value.
+        whole: Whether the fields of a model are all of them, also those that were not set; dataclasses are taken then,
+            too.
 
     Raises:
         ValueError: It is no JSON.
     """
     try:
-        plain = _dump_model(value) if isinstance(value, BaseModel) else value
+        plain = to_jsonable_python(value) if whole else _dump_model(value) if isinstance(value, BaseModel) else value
         if isinstance(plain, (dict, list, tuple)):
             _check_keys(plain)
         return _READABLE.encode(plain).encode()

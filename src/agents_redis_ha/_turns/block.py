@@ -19,6 +19,8 @@ from .._recovery import OWN_TURNS
 from ..errors import (
     AgentsRedisError,
     ConfigurationError,
+    OperationError,
+    Outcome,
     TurnCancelledError,
     TurnLostError,
     TurnMismatchError,
@@ -82,8 +84,9 @@ class TurnBlock:
     ) -> None:
         """Make it without I/O; see `ha_turn`."""
         self._host, self._spec, self._message, self._options = host, spec, message, options
+        self._begun = False
         self._turn: Turn | None = None
-        self._grant: TurnGrant | None = None
+        self._grant: TurnGrant
 
     async def __aenter__(self) -> Turn:
         """Wait for the session and return the turn.
@@ -95,8 +98,9 @@ class TurnBlock:
             TurnNotFoundError: No turn of this id waits to be claimed.
             OperationError: The session could not be asked for.
         """
-        if self._grant is not None:
+        if self._begun:
             raise ConfigurationError("turn", "it was begun already: make one for each attempt")
+        self._begun = True
         spec = self._spec = replace(self._spec, token=new_operation_id())
         operations, options = self._host.operations, self._options
         settings = self._host.session.session_settings
@@ -113,38 +117,57 @@ class TurnBlock:
         if reply.status in _REFUSED:
             kind, reason = _REFUSED[reply.status]
             raise kind(f"{reason}: nothing was run")
-        granted = None if reply.reading is None else self._begin(reply, reply.reading)
         turn_id = spec.id.decode("utf-8", "surrogatepass")
-        turn = self._turn = Turn(turn_id, self._message, self._host, reply, granted)
-        if granted and options.agent is not None:
-            await self._restore_state(turn, options.agent, reply.payload)
+        if reply.reading is None:
+            return Turn(turn_id, self._message, self._host, reply)
+        granted = self._begin(reply, reply.reading)
+        try:
+            turn = self._turn = Turn(turn_id, self._message, self._host, reply, granted)
+            if options.agent is not None:
+                turn.state = await RunState.from_json(options.agent, self._host.decode_state(reply.payload))
+        except BaseException as error:
+            await self._end(error, None)
+            raise
         return turn
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Publish the turn, or leave it unanswered."""
-        grant, turn = self._grant, self._turn
-        if grant is None or turn is None:
-            return
+        if self._turn is not None:
+            await self._end(error, self._turn)
+
+    async def _end(self, error: BaseException | None, turn: Turn | None) -> None:
+        grant, staged = self._grant, self._staged
+        staged.closed = True
         self._renewal.cancel()
         with contextlib.suppress(ValueError):  # left in another context
             OWN_TURNS.reset(self._own)
+        result = turn.stored_result if turn else None
+        if turn:
+            turn.stored_result = None
         if grant.is_lost:
             is_ours = self._interruption.take_back() or not isinstance(error, asyncio.CancelledError)
             if is_ours and not isinstance(error, TurnLostError):
                 raise grant.lost_error("turn") from error
-        elif turn.is_suspended:
-            return
-        elif error is None and turn.stored_result is not None:
-            await grant.finish(self._staged.draft, keep=self._staged.keep, payload=turn.stored_result)
-        else:
+        elif error is None and turn is not None and result is not None:
+            await self._publish(turn, result)
+        elif turn is None or not turn.is_suspended:
             await grant.leave(forget=self._forgets(error))
+
+    async def _publish(self, turn: Turn, result: bytes) -> None:
+        try:
+            await self._grant.finish(self._staged.draft, keep=self._staged.keep, payload=result)
+        except OperationError as error:
+            if error.outcome is Outcome.NOT_APPLIED and not self._grant.is_lost:
+                await self._grant.leave(forget=False)
+            raise
+        turn.stored_result = result
 
     def _begin(self, reply: TurnReply, reading: Reading) -> tuple[TurnGrant, StagedSession]:
         """Take what was granted."""
         grant = TurnGrant(self._host.operations, self._spec, reply.position, reply.attempt, reply.saves)
-        resumed = [element for piece in reply.pieces for element in piece.split(b"\n")]
+        resumed = [element for piece in reply.pieces for element in piece.split(b"\n") if element]
         grant.has_saved(len(reply.pieces), len(resumed))
         session = self._host.session
         settings = session.session_settings
@@ -152,15 +175,13 @@ class TurnBlock:
         self._grant = grant
         self._own = OWN_TURNS.set(OWN_TURNS.get() | {self._spec.token})
         self._interruption = Interruption(asyncio.current_task())
-        self._renewal = asyncio.ensure_future(grant.keep(self._interruption.cancel_task))
+        self._renewal = asyncio.ensure_future(grant.keep(self._cancel_block))
         return grant, self._staged
 
-    async def _restore_state(self, turn: Turn, agent: Agent[Any], payload: bytes) -> None:
-        try:
-            turn.state = await RunState.from_json(agent, self._host.decode_state(payload))
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
-            raise
+    def _cancel_block(self) -> bool:
+        """Cancel the block; return whether that has come about: Python 3.10 cancels what a task waits for alone."""
+        self._interruption.cancel_task()
+        return self._interruption.happened
 
     def _forgets(self, error: BaseException | None) -> bool:
         decision = "keep" if error is None else self._options.on_error

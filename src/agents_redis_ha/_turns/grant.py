@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from .. import _ambient as ambient
 from .._asyncio import retrieve_exception
@@ -22,7 +22,7 @@ from .._commands import (
     read,
     save_turn,
 )
-from .._recovery import SessionOperations
+from .._recovery import OWN_TURNS, SessionOperations
 from ..errors import OperationError, Outcome, TurnBusyError, TurnLostError
 
 __all__ = ["TurnGrant", "ask_for_session"]
@@ -31,11 +31,12 @@ __all__ = ["TurnGrant", "ask_for_session"]
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.03, 1.0
 # So often is a lease renewed within it: two renewals may fail.
 _RENEWALS = 3
+_SHORTLY_SECONDS = 0.001
 # Leaving a block with an error takes no longer than this.
 _LEAVING_SECONDS = 1.0
 
 
-async def ask_for_session(
+async def _ask_for_session(
     operations: SessionOperations,
     turn: TurnSpec,
     *,
@@ -57,18 +58,31 @@ async def ask_for_session(
     until = loop.time() + wait_seconds
     command = begin_turn(turn, if_busy=if_busy, if_unanswered=if_unanswered, newest=newest, claims=claims)
     while True:
-        try:
-            reply = await operations.execute(command)
-        except BaseException:
-            await _leave(operations, end_turn(turn, None, state="unanswered"))  # it may have been granted
-            raise
+        reply = await operations.execute(command)
         if reply.status is not TurnStatus.HELD:
             return reply
+        if reply.holder in OWN_TURNS.get():
+            raise _busy(operations, "the session is held by the turn in whose block this one begins")
         pause = min(_PAUSE_SECONDS * max(reply.place, 1), _LONGEST_PAUSE_SECONDS) * ambient.uniform(0.5, 1)
         is_refused = claims if reply.is_same else if_busy == "reject"
         if is_refused or loop.time() + pause > until:
-            raise _busy(operations, reply)
+            what = "this very turn runs elsewhere" if reply.is_same else "another turn has the session, or waits for it"
+            raise _busy(operations, what)
         await asyncio.sleep(pause)
+
+
+async def ask_for_session(operations: SessionOperations, turn: TurnSpec, **how: Any) -> TurnReply:
+    """Ask until the turn has the session, or there is nothing to run; as `begin_turn` says.
+
+    Raises:
+        TurnBusyError: Another one has it, for longer than was to be waited.
+        OperationError: It could not be asked; the session may be held for a lease.
+    """
+    try:
+        return await _ask_for_session(operations, turn, **how)
+    except BaseException:  # it may have been granted, or have a place in the queue
+        await _leave(operations, end_turn(turn, None, state="unanswered"))
+        raise
 
 
 class TurnGrant:
@@ -103,14 +117,19 @@ class TurnGrant:
         """Let the next piece begin the draft anew: what was saved is not its beginning any more."""
         self._saves, self._pieces, self._saved = self._saves + 1, 0, 0
 
-    async def keep(self, on_loss: Callable[[], None]) -> None:
-        """Renew the lease until the turn is lost, which is said by a call. A renewal that fails is tried again."""
+    async def keep(self, on_loss: Callable[[], bool]) -> None:
+        """Renew the lease until the turn is lost. A renewal that fails is tried again.
+
+        Args:
+            on_loss: Is called then, again and again, until it returns True.
+        """
         while not self.is_lost:
             await asyncio.sleep(self._turn.lease_ms / 1000 / _RENEWALS)
             try:
                 await self._renew()
             except TurnLostError:
-                on_loss()
+                while not on_loss():  # noqa: ASYNC110 (a cancellation tells nothing)
+                    await asyncio.sleep(_SHORTLY_SECONDS)
             except OperationError:
                 continue  # a turn whose lease is over goes on, unless another one takes the session
 
@@ -121,6 +140,8 @@ class TurnGrant:
             TurnLostError: The turn is lost.
             OperationError: It failed; the draft is still in the process, and the next call saves it.
         """
+        if len(draft) == self._saved:
+            return
         status = await self._save(draft[self._saved :])
         if status is TurnStatus.INCOMPLETE:  # lost with a server
             self.forget_saved()
@@ -209,7 +230,7 @@ class TurnGrant:
 
     def lost_error(self, operation: str) -> TurnLostError:
         """Return the error for a turn that is lost."""
-        reason = "another turn was granted the session, or it was changed after the turn's lease"
+        reason = "another turn was granted the session or cancelled this one, or the session was changed or expired"
         topology = self._operations.topology
         return TurnLostError(reason, operation=operation, topology=topology, outcome=Outcome.NOT_APPLIED)
 
@@ -221,6 +242,5 @@ async def _leave(operations: SessionOperations, command: Command[TurnReply]) -> 
     ending.cancel()
 
 
-def _busy(operations: SessionOperations, reply: TurnReply) -> TurnBusyError:
-    reason = "this very turn runs elsewhere" if reply.is_same else "another turn has the session"
+def _busy(operations: SessionOperations, reason: str) -> TurnBusyError:
     return TurnBusyError(reason, operation="turn_begin", topology=operations.topology, outcome=Outcome.NOT_APPLIED)

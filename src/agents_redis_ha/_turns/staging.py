@@ -11,6 +11,7 @@ from agents.memory import Session, SessionSettings
 
 from .._commands import Reading
 from .._storage import decode_item, decode_joined, encode_items
+from ..errors import ClosedError
 from .grant import TurnGrant
 
 __all__ = ["RunSession", "StagedSession"]
@@ -25,6 +26,7 @@ class StagedSession:
         session_id: The conversation's id.
         session_settings: The SDK's settings of the session that the turn is of.
         draft: The elements to put behind those that the session has.
+        closed: Whether the turn's block was left: what comes later could not be stored any more.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class StagedSession:
         """
         self.session_id, self.session_settings = session_id, settings
         self.draft = list(resumed)
+        self.closed = False
         self._grant, self._saves = grant, saves
         self._least = len(resumed)  # no limit cuts what is resumed
         self._take(reading)
@@ -61,6 +64,7 @@ class StagedSession:
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the newest items of the conversation, the draft's behind those that are published."""
+        self._check_open()
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
         if limit is not None and limit <= 0:
@@ -81,6 +85,7 @@ class StagedSession:
             TurnLostError: The turn is lost.
             OperationError: The draft could not be saved; it is still in the process.
         """
+        self._check_open()
         self.draft += encode_items(items)
         self._least = 0
         if self._saves and self.keep is None and _CLOSES_ROUND.get():
@@ -88,26 +93,35 @@ class StagedSession:
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the newest item, in the draft or before it, and return it."""
+        self._check_open()
         self._least = 0
-        if self.draft:
-            self._grant.forget_saved()
-            return decode_item(self.draft.pop())
+        for at in reversed(range(len(self.draft))):
+            item = decode_item(self.draft[at])
+            if item is not None:
+                self._grant.forget_saved()
+                del self.draft[at]
+                return item
         while not any(self._before) and self._offset:
             await self._read_all()
-        at = next((at for at in reversed(range(len(self._before))) if self._before[at] is not None), None)
-        if at is None:
+        newest = next((at for at in reversed(range(len(self._before))) if self._before[at] is not None), None)
+        if newest is None:
             return None
-        self.draft = self._elements[at + 1 : len(self._before)]  # what is no item stays
-        item = self._before[at]
-        del self._before[at:]
-        return item
+        self.draft = self._elements[newest + 1 : len(self._before)] + self.draft  # what is no item stays
+        popped = self._before[newest]
+        del self._before[newest:]
+        return popped
 
     async def clear_session(self) -> None:
         """Remove all items."""
+        self._check_open()
         self._least = 0
         self._offset, self.draft = 0, []
         self._before.clear()
         self._grant.forget_saved()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError("the turn's block was left: what is added now could not be stored any more")
 
     def _take(self, reading: Reading) -> None:
         self._length = reading.length

@@ -91,7 +91,10 @@ class Turn:
 
         Raises:
             InvalidResultError: It is not that. The turn is not answered.
+            ConfigurationError: The turn does not run: it was answered before, is suspended, or its block was left.
         """
+        if not self._runs:
+            raise ConfigurationError("answer", "the turn does not run: it was answered before, or its block was left")
         self.stored_result = self._host.encode_result(result)
 
     async def suspend(self, state: RunState[Any]) -> None:
@@ -108,12 +111,12 @@ class Turn:
             TurnLostError: The turn is lost. Nothing of it is stored.
             OperationError: It failed; the turn may be suspended all the same: `list_suspended` tells.
         """
-        if self._granted is None or self.is_suspended or self.is_answered:
+        if self._granted is None or not self._runs or self.is_answered:
             raise ConfigurationError("suspend", "the turn does not run: there is nothing to suspend")
         grant, staged = self._granted
         payload = self._host.encode_state(state.to_json())
         await grant.suspend(staged.draft, payload)
-        self.is_suspended = True
+        self.is_suspended = staged.closed = True
 
     def idempotency_key(self, call_id: str) -> str:
         """Return a key for what a tool does outside: the same whenever the same call of this turn is made again.
@@ -123,6 +126,10 @@ class Turn:
         """
         name = json.dumps([self._host.session.session_id, self.id, call_id])
         return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    @property
+    def _runs(self) -> bool:
+        return self._granted is not None and not self.is_suspended and not self._granted[1].closed
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} attempt={self.attempt} is_answered={self.is_answered}>"

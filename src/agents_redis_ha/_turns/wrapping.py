@@ -73,7 +73,7 @@ class Host:
 
     def _encode(self, value: object, most: int, what: str) -> bytes:
         try:
-            plain = encode_value(value)
+            plain = encode_value(value, whole=True)
         except ValueError as error:
             raise InvalidResultError(f"a turn can be {what} JSON only: {error}") from None
         if len(plain) > most:
@@ -128,6 +128,11 @@ def find_host(session: object, wrap: Wrap | None) -> Host:
     if not isinstance(operations, SessionOperations):
         reason = f"a {type(own).__name__} is no session of this library: give the one that it wraps, and wrap="
         raise ConfigurationError("session", reason)
+    if operations.is_of_subclass:
+        reason = f"the own methods of a {type(own).__name__} would be bypassed: give a RedisHASession, and wrap="
+        raise ConfigurationError("session", reason)
+    operations.check_open()
+    operations = operations.of_turn()
     if is_encrypted and wrap is not None:
         raise ConfigurationError("wrap", "the session is wrapped already: give the one that it wraps")
     if is_encrypted:
@@ -139,10 +144,16 @@ def find_host(session: object, wrap: Wrap | None) -> Host:
 
 def _codec_of(session: object) -> Codec | None:
     """Return how results are kept with such a wrapper."""
-    while session is not None:
+    while not isinstance(vars(session).get("_operations"), SessionOperations):
         if _is_encrypted(session):
             return _Encryption(session)
-        session = vars(session).get("underlying_session") if hasattr(session, "__dict__") else None
+        inner = vars(session).get("underlying_session")
+        if inner is None:
+            reason = (
+                f"a {type(session).__name__} does not tell what it wraps (underlying_session), nor whether it encrypts"
+            )
+            raise ConfigurationError("wrap", reason)
+        session = inner
     return None
 
 

@@ -67,7 +67,7 @@ CHANGES = [
     (pop(SPEC, acknowledged=AT_7, operation_id=ID), "pop", ("", 0, b"", 0, 7, DIGEST), ListEdit((0, -1))),
     (pop(SPEC, (-1, seen(3)), operation_id=ID), "pop", (-1, 7, DIGEST, 3, "", b""), ListEdit((0, -1))),
     (pop(SPEC, (-3, seen(4)), acknowledged=AT_7, operation_id=ID), "pop", (-3, 7, DIGEST, 4, 7, DIGEST), None),
-    (clear(SPEC, operation_id=ID), "clear", (), ListEdit((0, 0))),
+    (clear(SPEC, operation_id=ID), "clear", (86_400_000,), ListEdit((0, 0))),
     (replace(SPEC, [b"a"], operation_id=ID), "replace", ("", b"", 0, 0, b"a"), ListEdit((0, 0), (b"a",))),
     (
         replace(SPEC, [b"a"], expected=AT_7, keep=(1, 4), operation_id=ID),
