@@ -182,6 +182,18 @@ async def test_a_claim_that_fails_or_dies_leaves_the_turn_to_the_next_one(worker
 
 
 @standalone
+async def test_a_block_may_go_on_for_longer_than_a_lease_after_it_was_suspended(workers: Workers) -> None:
+    ours, theirs = await workers.make(retry={"deadline_seconds": 0.5}), await workers.make()
+    runs = agent(PAY)
+    async with ha_turn(ours, "t1", "pay", lease_seconds=0.6) as turn:
+        result = await Runner.run(runs, turn.input, session=turn.session, run_config=QUIET)
+        await turn.suspend(result.to_state())
+        await theirs.add_items([message("plain")])
+        await asyncio.sleep(1.0)
+    assert (await approve(theirs)).result == "done"
+
+
+@standalone
 async def test_a_state_that_is_too_large_leaves_the_turn_as_it_is(servers: lab.Lab, session_id: str) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
 

@@ -104,7 +104,7 @@ class TurnGrant:
             attempt: Which attempt it is.
             saves: How often its draft was begun anew.
         """
-        self.is_lost = False
+        self.is_lost = self._was_given_back = False
         self._operations, self._turn, self._position = operations, turn, position
         self._attempt, self._saves = attempt, saves
         self._pieces = self._saved = 0
@@ -123,7 +123,7 @@ class TurnGrant:
         Args:
             on_loss: Is called then, again and again, until it returns True.
         """
-        while not self.is_lost:
+        while not self.is_lost and not self._was_given_back:
             await asyncio.sleep(self._turn.lease_ms / 1000 / _RENEWALS)
             try:
                 await self._renew()
@@ -183,15 +183,20 @@ class TurnGrant:
             TurnLostError: The turn is lost.
             OperationError: It failed; the turn may be suspended all the same.
         """
-        status = await self._suspend(draft[self._saved :], payload)
-        if status is TurnStatus.INCOMPLETE:
-            self.forget_saved()
-            await self._suspend(draft, payload)
+        self._was_given_back = True  # from now on, a renewal that is under way may be refused
+        try:
+            status = await self._suspend(draft[self._saved :], payload)
+            if status is TurnStatus.INCOMPLETE:
+                self.forget_saved()
+                await self._suspend(draft, payload)
+        except BaseException:
+            self._was_given_back = False
+            raise
 
     async def _renew(self) -> None:
         command = save_turn(self._turn, self._position, self._attempt)
         reply = await self._operations.execute(command, report_loss=False)
-        if reply.status is TurnStatus.LOST:
+        if reply.status is TurnStatus.LOST and not self._was_given_back:
             raise self._lost("turn_save")
 
     async def _suspend(self, elements: Sequence[bytes], payload: bytes) -> TurnStatus:
