@@ -906,13 +906,13 @@ async def test_a_function_that_fails_to_decide_keeps_the_turn_and_the_blocks_err
 
 
 @standalone
-async def test_a_turn_that_cannot_be_published_gives_the_session_back(servers: lab.Lab, session_id: str) -> None:
+async def test_a_turn_that_cannot_be_published_is_begun_again(servers: lab.Lab, session_id: str) -> None:
     session = ha_session(servers.config(**QUICK), session_id, ttl=600)
     keys = session._operations.spec.keys
     client = servers.client(servers.primary(keys.items))
 
     async def fail() -> None:
-        async with ha_turn(session, "t1", "hello") as turn:
+        async with ha_turn(session, "t1", "hello", lease_seconds=0.5) as turn:
             await turn.session.add_items([message("hello")])
             turn.answer()
             client.set(keys.items, "another application's")
@@ -920,7 +920,8 @@ async def test_a_turn_that_cannot_be_published_gives_the_session_back(servers: l
     with pytest.raises(WrongKeyTypeError):
         await fail()
     client.delete(keys.items)
-    assert (await run(session, "t1", if_busy="reject"))["attempt"] == 2
+    assert (await run(session, "t1"))["attempt"] == 2
+    assert await session.get_items() == whole("hello")
 
 
 @standalone
