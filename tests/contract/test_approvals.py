@@ -158,7 +158,7 @@ async def test_one_claim_wins_and_the_others_are_told_at_once(workers: Workers) 
 
 @standalone
 async def test_a_claim_that_fails_or_dies_leaves_the_turn_to_the_next_one(workers: Workers) -> None:
-    ours, theirs = await workers.make(retry={"deadline_seconds": 0.5}), await workers.make()
+    ours, theirs = await workers.make(retry={"deadline_seconds": 1.0}), await workers.make()
     await suspend(ours)
 
     async def fail() -> None:
@@ -171,21 +171,21 @@ async def test_a_claim_that_fails_or_dies_leaves_the_turn_to_the_next_one(worker
     assert [turn.attempts for turn in await list_suspended(theirs)] == [2]
 
     async def die() -> None:
-        block = claim_turn(ours, "t1", agent(), lease_seconds=0.5)
+        block = claim_turn(ours, "t1", agent(), lease_seconds=1.0)
         await block.__aenter__()
         block._renewal.cancel()
 
     await asyncio.create_task(die())
-    await asyncio.sleep(0.7)
+    await asyncio.sleep(1.3)
     assert (await approve(theirs)).attempt == 4
     assert await theirs.get_items() == await expected()
 
 
 @standalone
 async def test_a_block_may_go_on_for_longer_than_a_lease_after_it_was_suspended(workers: Workers) -> None:
-    ours, theirs = await workers.make(retry={"deadline_seconds": 0.5}), await workers.make()
+    ours, theirs = await workers.make(retry={"deadline_seconds": 1.0}), await workers.make()
     runs = agent(PAY)
-    async with ha_turn(ours, "t1", "pay", lease_seconds=0.6) as turn:
+    async with ha_turn(ours, "t1", "pay", lease_seconds=1.0) as turn:
         result = await Runner.run(runs, turn.input, session=turn.session, run_config=QUIET)
         await turn.suspend(result.to_state())
         await theirs.add_items([message("plain")])
