@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents_redis_ha import PermissionDeniedError, SessionStore, acl_rule, ha_turn, lab, session_keys
+from agents_redis_ha import PermissionDeniedError, RedisHASession, SessionStore, acl_rule, ha_turn, lab, session_keys
 from tests.support.history import message, texts
 
 RIGHTS = sorted(right[1:] for right in acl_rule("agents:ha") if right.startswith("+"))
@@ -40,6 +41,19 @@ def restricted(request: pytest.FixtureRequest) -> Iterator[lab.Lab]:
         yield servers
 
 
+@asynccontextmanager
+async def sessions_of(
+    servers: lab.Lab, session_id: str, right: str
+) -> AsyncIterator[tuple[RedisHASession, RedisHASession]]:
+    """Return the session as a user with all rights has it, and as one without a right does."""
+    user = f"without-{right.replace('|', '-')}"
+    async with (
+        SessionStore(servers.config()) as owner,
+        SessionStore(servers.config(username=user, password="pw")) as limited,
+    ):
+        yield owner.session(session_id), limited.session(session_id)
+
+
 def dump(servers: lab.Lab, session_id: str) -> dict[str, Any]:
     keys = session_keys("agents:ha", session_id)
     with servers.client(servers.primary()) as client:
@@ -56,12 +70,7 @@ def dump(servers: lab.Lab, session_id: str) -> dict[str, Any]:
 async def test_a_denied_command_denies_before_the_first_write(
     restricted: lab.Lab, session_id: str, right: str, operation: str, is_new: bool
 ) -> None:
-    user = f"without-{right.replace('|', '-')}"
-    async with (
-        SessionStore(restricted.config()) as owner,
-        SessionStore(restricted.config(username=user, password="pw")) as limited,
-    ):
-        theirs, ours = owner.session(session_id), limited.session(session_id)
+    async with sessions_of(restricted, session_id, right) as (theirs, ours):
         if not is_new:
             await theirs.add_items([message("1"), message("x" * (70_000 if operation == "pop a large one" else 1))])
         if operation == "late watermark" and not is_new:
@@ -86,12 +95,7 @@ async def test_a_denied_command_denies_before_the_first_write(
 async def test_a_denied_command_denies_a_turn_before_anything_is_published(
     restricted: lab.Lab, session_id: str, right: str, is_new: bool
 ) -> None:
-    user = f"without-{right.replace('|', '-')}"
-    async with (
-        SessionStore(restricted.config()) as owner,
-        SessionStore(restricted.config(username=user, password="pw")) as limited,
-    ):
-        theirs, ours = owner.session(session_id), limited.session(session_id)
+    async with sessions_of(restricted, session_id, right) as (theirs, ours):
         if not is_new:
             await theirs.add_items([message("1")])
         before = dump(restricted, session_id)
@@ -109,11 +113,7 @@ async def test_a_denied_command_denies_a_turn_before_anything_is_published(
 
 @pytest.mark.parametrize("right", ["hset", "hsetnx", "rpush", "pexpire", "ltrim", "hdel"])
 async def test_a_repair_that_is_denied_changes_nothing(restricted: lab.Lab, session_id: str, right: str) -> None:
-    async with (
-        SessionStore(restricted.config()) as owner,
-        SessionStore(restricted.config(username=f"without-{right}", password="pw")) as limited,
-    ):
-        theirs, ours = owner.session(session_id), limited.session(session_id)
+    async with sessions_of(restricted, session_id, right) as (theirs, ours):
         await theirs.add_items([message("1")])
         assert await ours.get_items() == [message("1")]
         keys = session_keys("agents:ha", session_id)

@@ -2,12 +2,11 @@
 -- reading.lua or editing.lua in between (load_script).
 --
 -- KEYS[1] items  LIST  one JSON item an element
--- KEYS[2] meta   HASH  format (of all three keys), session_id, created_at, updated_at (ms since 1970), version, digest,
+-- KEYS[2] meta   HASH  format (of all keys), session_id, created_at, updated_at (ms since 1970), version, digest,
 --                      last_id (of the change that made the version), generation, length (of items then), retention
---                      (ms, the longest that was asked for), ttl (ms, the latest), low_watermarks; result:<version> of
---                      a recent pop or clear; while lost changes are being put back: fence, fenced_at,
---                      hint:<version>:…; the version with which some were given up: abandoned_at, evicted_at; the
---                      turn that has the session: holder (turning.lua)
+--                      (ms, the longest asked for), ttl (ms, the latest), low_watermarks; result:<version> of a recent
+--                      pop or clear; while lost changes are put back: fence, fenced_at, hint:<version>:…; the version
+--                      with which some were given up: abandoned_at, evicted_at; the turn that has it: holder
 -- KEYS[3] ops    LIST  the recent changes, of each its id and a note: its digest, and behind its 12 characters the
 --                      length of items then. In front of the oldest a header: <version before it>:<digest then>, and
 --                      '!' behind it if the server has evicted ids that should be there. The last one is the newest:

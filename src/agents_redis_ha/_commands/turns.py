@@ -102,7 +102,6 @@ class TurnReply:
         saves: How often its draft was begun anew.
         pieces: Its draft.
         payload: What is kept of it, if that is known.
-        left_seconds: For how long another one still has the session, unless it renews that.
         place: Its place in the queue, counted from 1; 0 for none.
         is_same: Whether it is this very turn that has the session, in another attempt.
         holder: The token of the turn that has it; empty if none has.
@@ -116,7 +115,6 @@ class TurnReply:
     saves: int = 0
     pieces: tuple[bytes, ...] = field(default=(), repr=False)
     payload: bytes = field(default=b"", repr=False)
-    left_seconds: float = 0.0
     place: int = 0
     is_same: bool = False
     holder: bytes = b""
@@ -183,8 +181,8 @@ class _BeginCommand(_TurnCommand):
             return self._granted(reply)
         told, rest = _TurnCommand.decode(self, reply), reply.value[3:]
         if told.status is TurnStatus.HELD:
-            left_ms, place, is_same, holder = rest
-            return replace(told, left_seconds=left_ms / 1000, place=place, is_same=bool(is_same), holder=holder)
+            _, place, is_same, holder = rest
+            return replace(told, place=place, is_same=bool(is_same), holder=holder)
         if told.status is TurnStatus.ANSWERED:
             return replace(told, attempt=rest[0], payload=rest[1])
         return replace(told, attempt=rest[0]) if told.status is TurnStatus.SUSPENDED else told

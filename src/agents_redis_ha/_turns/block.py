@@ -124,7 +124,7 @@ class TurnBlock:
         try:
             turn = self._turn = Turn(turn_id, self._message, self._host, reply, granted)
             if options.agent is not None:
-                turn.state = await RunState.from_json(options.agent, self._host.decode_state(reply.payload))
+                turn.state = await RunState.from_json(options.agent, self._host.decode(reply.payload))
         except BaseException as error:
             await self._end(error, None)
             raise

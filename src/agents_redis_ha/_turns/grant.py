@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 from .. import _ambient as ambient
@@ -140,13 +140,9 @@ class TurnGrant:
             TurnLostError: The turn is lost.
             OperationError: It failed; the draft is still in the process, and the next call saves it.
         """
-        if len(draft) == self._saved:
-            return
-        status = await self._save(draft[self._saved :])
-        if status is TurnStatus.INCOMPLETE:  # lost with a server
-            self.forget_saved()
-            await self._save(draft)
-        self._saved = len(draft)
+        if len(draft) > self._saved:
+            await self._send_new(draft, self._save)
+            self._saved = len(draft)
 
     async def read(self, newest: int) -> Reading:
         """Read the session, as it was granted.
@@ -185,10 +181,7 @@ class TurnGrant:
         """
         self._was_given_back = True  # from now on, a renewal that is under way may be refused
         try:
-            status = await self._suspend(draft[self._saved :], payload)
-            if status is TurnStatus.INCOMPLETE:
-                self.forget_saved()
-                await self._suspend(draft, payload)
+            await self._send_new(draft, lambda elements: self._suspend(elements, payload))
         except BaseException:
             self._was_given_back = False
             raise
@@ -198,6 +191,12 @@ class TurnGrant:
         reply = await self._operations.execute(command, report_loss=False)
         if reply.status is TurnStatus.LOST and not self._was_given_back:
             raise self._lost("turn_save")
+
+    async def _send_new(self, draft: Sequence[bytes], send: Callable[[Sequence[bytes]], Awaitable[TurnStatus]]) -> None:
+        """Send what is new in the draft; all of it where the server has lost its beginning."""
+        if await send(draft[self._saved :]) is TurnStatus.INCOMPLETE:
+            self.forget_saved()
+            await send(draft)
 
     async def _suspend(self, elements: Sequence[bytes], payload: bytes) -> TurnStatus:
         command = end_turn(
@@ -209,10 +208,7 @@ class TurnGrant:
             number=self._pieces + 1 if elements else 0,
             piece=b"\n".join(elements),
         )
-        reply = await self._operations.execute(command)
-        if reply.status is TurnStatus.LOST:
-            raise self._lost(command.name)
-        return reply.status
+        return await self._ask(command)
 
     async def _save(self, elements: Sequence[bytes]) -> TurnStatus:
         command = save_turn(
@@ -223,10 +219,14 @@ class TurnGrant:
             number=self._pieces + 1,
             piece=b"\n".join(elements),
         )
+        status = await self._ask(command)
+        self._pieces += status is TurnStatus.GRANTED
+        return status
+
+    async def _ask(self, command: Command[TurnReply]) -> TurnStatus:
         reply = await self._operations.execute(command)
         if reply.status is TurnStatus.LOST:
             raise self._lost(command.name)
-        self._pieces += reply.status is TurnStatus.GRANTED
         return reply.status
 
     def _lost(self, operation: str) -> TurnLostError:

@@ -81,7 +81,7 @@ class Turn:
         """
         if self.stored_result is None:
             raise ConfigurationError("result", "the turn is not answered: call turn.answer first")
-        return self._host.decode_result(self.stored_result)
+        return self._host.decode(self.stored_result)
 
     def answer(self, result: Any = None) -> None:
         """Answer the turn. It is published when its block is left.

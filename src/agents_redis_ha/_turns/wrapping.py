@@ -88,16 +88,8 @@ class Host:
         """
         return self._encode(state, _MOST_STATE_BYTES, "suspended with")
 
-    def decode_state(self, stored: bytes) -> Any:
-        """Return the state that was kept.
-
-        Raises:
-            OutcomeLostError: It cannot be read any more.
-        """
-        return self.decode_result(stored)
-
-    def decode_result(self, stored: bytes) -> Any:
-        """Return the result that was kept.
+    def decode(self, stored: bytes) -> Any:
+        """Return the result or the state that was kept.
 
         Raises:
             OutcomeLostError: It is not known any more.
