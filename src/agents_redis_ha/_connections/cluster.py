@@ -112,15 +112,15 @@ class ClusterLocator:
         raise AttemptError(redis_errors.ConnectionError("the nodes redirect in a circle"), node=node.name, sent=False)
 
     async def _begin_at(self, target: Node, source: Node, request: Request) -> Reply:
-        """Send a request to the node that imports the slot although the session does not exist there yet.
+        """Send a request to the node that imports the slot although not all of its keys exist there.
 
         Such a node refuses several keys of which some are missing (TRYAGAIN), since they may still be at the source. If
-        the source holds none of them, none can be created there any more: then the session begins at the target, and
-        the script declares one key only, which the target accepts. Otherwise the migration has to move them first.
+        the source holds none of them, none can be created there any more: then they begin at the target, and the script
+        declares one key only, which the target accepts. Otherwise the migration has to move them first.
         """
         keys = request.command.spec.keys
         try:
-            answers = await source.call(*(("EXISTS", key) for key in (keys.items, keys.meta, keys.ops)))
+            answers = await source.call(*(("EXISTS", key) for key in (keys.items, keys.meta, keys.ops, keys.turns)))
         except AttemptError as error:  # what was sent is the question only; a broken connection is no failed handshake
             cause = redis_errors.ConnectionError(str(error)) if tls_error(error.cause) else error.cause
             raise AttemptError(cause, node=source.name, sent=False) from error

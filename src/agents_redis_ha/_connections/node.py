@@ -15,7 +15,7 @@ from typing import Any
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, NoScriptError, ResponseError, TryAgainError
+from redis.exceptions import AskError, MaxConnectionsError, NoScriptError, ResponseError, TryAgainError
 
 from .._asyncio import Alarms, retrieve_exception, timeout_at
 from .._commands import (
@@ -39,6 +39,8 @@ __all__ = ["Node"]
 # In INFO replication; some managed services leave the id out.
 _REPLICATION_ID = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 _IS_REPLICA = re.compile(rb"^role:slave", re.MULTILINE)
+# Before 7.0, the source of a migration says ASK also where the others of the keys are still there.
+_MISSES_A_KEY = (TryAgainError, AskError)
 
 
 class Node:
@@ -118,7 +120,7 @@ class Node:
             fewer = None if only_first_key else command.key_count_on_tryagain
             if isinstance(replies[0], NoScriptError) and not with_source:
                 with_source = True
-            elif isinstance(replies[0], TryAgainError) and fewer is not None and fewer != key_count:
+            elif isinstance(replies[0], _MISSES_A_KEY) and fewer is not None and fewer != key_count:
                 key_count = fewer
             else:
                 return self._reply(command, replies, ReplicationHistory(self.name, replication_id), position)

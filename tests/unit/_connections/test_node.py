@@ -116,8 +116,9 @@ async def test_only_the_first_key_is_declared_where_that_is_asked_for() -> None:
     assert pool.written == [[script(1)]]
 
 
-async def test_a_missing_key_that_holds_a_command_up_is_not_declared_where_it_is_not_needed() -> None:
-    pool = FakePool(redis_errors.TryAgainError("Multiple keys"), "value")
+@pytest.mark.parametrize("error", [redis_errors.TryAgainError("Multiple keys"), redis_errors.AskError("1 h:2")])
+async def test_a_missing_key_that_holds_a_command_up_is_not_declared_where_it_is_not_needed(error: Exception) -> None:
+    pool = FakePool(error, "value")
     assert (await fake_node(pool).execute(request(command(key_count_on_tryagain=2), POSITION))).value == "value"
     assert pool.written == [[script(3)], [script(2)]]
 
@@ -126,6 +127,7 @@ async def test_a_missing_key_that_holds_a_command_up_is_not_declared_where_it_is
     ("error", "only_first_key", "fewer"),
     [
         (redis_errors.TryAgainError("x"), False, None),
+        (redis_errors.AskError("1 h:2"), False, None),
         (redis_errors.TryAgainError("x"), False, 3),
         (redis_errors.TryAgainError("x"), True, 2),
         (redis_errors.BusyLoadingError("x"), False, 2),
