@@ -208,17 +208,16 @@ class Interruption:
             if sys.version_info < (3, 11):
                 self._task._cancel_message = self  # noqa: SLF001 (the owner's takes its place)
 
-    def cancel_wait(self) -> None:
-        """The same on Python 3.10, where the task alone knows what it waits for."""
-        self.cancel(self._task._fut_waiter)  # noqa: SLF001
-
     def cancel_task(self) -> None:
-        """Cancel the task wherever it is; on Python 3.10, what it waits for."""
-        if sys.version_info >= (3, 11):
-            self._task.cancel()
-            self.happened = True
-        else:
-            self.cancel_wait()
+        """Cancel the task wherever it is, unless its owner has just cancelled it where that cannot be told apart."""
+        if sys.version_info < (3, 11):
+            awaited = self._task._fut_waiter  # noqa: SLF001
+            if self._task._must_cancel or (awaited is not None and awaited.cancelled()):  # noqa: SLF001
+                return
+        self._task.cancel()
+        self.happened = True
+        if sys.version_info < (3, 11):
+            self._task._cancel_message = self  # noqa: SLF001 (the owner's takes its place)
 
     def take_back(self) -> bool:
         """Take `cancel_task` back, if it happened; return whether the task's CancelledError is from there alone."""

@@ -403,6 +403,20 @@ async def test_a_lost_turn_cancels_its_block_and_says_so_whatever_that_swallows(
 
 
 @standalone
+async def test_a_lost_turn_cancels_a_block_that_waits_for_nothing(workers: Workers) -> None:
+    ours, theirs = await workers.make(**QUICK), await workers.make()
+
+    async def lose() -> None:
+        async with ha_turn(ours, "t1", "one", lease_seconds=1.0):
+            await run(theirs, "t2", "two", if_busy="rollback")
+            while True:  # noqa: ASYNC110 (it waits for nothing: there is nothing else to cancel)
+                await asyncio.sleep(0)
+
+    with pytest.raises(TurnLostError):
+        await lose()
+
+
+@standalone
 async def test_a_cancelled_block_stays_cancelled(servers: lab.Lab, session_id: str) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
     began = asyncio.Event()

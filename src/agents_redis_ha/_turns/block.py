@@ -175,13 +175,8 @@ class TurnBlock:
         self._grant = grant
         self._own = OWN_TURNS.set(OWN_TURNS.get() | {self._spec.token})
         self._interruption = Interruption(asyncio.current_task())
-        self._renewal = asyncio.ensure_future(grant.keep(self._cancel_block))
+        self._renewal = asyncio.ensure_future(grant.keep(self._interruption.cancel_task))
         return grant, self._staged
-
-    def _cancel_block(self) -> bool:
-        """Cancel the block; return whether that has come about: Python 3.10 cancels what a task waits for alone."""
-        self._interruption.cancel_task()
-        return self._interruption.happened
 
     def _forgets(self, error: BaseException | None) -> bool:
         decision = "keep" if error is None else self._options.on_error

@@ -31,7 +31,6 @@ __all__ = ["TurnGrant", "ask_for_session"]
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.03, 1.0
 # So often is a lease renewed within it: two renewals may fail.
 _RENEWALS = 3
-_SHORTLY_SECONDS = 0.001
 # Leaving a block with an error takes no longer than this.
 _LEAVING_SECONDS = 1.0
 
@@ -117,19 +116,18 @@ class TurnGrant:
         """Let the next piece begin the draft anew: what was saved is not its beginning any more."""
         self._saves, self._pieces, self._saved = self._saves + 1, 0, 0
 
-    async def keep(self, on_loss: Callable[[], bool]) -> None:
+    async def keep(self, on_loss: Callable[[], None]) -> None:
         """Renew the lease until the turn is lost. A renewal that fails is tried again.
 
         Args:
-            on_loss: Is called then, again and again, until it returns True.
+            on_loss: Is called then.
         """
         while not self.is_lost and not self._was_given_back:
             await asyncio.sleep(self._turn.lease_ms / 1000 / _RENEWALS)
             try:
                 await self._renew()
             except TurnLostError:
-                while not on_loss():  # noqa: ASYNC110 (a cancellation tells nothing)
-                    await asyncio.sleep(_SHORTLY_SECONDS)
+                on_loss()
             except OperationError:
                 continue  # a turn whose lease is over goes on, unless another one takes the session
 
