@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import openai_agents_session
 from agents.extensions.memory import RedisSession
@@ -34,11 +34,13 @@ class Contender:
         open: Returns the history of a session id; does no I/O.
         prepare: Turns items into what the history's ``add_items`` takes.
         close: Closes the connections.
+        save: Of one that keeps a run in a turn, when its draft is saved; None of one that does without turns.
     """
 
     open: Callable[[str], History]
     prepare: Callable[[list[Any]], list[Any]]
     close: Callable[[], Awaitable[None]]
+    save: Literal["steps", "end"] | None = None
 
 
 class BareCommands:
@@ -65,7 +67,8 @@ class BareCommands:
 
 
 def contenders(url: str, floor_address: str, floor_tag: str) -> dict[str, Contender]:
-    """Return the contenders by name: ``ours``, ``floor`` and, on a standalone server, ``sdk`` and ``other``.
+    """Return the contenders by name: ``ours``, ``floor``, ``end`` and ``steps`` (turns that are saved so), and, on a
+    standalone server, ``sdk`` and ``other``.
 
     Args:
         url: The servers, for `ha_session`.
@@ -78,8 +81,11 @@ def contenders(url: str, floor_address: str, floor_tag: str) -> dict[str, Conten
     def floor_key(id_: str) -> str:
         return f"floor:{{{floor_tag}}}:{id_}"
 
+    ours = Contender(lambda id_: ha_session(config, id_), list, close_shared_connections)
     found = {
-        "ours": Contender(lambda id_: ha_session(config, id_), list, close_shared_connections),
+        "ours": ours,
+        "end": replace(ours, save="end"),
+        "steps": replace(ours, save="steps"),
         "floor": Contender(lambda id_: BareCommands(bare, floor_key(id_), replicas), encode_items, bare.aclose),
     }
     if config.topology == "standalone":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from agents_redis_ha import lab
 from tests.benchmarks.loads import READ_ITEMS, SESSIONS, WRITERS, real_items
 from tests.benchmarks.memory import ITEMS, idle_memory
 from tests.benchmarks.results import Ratio, Row, Unit
+from tests.benchmarks.turns import RUNS, TOOL_ROUNDS, WAITING
 from tests.benchmarks.worker import Worker
 
 Target = tuple[Literal["<=", ">="], float]
@@ -61,6 +63,16 @@ MEASUREMENTS = (
 )
 
 
+_TURNS = ("end", "steps")
+_RUN_LANES = (*_TURNS, "ours", "sdk")
+_RUNS = {
+    "a run of one model call": ("", 0),
+    f"a run with {TOOL_ROUNDS} rounds of tools": ("_with_tools", TOOL_ROUNDS),
+}
+# Until all that wait have a place in the queue, and ask as rarely as it says.
+_FORMING_SECONDS = 1.5
+
+
 @dataclass(frozen=True)
 class Lane:
     """One of the things that take turns: a contender within a setup."""
@@ -107,6 +119,90 @@ def elsewhere(common: Mapping[str, Any]) -> list[Row]:
             samples = _interleaved(workers, lanes, _APPEND, quick=False)
             rows += [_row(_APPEND, setup, samples, measured=False), _recording_row(setup, samples)]
     return rows
+
+
+def turns(common: Mapping[str, Any], *, quick: bool) -> list[Row]:
+    """Measure runs in turns beside the same runs without one, and a queue of turns that wait.
+
+    Args:
+        common: ``conversations`` and ``processor`` of every worker's setup.
+        quick: Whether few rounds will do.
+    """
+    setups = (_SPEED, _SPEED + _AWAY)
+    with ExitStack() as stack:
+        servers = {setup: stack.enter_context(_servers(setup)) for setup in setups}
+        workers = {setup: stack.enter_context(_worker(servers[setup], setup, common)) for setup in setups}
+        rows = _round_trip_rows(servers[_SPEED + _AWAY], workers[_SPEED + _AWAY])
+        for title, (suffix, _) in _RUNS.items():
+            for setup in setups[:1] if quick else setups:
+                lanes = [Lane(setup, name) for name in _RUN_LANES]
+                measurement = Measurement(title, f"calls{suffix}", "µs", 40, {})
+                samples = _interleaved(workers, lanes, measurement, quick=quick)
+                times = {lane.contender: found for lane, found in samples.items()}
+                rows += [_turn_row(title, f'{setup}, `save="{save}"`', "µs", save, times) for save in _TURNS]
+        return rows + _waiting_rows(servers[_SPEED], workers[_SPEED], quick=quick)
+
+
+def _round_trip_rows(servers: lab.Lab, worker: Worker) -> list[Row]:
+    """Count what passes the proxy while the SDK's Runner runs. A first sample connects and sends the scripts."""
+    (proxy,) = [node.proxy for node in servers.nodes if node.proxy]
+    rows = []
+    for title, (suffix, tool_rounds) in _RUNS.items():
+        counted = {}
+        for name in _RUN_LANES:
+            worker.sample(f"run{suffix}", name)
+            proxy.reset_counters()
+            worker.sample(f"run{suffix}", name)
+            counted[name] = [proxy.round_trips / RUNS]
+        for save, most in (("end", 2), ("steps", 2 + tool_rounds)):
+            rows.append(_turn_row(title, f'standalone, `save="{save}"`', "round trips", save, counted, most))
+    return rows
+
+
+def _turn_row(
+    title: str,
+    setup: str,
+    unit: Unit,
+    save: str,
+    samples: Mapping[str, Sequence[float]],
+    most: float | None = None,
+) -> Row:
+    """Return what a turn costs beside the same run without one."""
+    lanes = {"turn": save, "session": "ours", "sdk": "sdk"}
+    figures = {name: _in_unit(unit, statistics.median(samples[lane])) for name, lane in lanes.items()}
+    ratios = [Ratio(name, _ratio(unit, samples[save], samples[lanes[name]])) for name in ("session", "sdk")]
+    return Row(title, setup, unit, figures, ratios, most=most)
+
+
+def _waiting_rows(servers: lab.Lab, worker: Worker, *, quick: bool) -> list[Row]:
+    """Measure what a queue costs the server and those that wait, and how soon the next one's turn begins."""
+    (server,) = servers.nodes
+    shares: dict[str, list[float]] = {"server": [], "clients": []}
+    took = []
+    for _ in range(1 if quick else 3):
+        worker.sample("wait", "steps")
+        time.sleep(_FORMING_SECONDS)
+        began, used = time.monotonic(), (_used_seconds(server), worker.sample("processor_seconds", "steps"))
+        time.sleep(1.0 if quick else 5.0)
+        using = (_used_seconds(server), worker.sample("processor_seconds", "steps"))
+        for name, before, after in zip(shares, used, using, strict=True):
+            shares[name].append((after - before) / (time.monotonic() - began))
+        took.append(worker.sample("hand_over", "steps"))
+    title = f"{WAITING} turns that wait"
+    return [
+        _waiting_row(title, "standalone, the server's processor time", "% of a core", shares["server"], 5),
+        _waiting_row(title, "standalone, the processor time of all that wait", "% of a core", shares["clients"]),
+        _waiting_row(title, "standalone, from the end of a turn to the next one's begin", "ms", took, 100),
+    ]
+
+
+def _waiting_row(title: str, setup: str, unit: Unit, samples: Sequence[float], most: float | None = None) -> Row:
+    return Row(title, setup, unit, {"turn": _in_unit(unit, statistics.median(samples))}, most=most)
+
+
+def _used_seconds(server: lab.Node) -> float:
+    told = server.ask("INFO", "cpu")
+    return float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
 
 
 def beside(common: Mapping[str, Any], checkout: Path) -> list[Row]:
@@ -242,4 +338,6 @@ def _ratio(unit: Unit, ours: Sequence[float], others: Sequence[float]) -> float:
 
 
 def _in_unit(unit: Unit, seconds: float) -> float:
-    return {"µs": seconds * 1e6, "ms": seconds * 1e3, "/s": 1 / seconds, "bytes": seconds}[unit]
+    if unit == "/s":
+        return 1 / seconds
+    return seconds * {"µs": 1e6, "ms": 1e3, "% of a core": 100}.get(unit, 1)

@@ -120,16 +120,18 @@ def _observe_nothing() -> None:
 
 
 async def _serve(setup: Mapping[str, Any]) -> None:
+    from tests.benchmarks import turns
     from tests.benchmarks.contenders import contenders
     from tests.benchmarks.loads import LOADS, Load, real_items
 
     found = contenders(setup["url"], setup["floor_address"], setup["floor_tag"])
-    load = Load(real_items(setup["conversations"]))
+    load, queue = Load(real_items(setup["conversations"])), turns.Queue()
+    loads = {**LOADS, **turns.LOADS, "wait": queue.form, "hand_over": queue.hand_over}
     try:
         # In a thread, so that connections and Sentinels are attended to between two samples.
         while line := await asyncio.to_thread(sys.stdin.readline):
             task, name = line.split()
-            print(await LOADS[task](name, found[name], load), flush=True)
+            print(await loads[task](name, found[name], load), flush=True)
     finally:
         for contender in found.values():
             await contender.close()
