@@ -13,15 +13,23 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from agents_redis_ha import ConflictError, HAConfig, OperationError, SessionStore
+from agents_redis_ha import (
+    AgentsRedisError,
+    HAConfig,
+    OperationError,
+    OutcomeLostError,
+    SessionStore,
+    TurnCancelledError,
+    TurnMismatchError,
+)
 
 from . import chat
 from .chat import Answer, Message
 from .jobs import answer_later, open_queue
 from .observability import instrument, telemetry
-from .turns import PositionError, Turn
 
 RETRY_AFTER_SECONDS = 1
+TOLD: tuple[type[AgentsRedisError], ...] = (OperationError, TurnMismatchError, TurnCancelledError)
 FINISHED = (ExecutionState.COMPLETED, ExecutionState.FAILED, ExecutionState.CANCELLED)
 
 
@@ -52,26 +60,20 @@ Store = Annotated[SessionStore, Depends(_store)]
 Queue = Annotated[Docket, Depends(_queue)]
 
 
-async def _begun(message: Message, store: Store) -> Turn:
-    return await chat.begin(store, message)
-
-
 @app.post("/turns")
 async def answer(message: Message, store: Store) -> Answer:
-    """Answer a message. Sent again with the same position after whatever failure, it is answered once."""
+    """Answer a message. Sent again under its id after whatever failure, it is answered once."""
     return await chat.answer(store, message)
 
 
 @app.post("/turns/stream", response_class=EventSourceResponse)
-async def stream(turn: Annotated[Turn, Depends(_begun)]) -> AsyncIterator[ServerSentEvent]:
-    """Answer a message as it comes: ``delta`` events, then ``answer`` (it is stored) or ``error`` (send it again)."""
+async def stream(message: Message, store: Store) -> AsyncIterator[ServerSentEvent]:
+    """Answer a message as it comes: ``delta`` events, then ``answer`` (it is stored) or ``error``."""
     try:
-        async for delta in chat.run(turn):
-            yield ServerSentEvent(event="delta", data=delta)
-    except (OperationError, ConflictError) as error:
-        yield ServerSentEvent(event="error", data=_what_became(error), retry=1000 * RETRY_AFTER_SECONDS)
-    else:
-        yield ServerSentEvent(event="answer", data=chat.answer_of(turn))
+        async for piece in chat.stream(store, message):
+            yield ServerSentEvent(event="delta" if isinstance(piece, str) else "answer", data=piece)
+    except TOLD as error:
+        yield ServerSentEvent(event="error", data=_what_became(error))
 
 
 @app.post("/jobs", status_code=202)
@@ -107,17 +109,15 @@ async def ready(store: Store, response: Response) -> dict[str, object]:
     return {"ready": can_write, "problems": len(found.problems)}
 
 
-@app.exception_handler(OperationError)
-@app.exception_handler(ConflictError)
-async def say_come_again(_: Request, error: Exception) -> JSONResponse:
-    """503: the same request may be sent again."""
-    return JSONResponse(_what_became(error), 503, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+async def say_what_became(_: Request, error: Exception) -> JSONResponse:
+    """503 where the same request may be sent again, 409 or 410 where that is of no use."""
+    told = _what_became(error)
+    again = {"Retry-After": str(RETRY_AFTER_SECONDS)} if told["status"] == 503 else None
+    return JSONResponse(told, int(told["status"]), again)
 
 
-@app.exception_handler(PositionError)
-async def say_read_first(_: Request, error: PositionError) -> JSONResponse:
-    """409: another message stands there."""
-    return JSONResponse({"detail": str(error), "position": error.position}, 409)
+for kind in TOLD:
+    app.add_exception_handler(kind, say_what_became)
 
 
 @app.exception_handler(RequestValidationError)
@@ -126,7 +126,10 @@ async def say_what_is_wrong(_: Request, error: RequestValidationError) -> JSONRe
     return JSONResponse({"detail": [{"loc": each["loc"], "msg": each["msg"]} for each in error.errors()]}, 422)
 
 
-def _what_became(error: Exception) -> dict[str, str]:
-    """Return what became of the change that failed; the error's own text may go to a log, not to a user."""
-    outcome = error.outcome.value if isinstance(error, OperationError) else "not_applied"
-    return {"detail": "the turn was not finished: send it again", "outcome": outcome}
+def _what_became(error: Exception) -> dict[str, str | int]:
+    """Return what became of the turn; the error's own text may go to a log, not to a user."""
+    if isinstance(error, OutcomeLostError) and error.outcome == "applied":
+        return {"status": 410, "detail": "the turn was answered; its answer is not known any more"}
+    if not isinstance(error, OperationError):
+        return {"status": 409, "detail": "the turn of this id has another message, or was cancelled"}
+    return {"status": 503, "detail": "the turn was not finished: send it again", "outcome": error.outcome.value}

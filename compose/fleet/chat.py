@@ -11,12 +11,11 @@ from agents import Agent, Runner
 from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel, Field
 
-from agents_redis_ha import SessionStore
+from agents_redis_ha import SessionStore, ha_turn, run_turn
 
 from .recorded import RecordedModel
-from .turns import Turn
 
-__all__ = ["Answer", "Message", "agent", "answer", "answer_of", "begin", "recorded_model", "run"]
+__all__ = ["Answer", "Message", "agent", "answer", "recorded_model", "stream"]
 
 MAX_MODEL_CALLS = 50
 
@@ -26,12 +25,12 @@ class Message(BaseModel):
 
     Attributes:
         conversation: The conversation's id: a secret of its user, so it is in no URL, log or error.
-        position: Number of items of the conversation that the user has seen, 0 at its beginning.
+        id: The message's, new within the conversation, and the same when it is sent again: the turn's id.
         text: The message.
     """
 
     conversation: str = Field(pattern=r"^[\w.-]{1,100}$")
-    position: int = Field(ge=0)
+    id: str = Field(pattern=r"^[\w.-]{1,100}$")
     text: str = Field(min_length=1, max_length=100_000)
 
 
@@ -40,11 +39,9 @@ class Answer(BaseModel):
 
     Attributes:
         text: The answer.
-        position: The position of the next message.
     """
 
     text: str
-    position: int
 
 
 @cache
@@ -63,35 +60,28 @@ def recorded_model() -> RecordedModel:
     return RecordedModel(Path(file) if file else None, float(os.environ.get("RECORDED_SECONDS") or 0))
 
 
-async def begin(store: SessionStore, message: Message) -> Turn:
-    """Look at what is stored of a message's turn; see `Turn.begin`."""
-    return await Turn.begin(store.session(message.conversation), message.position, message.text)
-
-
-async def run(turn: Turn) -> AsyncIterator[str]:
-    """Run a turn to its end, unless it was answered; yield its answer as it comes.
+async def answer(store: SessionStore, message: Message) -> Answer:
+    """Return the answer to a message, computed and stored once however often this is called.
 
     Raises:
-        ConflictError: Another writer changed the conversation; ask again.
-        OperationError: The conversation could not be read or changed; ask again.
+        TurnMismatchError: Another message was sent under this id.
+        OperationError: The turn was not answered; ask again.
     """
-    if turn.answer is not None:
-        yield turn.answer
-        return
-    result = Runner.run_streamed(agent(), turn.new_input, session=turn, max_turns=MAX_MODEL_CALLS)
-    async for event in result.stream_events():
-        if event.type == "raw_response_event" and isinstance(event.data, ResponseTextDeltaEvent):
-            yield event.data.delta
+    session = store.session(message.conversation)
+    done = await run_turn(agent(), message.text, session=session, turn_id=message.id, max_turns=MAX_MODEL_CALLS)
+    return Answer(text=done.output)
 
 
-async def answer(store: SessionStore, message: Message) -> Answer:
-    """Return the answer to a message, which is stored once however often this is called."""
-    turn = await begin(store, message)
-    async for _ in run(turn):
-        pass
-    return answer_of(turn)
-
-
-def answer_of(turn: Turn) -> Answer:
-    """Return the answer to a turn that was run."""
-    return Answer(text=turn.answer or "", position=turn.position)
+async def stream(store: SessionStore, message: Message) -> AsyncIterator[str | Answer]:
+    """Yield the pieces of the answer as they come, then the answer: it is stored. Raises what `answer` raises."""
+    async with ha_turn(store.session(message.conversation), message.id, message.text) as turn:
+        if not turn.is_answered:
+            run = Runner.run_streamed(agent(), turn.input, session=turn.session, max_turns=MAX_MODEL_CALLS)
+            try:
+                async for event in run.stream_events():
+                    if event.type == "raw_response_event" and isinstance(event.data, ResponseTextDeltaEvent):
+                        yield event.data.delta
+            finally:
+                run.cancel()  # it would go on in the background where the client has left
+            turn.answer(run.final_output)
+    yield Answer(text=turn.result)

@@ -1,7 +1,7 @@
 """Turns that are answered in the background.
 
 The queue is docket's (`pydocket`): asyncio, Redis Streams, the job of a dead worker is delivered again, trace contexts
-travel along. Delivered again means run again, which is why a turn knows its position.
+travel along. Delivered again is asked again: the message's id is the turn's, and a turn is answered once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Users who talk to the fleet, and what they see of its failures: ``python -m fleet.load``.
 
-Each user takes one conversation after the other and has one turn in flight at any time: a third of the turns are
-streamed, a third go through the queue. Users send a turn again when they are told to (503 with ``Retry-After``, or the
-event ``error`` in a stream), and then only; anything else that goes wrong is a failure.
+Each user takes one conversation after the other. A third of the turns are streamed, a third go through the queue. With
+every third message the user also says something else, which the fleet gets while the turn of the first one may run.
+Users send a message again when they are told to (503 with ``Retry-After``, or the event ``error`` in a stream), and
+then only; anything else that goes wrong is a failure.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import httpx
 
 from .chat import Answer, recorded_model
+from .recorded import NUDGE
 from .verify import Said
 
 FLEET_URL = "http://nginx:8080"
@@ -69,13 +71,17 @@ class User:
         self._client, self._talk = client, talk
         self._ways = cycle((self._ask, self._listen, self._leave_it_to_a_worker))
 
-    async def hold(self, conversation: str, messages: list[str]) -> Said:
-        """Say the messages one after the other; send each one again until it is answered."""
-        said = Said(conversation, messages, [])
-        for text in messages:
-            position = said.answers[-1].position if said.answers else 0
-            body = {"conversation": conversation, "position": position, "text": text}
-            said.answers.append(await self._insist(next(self._ways), body))
+    async def hold(self, conversation: str, sayings: list[list[str]]) -> Said:
+        """Say it one after the other, two messages at once where there are two; wait until all are answered."""
+        said = Said(conversation, [], [])
+        for messages in sayings:
+            requests = [
+                {"conversation": conversation, "id": f"message-{number}", "text": text}
+                for number, text in enumerate(messages, len(said.messages))
+            ]
+            answers = await asyncio.gather(*(self._insist(next(self._ways), body) for body in requests))
+            said.messages.extend(messages)
+            said.answers.extend(answer.text for answer in answers)
         return said
 
     async def _insist(self, way: Any, body: dict[str, Any]) -> Answer:
@@ -134,26 +140,26 @@ class User:
         return response.raise_for_status()
 
 
-def recordings(count: int, turns: int | None, run: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield an id and the user's messages for each of so many conversations, the recorded ones again and again."""
+def recordings(count: int, turns: int | None, run: str) -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield an id and the user's sayings for each of so many conversations, the recorded ones again and again."""
     recorded = recorded_model().said
     for number in range(count):
-        yield f"{run}-{number}", recorded[number % len(recorded)][:turns]
+        messages = recorded[number % len(recorded)][:turns]
+        yield f"{run}-{number}", [[text, NUDGE] if at % 3 == 0 else [text] for at, text in enumerate(messages)]
 
 
 async def talk(options: argparse.Namespace, file: Path) -> Talk:
     """Hold all conversations, a number of users at a time, and write down what was said."""
     heard = Talk()
     waiting = recordings(options.conversations, options.turns, f"load-{time.time_ns()}")
-    total = sum(len(messages) for _, messages in recordings(options.conversations, options.turns, ""))
+    total = sum(sum(map(len, sayings)) for _, sayings in recordings(options.conversations, options.turns, ""))
     async with httpx.AsyncClient(base_url=options.url, timeout=TURN_SECONDS) as client:
         with file.open("w", encoding="utf-8") as book:
 
             async def live() -> None:
                 user = User(client, heard)
-                for conversation, messages in waiting:
-                    said = await user.hold(conversation, messages)
-                    book.write(json.dumps(asdict(said), default=Answer.model_dump) + "\n")
+                for conversation, sayings in waiting:
+                    book.write(json.dumps(asdict(await user.hold(conversation, sayings))) + "\n")
 
             users = asyncio.gather(*(live() for _ in range(options.users)))
             while not users.done():
@@ -169,7 +175,7 @@ def main() -> int:
     parser.add_argument("--url", default=FLEET_URL)
     parser.add_argument("--conversations", type=int, default=200)
     parser.add_argument("--turns", type=int, help="at most so many turns of each conversation")
-    parser.add_argument("--users", type=int, default=4, help="turns in flight at any time")
+    parser.add_argument("--users", type=int, default=4, help="how many talk at a time")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "said.jsonl")

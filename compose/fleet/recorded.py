@@ -29,7 +29,10 @@ from agents_redis_ha.lab.conversations import (
     replay_tool,
 )
 
-__all__ = ["RecordedModel"]
+__all__ = ["NUDGE", "RecordedModel"]
+
+NUDGE = "Are you still there?"
+"""What an impatient user says while a turn runs; it is in no recording, and answered like a goodbye."""
 
 GOODBYE: Item = {
     "id": "msg_goodbye",
@@ -39,6 +42,8 @@ GOODBYE: Item = {
     "content": [{"type": "output_text", "text": "Goodbye.", "annotations": [], "logprobs": []}],
 }
 """What it says at the end of a recording that ends without an answer."""
+
+NUDGED = Turn(({"role": "user", "content": NUDGE}, GOODBYE))
 
 
 class RecordedModel(Model):
@@ -69,7 +74,10 @@ class RecordedModel(Model):
 
     def turns_of(self, messages: Sequence[str]) -> list[tuple[Item, ...]]:
         """Return the items of each turn of a conversation in which the user says these messages."""
-        return [self._turns[tuple(messages[: number + 1])].items for number in range(len(messages))]
+        return [self._turn(messages[: number + 1]).items for number in range(len(messages))]
+
+    def _turn(self, said: Sequence[str]) -> Turn:
+        return NUDGED if said[-1] == NUDGE else self._turns[tuple(text for text in said if text != NUDGE)]
 
     async def get_response(
         self,
@@ -111,7 +119,7 @@ class RecordedModel(Model):
     def _next(self, history: str | list[TResponseInputItem]) -> list[ResponseOutputItem]:
         items: list[Any] = [{"role": "user", "content": history}] if isinstance(history, str) else history
         users = [index for index, item in enumerate(items) if is_user_message(item)]
-        turn = self._turns[tuple(str(items[index]["content"]) for index in users)]
+        turn = self._turn([str(items[index]["content"]) for index in users])
         return [as_output(item) for item in turn.response_at(len(items) - 1 - users[-1])]
 
 

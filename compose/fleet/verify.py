@@ -1,6 +1,7 @@
-"""Compare what is stored with what was said: ``python -m fleet.verify FILE``, in a process of its own.
+"""Compare the turns that are stored with what was said: ``python -m fleet.verify FILE``, in a process of its own.
 
-It asks the primary for the lists themselves, without the library that wrote them.
+It asks the primary for the lists themselves, without the library that wrote them. A turn is what stands from one
+message of the user to the next: it has to be there once, whole, and in its place.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Sentinel
 
-from agents_redis_ha.lab.conversations import Item, shapes
+from agents_redis_ha.lab.conversations import Item, is_user_message, shapes
 
-from .chat import Answer, recorded_model
+from .chat import recorded_model
+from .recorded import NUDGE
 
 __all__ = ["Said", "Verdict", "verdict"]
 
@@ -32,39 +35,43 @@ class Said:
 
     Attributes:
         conversation: The conversation's id.
-        messages: What the user said.
+        messages: What the user said, in the order in which it was said; a nudge may be stored at any place.
         answers: What the user heard, one answer to each message.
     """
 
     conversation: str
     messages: list[str]
-    answers: list[Answer]
+    answers: list[str]
 
 
 @dataclass
 class Verdict:
-    """What is wrong with what is stored, in items, of all conversations together.
+    """What is wrong with what is stored, in turns, of all conversations together.
 
     Attributes:
         conversations: Conversations that were compared.
-        items: Items that should be stored.
-        lost: Of them, those that are not.
-        duplicated: Items that are stored more often than they were said.
-        out_of_order: Conversations that hold the right items in another order.
-        misheard: Answers that are not the ones that are stored, or named another position.
+        turns: Turns that should be stored.
+        items: Their items.
+        lost: Of the turns, those that are not stored whole.
+        duplicated: Turns that are stored more often than they were said.
+        torn: Pieces between two messages of the user that are no whole turn: a part of one, or of two.
+        out_of_order: Conversations that hold the right turns in another order.
+        misheard: Answers that are not the ones that are stored.
     """
 
     conversations: int = 0
+    turns: int = 0
     items: int = 0
     lost: int = 0
     duplicated: int = 0
+    torn: int = 0
     out_of_order: int = 0
     misheard: int = 0
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.lost or self.duplicated or self.out_of_order or self.misheard)
+        return not (self.lost or self.duplicated or self.torn or self.out_of_order or self.misheard)
 
     def add(self, said: Said, expected: Sequence[Sequence[Item]], stored: Sequence[Item]) -> None:
         """Compare one conversation.
@@ -74,19 +81,25 @@ class Verdict:
             expected: The items of each of its turns.
             stored: What is stored of it.
         """
-        wanted = [shape for turn in expected for shape in shapes(turn)]
-        found = shapes(stored)
+        wanted, found = [tuple(shapes(turn)) for turn in expected], _turns(stored)
         lost, more = Counter(wanted) - Counter(found), Counter(found) - Counter(wanted)
+        nudges = {turn for turn, message in zip(wanted, said.messages, strict=True) if message == NUDGE}
         self.conversations += 1
-        self.items += len(wanted)
+        self.turns += len(wanted)
+        self.items += sum(map(len, wanted))
         self.lost += lost.total()
-        self.duplicated += more.total()
-        self.out_of_order += not lost and not more and wanted != found
-        position = 0
+        self.duplicated += sum(count for turn, count in more.items() if turn in wanted)
+        self.torn += sum(count for turn, count in more.items() if turn not in wanted)
+        in_order = [turn for turn in wanted if turn not in nudges] == [turn for turn in found if turn not in nudges]
+        self.out_of_order += not lost and not more and not in_order
         for turn, heard in zip(expected, said.answers, strict=True):
-            position += len(turn)
-            text = "".join(part["text"] for part in turn[-1]["content"])
-            self.misheard += heard != Answer(text=text, position=position)
+            self.misheard += heard != "".join(part["text"] for part in turn[-1]["content"])
+
+
+def _turns(items: Sequence[Item]) -> list[tuple[str, ...]]:
+    """Return the pieces of a history, cut before each message of the user."""
+    starts = [0, *(number for number, item in enumerate(items) if number and is_user_message(item)), len(items)]
+    return [tuple(shapes(items[start:end])) for start, end in pairwise(starts) if start < end]
 
 
 def verdict(file: Path) -> Verdict:
@@ -102,9 +115,7 @@ def verdict(file: Path) -> Verdict:
     primary = sentinel.master_for(parts.path.strip("/"), decode_responses=True)
     result = Verdict()
     for line in file.read_text(encoding="utf-8").splitlines():
-        fields = json.loads(line)
-        answers = [Answer.model_validate(heard) for heard in fields["answers"]]
-        said = Said(fields["conversation"], fields["messages"], answers)
+        said = Said(**json.loads(line))
         stored = primary.lrange(f"agents:ha:{{{said.conversation}}}:items", 0, -1)
         result.add(said, recorded_model().turns_of(said.messages), [json.loads(item) for item in stored])
     return result

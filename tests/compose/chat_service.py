@@ -63,8 +63,8 @@ class ChatService:
     def url(self, service: str, port: int) -> str:
         return f"http://{self.stack.address(service, port)}"
 
-    def post(self, path: str, conversation: str, position: int, text: str) -> Reply:
-        body = {"conversation": conversation, "position": position, "text": text}
+    def post(self, path: str, conversation: str, number: int, text: str) -> Reply:
+        body = {"conversation": conversation, "id": f"message-{number}", "text": text}
         request = Request(self.url("nginx", 8080) + path, json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
         try:
@@ -92,13 +92,11 @@ def turns(service: ChatService, replies: list[Reply]) -> Iterator[None]:
         recorded = load_conversations(None)
         while not enough.is_set():
             number = next(numbers)
-            position = 0
-            for turn in recorded[number % len(recorded)].turns:
-                reply = service.post("/turns", f"user-{number}", position, str(turn.user_message["content"]))
+            for at, turn in enumerate(recorded[number % len(recorded)].turns):
+                reply = service.post("/turns", f"user-{number}", at, str(turn.user_message["content"]))
                 replies.append(reply)
                 if reply.status != 200 or enough.is_set():
                     break
-                position = int(str(reply.body["position"]))
 
     with ThreadPoolExecutor(TALKERS) as users:
         talking: list[Future[None]] = [users.submit(talk) for _ in range(TALKERS)]

@@ -116,7 +116,19 @@ def roll_a_service(stack: Stack, load: Load) -> None:
 
 
 def kill_a_worker(stack: Stack, load: Load) -> None:
-    stack.docker("kill", stack.container("worker"))
+    """Kill a worker in the middle of a turn: stopped, it has a job that it has not done."""
+    worker = stack.container("worker")
+    host = stack.inspect("worker", ".Config.Hostname")
+
+    def is_stopped_in_a_turn() -> bool:
+        stack.docker("pause", worker)
+        if any(host in line for line in stack.ask("queue", "xpending chat:stream docket-workers - + 100")):
+            return True
+        stack.docker("unpause", worker)
+        return False
+
+    stack.wait_for(is_stopped_in_a_turn, "the worker is in the middle of a turn")
+    stack.docker("kill", worker)
     assert stack.inspect("worker", ".State.ExitCode") == "137"
     load.wait_for_more(8)
     stack.docker("start", stack.container("worker"))
@@ -142,7 +154,8 @@ def test_no_turn_is_lost_or_doubled_whatever_strikes_the_fleet(service: ChatServ
     assert report["failed"] == []
     stored = report["stored"]
     assert stored["conversations"] == CONVERSATIONS
-    wrong = {name: stored[name] for name in ("lost", "duplicated", "out_of_order", "misheard")}
+    assert stored["turns"] == report["turns"]
+    wrong = {name: stored[name] for name in ("lost", "duplicated", "torn", "out_of_order", "misheard")}
     assert wrong == dict.fromkeys(wrong, 0)
     told = report["responses"].get("503", 0) + report["responses"].get("event: error", 0)
     assert report["told_to_retry"] == told

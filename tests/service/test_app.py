@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 from docket import Docket, Worker
 from fleet.app import app
 from fleet.jobs import answer_later
-from fleet.turns import Turn
 
-from agents_redis_ha import DeadlineExceededError, Outcome, SessionStore, lab
+from agents_redis_ha import DeadlineExceededError, Outcome, SessionStore, TurnLostError, ha_turn, lab
+from agents_redis_ha._recovery import SessionOperations
 from agents_redis_ha.lab.conversations import shapes
 from tests.support.chat import LONGEST, expected
 
@@ -31,8 +32,11 @@ async def service(store: Any) -> AsyncIterator[httpx.AsyncClient]:
             yield client
 
 
-def body(conversation: str, position: int = 0, text: str = LONGEST[0]) -> dict[str, object]:
-    return {"conversation": conversation, "position": position, "text": text}
+ANSWER = {"text": expected(LONGEST[:1])[-1]["content"][0]["text"]}
+
+
+def body(conversation: str, name: str = "m1", text: str = LONGEST[0]) -> dict[str, object]:
+    return {"conversation": conversation, "id": name, "text": text}
 
 
 def events(text: str) -> list[tuple[str, Any]]:
@@ -40,32 +44,33 @@ def events(text: str) -> list[tuple[str, Any]]:
     return [(block["event"], json.loads(block["data"])) for block in blocks]
 
 
-def failure(outcome: Outcome, operation: str = "append") -> DeadlineExceededError:
+def failure(outcome: Outcome) -> DeadlineExceededError:
     return DeadlineExceededError(
-        "too late", operation=operation, topology="sentinel", outcome=outcome, node="redis-1:6379"
+        "too late", operation="turn_finish", topology="sentinel", outcome=outcome, node="redis-1:6379"
     )
 
 
 @pytest.fixture
-def broken_appends(monkeypatch: Any) -> SimpleNamespace:
-    """Lets additions fail with ``error`` as long as there is one."""
-    state = SimpleNamespace(error=None)
-    add_items = Turn.add_items
+def broken_finish(monkeypatch: Any) -> SimpleNamespace:
+    """Lets the last step of a turn fail with ``outcome`` as long as there is one: made, unless that says no."""
+    state = SimpleNamespace(outcome=None)
+    execute = SessionOperations.execute
 
-    async def add_or_fail(turn: Turn, items: list[Any]) -> None:
-        if state.error:
-            raise state.error
-        await add_items(turn, items)
+    async def execute_or_fail(operations: SessionOperations, command: Any, **options: Any) -> Any:
+        fails = state.outcome if command.name == "turn_finish" else None
+        reply = None if fails is Outcome.NOT_APPLIED else await execute(operations, command, **options)
+        if fails:
+            raise failure(fails)
+        return reply
 
-    monkeypatch.setattr(Turn, "add_items", add_or_fail)
+    monkeypatch.setattr(SessionOperations, "execute", execute_or_fail)
     return state
 
 
 async def test_a_turn_is_answered(service: Any, conversation: Any, stored: Any) -> None:
     response = await service.post("/turns", json=body(conversation))
-    items = expected(LONGEST[:1])
-    assert response.json() == {"text": items[-1]["content"][0]["text"], "position": len(items)}
-    assert shapes(await stored()) == shapes(items)
+    assert response.json() == ANSWER
+    assert shapes(await stored()) == shapes(expected(LONGEST[:1]))
 
 
 async def test_a_turn_is_streamed_and_ends_with_what_is_stored(service: Any, conversation: Any, stored: Any) -> None:
@@ -74,8 +79,9 @@ async def test_a_turn_is_streamed_and_ends_with_what_is_stored(service: Any, con
     assert len(deltas) > 3
     assert {name for name, _ in deltas} == {"delta"}
     assert last == "answer"
+    assert answer == ANSWER
     assert "".join(str(text) for _, text in deltas).strip().endswith(answer["text"]), "behind what was said on the way"
-    assert answer["position"] == len(await stored())
+    assert shapes(await stored()) == shapes(expected(LONGEST[:1]))
 
 
 async def test_a_turn_is_answered_by_a_worker(
@@ -87,36 +93,75 @@ async def test_a_turn_is_answered_by_a_worker(
     assert (waiting.status_code, waiting.json()) == (202, {"state": "queued"})
     async with Worker(app.state.queue) as worker:
         await worker.run_until_finished()
-    answered = await service.get(f"/jobs/{job}")
-    assert answered.json()["position"] == len(await stored())
-    assert (await service.post("/turns", json=body(conversation))).json() == answered.json(), "asked for directly"
+    assert (await service.get(f"/jobs/{job}")).json() == ANSWER
+    assert shapes(await stored()) == shapes(expected(LONGEST[:1]))
+    assert (await service.post("/turns", json=body(conversation))).json() == ANSWER, "asked for directly"
     assert (await service.get("/jobs/unknown")).status_code == 404
 
 
-@pytest.mark.parametrize("outcome", list(Outcome))
-async def test_who_meets_a_failure_is_told_to_come_again(
-    service: Any, conversation: Any, stored: Any, broken_appends: Any, outcome: Outcome
+async def test_a_job_that_is_delivered_twice_is_run_once(
+    service: Any, conversation: Any, stored: Any, labs: Any, monkeypatch: Any
 ) -> None:
-    broken_appends.error = failure(outcome)
-    plain = await service.post("/turns", json=body(conversation))
-    assert (plain.status_code, plain.headers["Retry-After"]) == (503, "1")
-    streamed = events((await service.post("/turns/stream", json=body(conversation))).text)[-1]
-    assert streamed == ("error", plain.json())
-    assert plain.json()["outcome"] == outcome.value
-    assert conversation not in plain.text
-    assert "redis-1" not in plain.text
-
-    broken_appends.error = None
-    assert (await service.post("/turns", json=body(conversation))).status_code == 200
+    monkeypatch.setenv("AGENTS_REDIS_HA_URL", labs.get("standalone").url)
+    jobs = [(await service.post("/jobs", json=body(conversation))).json()["job"] for _ in range(2)]
+    assert jobs[0] != jobs[1]
+    async with Worker(app.state.queue) as one, Worker(app.state.queue) as other:
+        await asyncio.gather(one.run_until_finished(), other.run_until_finished())
+    assert [(await service.get(f"/jobs/{job}")).json() for job in jobs] == [ANSWER, ANSWER]
     assert shapes(await stored()) == shapes(expected(LONGEST[:1]))
 
 
-async def test_a_stream_that_cannot_begin_has_the_status_of_its_failure(service: Any, conversation: Any) -> None:
-    response = await service.post("/turns/stream", json=body(conversation, position=7))
-    assert (response.status_code, response.json()["position"]) == (409, 0)
+@pytest.mark.parametrize("path", ["/turns", "/turns/stream"])
+@pytest.mark.parametrize("outcome", list(Outcome))
+async def test_who_meets_a_failure_is_told_to_come_again(
+    service: Any, conversation: Any, stored: Any, broken_finish: Any, outcome: Outcome, path: str
+) -> None:
+    broken_finish.outcome = outcome
+    refused = await service.post(path, json=body(conversation))
+    told = {"status": 503, "detail": "the turn was not finished: send it again", "outcome": outcome.value}
+    if path == "/turns":
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.json() == told
+    else:
+        assert events(refused.text)[-1] == ("error", told)
+    assert conversation not in refused.text
+    assert "redis-1" not in refused.text
+
+    broken_finish.outcome = None
+    assert (await service.post("/turns", json=body(conversation))).json() == ANSWER
+    assert shapes(await stored()) == shapes(expected(LONGEST[:1]))
 
 
-@pytest.mark.parametrize("wrong", [{"position": -1}, {"position": "x"}, {"text": ""}, {"conversation": "secret id"}])
+async def test_what_is_of_no_use_to_send_again_has_a_status_of_its_own(
+    service: Any, conversation: Any, store: Any
+) -> None:
+    await service.post("/turns", json=body(conversation))
+    other = await service.post("/turns", json=body(conversation, text="something else"))
+    assert (other.status_code, "Retry-After" in other.headers) == (409, False)
+
+    session = store.session(conversation)
+    with suppress(TurnLostError):
+        async with ha_turn(session, "m2", LONGEST[1]) as turn:
+            async with ha_turn(store.session(conversation), None, if_busy="rollback"):
+                pass
+            await turn.session.get_items()
+    cancelled = await service.post("/turns", json=body(conversation, "m2", LONGEST[1]))
+    assert (cancelled.status_code, "Retry-After" in cancelled.headers) == (409, False)
+
+    await session.clear_session()
+    cleared = await service.post("/turns", json=body(conversation))
+    assert (cleared.status_code, "Retry-After" in cleared.headers) == (410, False)
+
+
+async def test_a_stream_that_cannot_begin_tells_the_status_of_its_failure(service: Any, conversation: Any) -> None:
+    await service.post("/turns", json=body(conversation))
+    other = body(conversation, text="something else")
+    streamed = events((await service.post("/turns/stream", json=other)).text)
+    assert streamed == [("error", (await service.post("/turns", json=other)).json())]
+    assert streamed[0][1]["status"] == 409
+
+
+@pytest.mark.parametrize("wrong", [{"id": ""}, {"id": 7}, {"text": ""}, {"conversation": "secret id"}])
 async def test_a_bad_request_is_told_what_is_wrong_but_not_what_it_sent(
     service: Any, conversation: Any, wrong: dict[str, Any]
 ) -> None:
