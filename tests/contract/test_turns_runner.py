@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,7 +24,8 @@ from agents import (
 from agents.extensions.memory import EncryptedSession
 from agents.memory import OpenAIResponsesCompactionSession, SQLiteSession
 
-from agents_redis_ha import RedisHASession, Turn, ha_session, ha_turn, lab, run_turn
+from agents_redis_ha import Outcome, RedisHASession, Turn, UnconfirmedError, ha_session, ha_turn, lab, run_turn
+from agents_redis_ha._turns.grant import TurnGrant
 from tests.contract.test_runner import QUIET, SUMMARY, ScriptedModel, calls, compaction_client, says, weather
 from tests.support.turns import eventually
 
@@ -213,6 +215,56 @@ async def test_a_run_that_fails_leaves_no_half_turn_behind(
     returned = [item["call_id"] for item in items if item.get("type") == "function_call_output"]
     assert called == returned  # nothing is left dangling
     assert [item.get("role") for item in items if "role" in item] == ["user", "assistant"]
+
+
+@standalone
+@wrappings
+@pytest.mark.parametrize("fails", ["the model", "the model after a round", "a save"])
+async def test_a_run_that_failed_can_be_repeated_in_its_block(
+    servers: lab.Lab, session_id: str, wrapping: Any, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = TurnGrant.save
+
+    async def save_and_fail(grant: TurnGrant, draft: Any) -> None:
+        monkeypatch.setattr(TurnGrant, "save", saved)
+        await saved(grant, draft)
+        raise UnconfirmedError("stored", operation="turn_save", topology="standalone", outcome=Outcome.APPLIED)
+
+    if fails == "a save":
+        monkeypatch.setattr(TurnGrant, "save", save_and_fail)
+    expected = await undisturbed(tools_then([says("sunny")]))
+    session = ha_session(servers.config(), session_id, ttl=600)
+    wrapped, options = wrapping(session)
+    models = {
+        "the model": [ScriptedModel(), tools_then([says("sunny")])],
+        "the model after a round": [tools_then(), ScriptedModel([says("sunny")])],
+        "a save": [tools_then(), ScriptedModel([says("sunny")])],
+    }[fails]
+    async with ha_turn(wrapped, "t1", f"weather in {SECRET}?", **options) as turn:
+        for model in models:
+            with contextlib.suppress(IndexError, UnconfirmedError):  # the model has no answer left
+                agent = Agent(name="a", model=model, tools=[weather])
+                result = await Runner.run(agent, turn.input, session=turn.session, run_config=QUIET)
+                turn.answer(result.final_output)
+    assert turn.result == "sunny"
+    assert await items_of(session, wrapping) == expected
+
+
+@standalone
+async def test_the_message_is_given_to_the_runner_until_the_draft_has_it(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    message: Any = {"role": "user", "content": "hello"}
+    context: Any = {"role": "system", "content": "be kind"}
+    async with ha_turn(session, "t1", "hello") as turn:
+        await turn.session.add_items([context])
+        assert turn.input == "hello"
+        await turn.session.add_items([message])
+        assert turn.input == []
+        assert await turn.session.pop_item() == message  # as the Runner does before it tries again
+        assert turn.input == "hello"
+        await turn.session.add_items([message])
+        await turn.session.clear_session()
+        assert turn.input == "hello"
 
 
 @standalone

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
 
-from agents.items import TResponseInputItem
+from agents.items import ItemHelpers, TResponseInputItem
 from agents.memory import Session, SessionSettings
 
 from .._commands import Reading
@@ -141,11 +140,14 @@ class RunSession:
     Attributes:
         session_id: The conversation's id.
         session_settings: The SDK's settings.
+        has_message: Whether the turn's message was put into the draft, and is there still.
     """
 
-    def __init__(self, wrapped: Session) -> None:
+    def __init__(self, wrapped: Session, message: str | list[TResponseInputItem] | None) -> None:
         """Wrap the staged session, or the SDK's wrapper around it."""
         self._wrapped = wrapped
+        self._message = ItemHelpers.input_to_new_input_list(message or [])
+        self.has_message = False
         self.session_id = wrapped.session_id
         self.session_settings = getattr(wrapped, "session_settings", None)
         self._open: set[str] = set()  # calls without an output
@@ -171,6 +173,7 @@ class RunSession:
         """Remove the newest item and return it."""
         item = await self._wrapped.pop_item()
         if item is not None:
+            self.has_message &= item not in self._message
             kind, call_id = _kind_of(item)
             if kind == "call":
                 self._open.discard(call_id)
@@ -182,6 +185,7 @@ class RunSession:
         """Remove all items."""
         await self._wrapped.clear_session()
         self._open.clear()
+        self.has_message = False
 
     def __getattr__(self, name: str) -> Any:
         # Compaction is the wrapper's, and is asked for by its names; items go through the methods above alone.
@@ -189,7 +193,9 @@ class RunSession:
             raise AttributeError(name)
         return getattr(self._wrapped, name)
 
-    def _note(self, items: Iterable[TResponseInputItem]) -> None:
+    def _note(self, items: list[TResponseInputItem]) -> None:
+        count = len(self._message)
+        self.has_message |= count > 0 and items[:count] == self._message
         for item in items:
             kind, call_id = _kind_of(item)
             if kind == "call":

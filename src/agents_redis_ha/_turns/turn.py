@@ -47,7 +47,7 @@ class Turn:
         self.is_suspended = reply.status is TurnStatus.SUSPENDED
         self.stored_result = reply.payload if reply.status is TurnStatus.ANSWERED else None
         self._message, self._host, self._granted = message, host, granted
-        self._session = RunSession(host.wrap(granted[1])) if granted else None
+        self._session = RunSession(host.wrap(granted[1]), message) if granted else None
 
     @property
     def is_answered(self) -> bool:
@@ -56,8 +56,12 @@ class Turn:
 
     @property
     def input(self) -> str | list[TResponseInputItem]:
-        """What to give to the Runner: the message, or nothing where the resumed history has it already."""
-        return [] if self.is_resumed or self._message is None else self._message
+        """What to give to the Runner: the message, or nothing where the draft has it already.
+
+        It has where the turn is resumed, and where an earlier run in this block failed: another run goes on from there.
+        """
+        is_there = self.is_resumed or (self._session is not None and self._session.has_message)
+        return [] if is_there or self._message is None else self._message
 
     @property
     def session(self) -> Session:
