@@ -12,7 +12,7 @@ from agents_redis_ha._recovery import RecoveryCoordinator
 from agents_redis_ha._retry import Executor
 from agents_redis_ha._sessions.session import RedisHASession
 from agents_redis_ha._telemetry import OperationSpan
-from tests.support.fakes import FakeLocator, failed, reply
+from tests.support.fakes import FakeLocator, FakeServer, described, failed, reply
 
 ID = "s3cr3t-session-id"
 HASHED = hashlib.sha256(ID.encode()).hexdigest()[:16]
@@ -46,3 +46,19 @@ async def unconfirmed() -> None:
         return failed(ShortfallError(SHORTFALL, 0.5), sent=True, reply=reply(APPLIED))
 
     await session(attempt, retry=retry, durability=durability).add_items([{"a": 1}])
+
+
+def granted(attempt: int = 1, *pieces: bytes, taken_from: bytes = b"") -> list[Any]:
+    """Return the reply to a turn that gets the session; see turn_begin.lua."""
+    return [1, attempt, 0, list(pieces), b"", taken_from, described(), 0, []]
+
+
+async def _published(request: Any) -> list[Any]:
+    return [1, 1, b"0" * 12, request.command.published.token]
+
+
+def taking_turns(*, trace_session_id: str = "hashed", **replies: Any) -> RedisHASession:
+    """Return a session on a server that grants and publishes turns, where its scripts have no other replies."""
+    done = [1, 0, b""]
+    scripts = {"turn_begin": [granted()], "turn_finish": [_published], "turn_save": [done], "turn_end": [done]}
+    return session(locator=FakeServer(**{**scripts, **replies}), trace_session_id=trace_session_id)

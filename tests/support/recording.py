@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from agents_redis_ha._telemetry import instruments, names, operation_span
+from agents_redis_ha._telemetry import instruments, names, operation_span, turn_span
 
 
 class Telemetry:
@@ -26,8 +26,9 @@ class Telemetry:
         self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.meters = MeterProvider(metric_readers=[self.reader])
         made = instruments.Instruments(self.meters.get_meter(names.SCOPE))
-        patch.setattr(operation_span, "_tracer", self.tracers.get_tracer(names.SCOPE))
-        for module in (operation_span, instruments):
+        for module in (operation_span, turn_span):
+            patch.setattr(module, "_tracer", self.tracers.get_tracer(names.SCOPE))
+        for module in (operation_span, turn_span, instruments):
             patch.setattr(module, "INSTRUMENTS", made)
         patch.setattr(instruments, "_totals", dict.fromkeys(instruments.counters(), 0))
         patch.setattr(instruments, "_owners", WeakSet())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -23,7 +23,7 @@ from agents_redis_ha import (
 from agents_redis_ha._config.parts import ENVIRONMENT_PREFIX
 from agents_redis_ha._config.urls import OPTIONS
 from agents_redis_ha._connections import sentinel_events
-from agents_redis_ha._telemetry import instruments, names
+from agents_redis_ha._telemetry import TurnEnd, instruments, names
 from agents_redis_ha.cli import build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -66,11 +66,12 @@ def test_the_table_of_options_is_the_one_of_the_code() -> None:
 NAMES = {
     name: value
     for name, value in vars(names).items()
-    if name.isupper() and isinstance(value, str) and name not in ("SCOPE", "ATTEMPT_SPAN")
+    if name.isupper() and isinstance(value, str) and name != "SCOPE" and not name.endswith("_SPAN")
 }
 COUNTERS = ("RETRIES", "REPEATS", "FAILOVERS", "CORRUPT", "UNCONFIRMED", "RESTORED", "LOST")
-METRICS = {"DURATION", "CONNECTIONS", "MOST_CONNECTIONS", "PENDING_REQUESTS", *COUNTERS}
-METRICS_ONLY = {"POOL_NAME", "CONNECTION_STATE"}
+OF_TURNS = {"TURNS", "TURN_COUNT", "TURN_DURATION", "TURN_WAIT_TIME"}
+METRICS = {"DURATION", "CONNECTIONS", "MOST_CONNECTIONS", "PENDING_REQUESTS", *COUNTERS, *OF_TURNS}
+METRICS_ONLY = {"POOL_NAME", "CONNECTION_STATE", "TURN_STATE"}
 EVENTS = {name for name in NAMES if name.endswith("_EVENT")}
 
 
@@ -78,7 +79,8 @@ def test_the_tables_of_telemetry_list_every_name_and_unit() -> None:
     spans = {row[0] for row in rows(section("observability", "Spans"))}
     assert spans == {NAMES[name] for name in set(NAMES) - METRICS - METRICS_ONLY - EVENTS}
     assert "LOST_EVENT" in EVENTS
-    assert f"`{names.ATTEMPT_SPAN}`" in section("observability", "Spans")
+    for name in (names.ATTEMPT_SPAN, names.TURN_SPAN, names.CLAIM_SPAN):
+        assert f"`{name}`" in section("observability", "Spans")
     for name in EVENTS:
         assert f"`{NAMES[name]}`" in section("observability", "Spans")
     listed = {row[0]: row[2] for row in rows(section("observability", "Metrics"))}
@@ -88,6 +90,11 @@ def test_the_tables_of_telemetry_list_every_name_and_unit() -> None:
     shown = " ".join(row[-1] for row in rows(section("observability", "Metrics")))
     assert all(f"`{NAMES[name]}`" in shown for name in METRICS_ONLY)
     assert {f"agents_redis_ha.{name}" for name in counters()} == {NAMES[name] for name in COUNTERS}
+
+
+def test_the_table_of_what_becomes_of_a_turn_is_the_one_of_the_code() -> None:
+    listed = [row[0] for row in rows(section("observability", "What became of a turn"))]
+    assert sorted(listed) == sorted(get_args(TurnEnd))
 
 
 @pytest.mark.parametrize("page", ["docs/topologies.md", "compose/tls/credentials.py"])

@@ -229,6 +229,7 @@ class Change:
         entry: The change as it can be made again; None if nothing was changed.
         result_lost: Whether the server should tell a result and has it no more.
         holder: The token of the turn that has the session, where the change was refused for it.
+        lost_to: To what the turn is lost that the change would have published, in a word.
     """
 
     status: Status
@@ -238,6 +239,7 @@ class Change:
     entry: LogEntry | None = None
     result_lost: bool = False
     holder: bytes = b""
+    lost_to: str = ""
 
     @property
     def result(self) -> bytes | None:

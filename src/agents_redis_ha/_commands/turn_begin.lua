@@ -7,8 +7,10 @@
 -- 'resume' or 'restart', for a turn that was begun before and not answered; ARGV[17] how many elements to return, 0 =
 -- all; ARGV[18] what to put between two; ARGV[19] how many changes to name; ARGV[20] '1' to claim a turn that waits.
 --
--- Returns {GRANTED, attempt, how often its draft was begun anew, its pieces, payload, description, number of elements,
--- these joined to pieces}, the description as in info.lua; a repeat returns the same. Or, without a grant, {status,
+-- Returns {GRANTED, attempt, how often its draft was begun anew, its pieces, payload, from what the session was taken,
+-- description, number of elements, these joined to pieces}, the description as in info.lua. It is taken from 'attempt',
+-- one of this turn that did not end; 'expired', another turn after its lease; 'cancelled', another turn (if_busy); or
+-- '', none of them. A repeat returns the same, but does not tell from what. Or, without a grant, {status,
 -- version, digest, …}: HELD, …, ms left, place in the queue or 0, 1 if it is this very turn that runs, token of the
 -- turn that has the session or ''; IS_ANSWERED, …, attempt, payload, '' where it is not known any more; IS_SUSPENDED,
 -- …, attempt; IS_CANCELLED; IS_ANOTHER, of this id with another message; or {LOG_MISMATCH, version}.
@@ -96,13 +98,17 @@ elseif not CLAIMS and is_suspended(t) then
 end
 
 local token, id, left = rarely().holder_of(s)
+local till, last = string.match(s.holder or '', '^%S+ (%d+) %d+ (.*)$')
+local is_repeat = t and t.token == ID
+local taken_from = t and t.state == RUNNING and not is_repeat and 'attempt'
+  or not token and last and till ~= '0' and last ~= TURN and 'expired' or ''
 if token and token ~= ID and id ~= TURN and (IF_BUSY == 'interrupt' or IF_BUSY == 'rollback') then
   reply = cancel(s, token, id, IF_BUSY == 'interrupt')
   if reply then
     return reply
   end
-  token = nil
-elseif token and token ~= ID or #queue > 0 and place ~= 1 and not (t and t.token == ID) then
+  taken_from = 'cancelled'
+elseif token and token ~= ID or #queue > 0 and place ~= 1 and not is_repeat then
   local is_same = token and id == TURN
   if IF_BUSY == 'enqueue' or is_same then
     place = wait_in(queue, place, s, t)
@@ -112,7 +118,6 @@ end
 
 KEPT = retain_turns(KEPT)
 leave_queue()
-local is_repeat = t and t.token == ID
 local pieces = t and (is_repeat or ARGV[16] == 'resume') and draft_of(TURN, t)
 t = t or {attempt = 0, saves = 0, pieces = 0, digest = DIGEST}
 if not pieces then
@@ -123,5 +128,5 @@ if not is_repeat then
 end
 set_turn(s, TURN, t, KEPT, MOST)
 grant(s, ID, LEASE, TURN)
-return {GRANTED, t.attempt, t.saves, pieces or {}, t.payload or '',
+return {GRANTED, t.attempt, t.saves, pieces or {}, t.payload or '', taken_from,
   description(KNOWN, KNOWN_DIGEST, tonumber(ARGV[19])), joined(tonumber(ARGV[17]), ARGV[18])}

@@ -4,8 +4,8 @@
 -- and ARGV[13] the position at which it was granted, '' = any; ARGV[14] the state afterwards: 'unanswered',
 -- 'suspended', or '' to forget the turn, as if it had never been seen; ARGV[15] what is kept of a suspended one;
 -- ARGV[16], ARGV[17] and ARGV[18] a last piece of its draft, as ARGV[17] to ARGV[19] in turn_save.lua.
--- Returns {APPLIED, version, digest}, also where that was done before; {CONFLICT, …} if the turn is lost; {INCOMPLETE,
--- …} and {LOG_MISMATCH, version} as in turn_save.lua.
+-- Returns {APPLIED, version, digest}, also where that was done before; {CONFLICT, …, to what} if the turn is lost;
+-- {INCOMPLETE, …} and {LOG_MISMATCH, version} as in turn_save.lua.
 local TURN, KEPT, MOST, STATE = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[14]
 local s, reply = begin_without_change()
 if reply then
@@ -25,7 +25,7 @@ if is_done then
   retain_turns(KEPT)
   return {APPLIED, s.version, s.digest}
 elseif has_changed or not is_granted(s, t, ID) then
-  return rarely().unless_replica({CONFLICT, s.version, s.digest})
+  return lost(s, t, ID)
 end
 if t then
   KEPT = retain_turns(KEPT)

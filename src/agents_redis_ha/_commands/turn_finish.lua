@@ -5,17 +5,19 @@
 -- ARGV[15] the digest of its message; ARGV[16] its attempt; ARGV[17] its payload, the result; ARGV[18] and ARGV[19] the
 -- elements of the session to keep: from the first index (from 0) to before the second, '' = all; ARGV[20…] the items to
 -- put behind them.
--- Returns {APPLIED, …} or {REPEAT, …} with its token as result; {CONFLICT, version} if the turn is lost: another one
--- was granted the session, or it was changed; {LOG_MISMATCH, …} or {UNTOLD, …}.
+-- Returns {APPLIED, …} or {REPEAT, …} with its token as result; {CONFLICT, version, digest, to what} if the turn is
+-- lost; {LOG_MISMATCH, …} or {UNTOLD, …}.
 local TURN, TOKEN = ARGV[9], ARGV[14]
 OWN_TOKEN = TOKEN
 local s, reply = begin()
-if reply then
-  return reply[1] == BUSY and {CONFLICT, reply[2]} or reply
+if reply and reply[1] == BUSY then
+  return lost(state(), get_turn(TURN), TOKEN)
+elseif reply then
+  return reply
 end
 local t = get_turn(TURN)
 if s.version ~= tonumber(ARGV[12]) or s.digest ~= ARGV[13] or not is_granted(s, t, TOKEN) then
-  return rarely().unless_replica({CONFLICT, s.version})
+  return lost(s, t, TOKEN)
 end
 local replaces = ARGV[19] ~= ''
 reply = denied_to_grant() or denied('RPUSH', items, '')

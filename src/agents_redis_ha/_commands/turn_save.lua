@@ -4,8 +4,8 @@
 -- ARGV[13] the position at which it was granted; ARGV[14] the digest of its message; ARGV[15] its attempt; ARGV[16] the
 -- lease, ms; ARGV[17] how often the draft was begun anew; ARGV[18] the number of the piece, 0 = none; ARGV[19] the
 -- piece.
--- Returns {APPLIED, version, digest}; {CONFLICT, …} if the turn is lost; {INCOMPLETE, …} if pieces before this one are
--- missing here; {LOG_MISMATCH, version}. A repeat changes nothing more: the piece has its number.
+-- Returns {APPLIED, version, digest}; {CONFLICT, …, to what} if the turn is lost; {INCOMPLETE, …} if pieces before this
+-- one are missing here; {LOG_MISMATCH, version}. A repeat changes nothing more: the piece has its number.
 local TURN = ARGV[9]
 local s, reply = begin_without_change()
 if reply then
@@ -14,7 +14,7 @@ end
 local t = get_turn(TURN)
 if s.version ~= tonumber(ARGV[12]) or s.digest ~= ARGV[13] or not is_granted(s, t, ID)
   or t and t.state ~= RUNNING then
-  return rarely().unless_replica({CONFLICT, s.version, s.digest})
+  return lost(s, t, ID)
 end
 -- The record may have been lost with a server, and the draft with it.
 t = t or {state = RUNNING, attempt = tonumber(ARGV[15]), digest = ARGV[14], token = ID, saves = 0, pieces = 0}

@@ -250,3 +250,17 @@ local function is_granted(s, t, token)
   local holder = string.match(s.holder or '', '^%S+')
   return (not holder or holder == token) and (not t or t.token == token and t.state ~= CANCELLED)
 end
+
+-- Returns {CONFLICT, version, digest, to what the turn is lost}: 'cancelled' by another one; another 'attempt' of it;
+-- another 'turn' that was granted the session; or a 'change' of the session after its lease.
+local function lost(s, t, token)
+  local to, holder = 'change', string.match(s.holder or '', '^%S+')
+  if t and t.state == CANCELLED then
+    to = 'cancelled'
+  elseif t and t.token ~= token and t.token ~= '-' then
+    to = 'attempt'
+  elseif holder and holder ~= token then
+    to = 'turn'
+  end
+  return rarely().unless_replica({CONFLICT, s.version, s.digest, to})
+end

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from .. import _ambient as ambient
-from .change import Change, ListEdit, LogPosition, PublishedTurn, ReplicationHistory
+from .change import Change, ListEdit, LogPosition, PublishedTurn, ReplicationHistory, Status
 from .command import Argument, Command, Reply, SessionSpec, load_script
 from .commands import READ_CHANGES, ChangeCommand, description_of
 from .state import Description, Reading
@@ -105,6 +105,8 @@ class TurnReply:
         place: Its place in the queue, counted from 1; 0 for none.
         is_same: Whether it is this very turn that has the session, in another attempt.
         holder: The token of the turn that has it; empty if none has.
+        taken_from: From what a turn that was granted the session took it, in a word; empty for nothing.
+        lost_to: To what a turn is lost, in a word.
     """
 
     status: TurnStatus
@@ -118,6 +120,8 @@ class TurnReply:
     place: int = 0
     is_same: bool = False
     holder: bytes = b""
+    taken_from: str = ""
+    lost_to: str = ""
 
     @property
     def shown(self) -> Reading | None:
@@ -169,7 +173,8 @@ class _TurnCommand(Command[TurnReply]):
 
     def decode(self, reply: Reply) -> TurnReply:
         code, version, *digest = reply.value[:3]
-        return TurnReply(TurnStatus(code), LogPosition(version, b"".join(digest)), reply.history)
+        lost_to = reply.value[3].decode() if code == TurnStatus.LOST else ""
+        return TurnReply(TurnStatus(code), LogPosition(version, b"".join(digest)), reply.history, lost_to=lost_to)
 
 
 @dataclass(slots=True)
@@ -188,11 +193,18 @@ class _BeginCommand(_TurnCommand):
         return replace(told, attempt=rest[0]) if told.status is TurnStatus.SUSPENDED else told
 
     def _granted(self, reply: Reply) -> TurnReply:
-        _, attempt, saves, pieces, payload, description, count, joined = reply.value
+        _, attempt, saves, pieces, payload, taken_from, description, count, joined = reply.value
         session = description_of(description, reply)
-        reading = Reading(session, count, self.separator.join(joined), self.separator)
         return TurnReply(
-            TurnStatus.GRANTED, session.position, reply.history, reading, attempt, saves, tuple(pieces), payload
+            TurnStatus.GRANTED,
+            session.position,
+            reply.history,
+            Reading(session, count, self.separator.join(joined), self.separator),
+            attempt,
+            saves,
+            tuple(pieces),
+            payload,
+            taken_from=taken_from.decode(),
         )
 
 
@@ -288,6 +300,9 @@ class _FinishCommand(ChangeCommand):
     published: PublishedTurn | None = None
 
     def decode(self, reply: Reply) -> Change:
+        if reply.value[0] == Status.CONFLICT:
+            _, version, _, lost_to = reply.value
+            return Change(Status.CONFLICT, version, b"", reply.history, lost_to=lost_to.decode())
         change = ChangeCommand.decode(self, reply)
         if change.entry is not None and self.published is not None and change.result == self.published.token:
             change.entry.turn = self.published

@@ -5,11 +5,14 @@ Where no OpenTelemetry SDK is set up, an operation pays for one span that record
 
 from .instruments import PoolUse, counters, note_corrupt, note_failovers, watch_pools
 from .operation_span import FailedAttempt, OperationSpan, hash_session_id
+from .turn_span import TurnEnd, TurnSpan
 
 __all__ = [
     "FailedAttempt",
     "OperationSpan",
     "PoolUse",
+    "TurnEnd",
+    "TurnSpan",
     "counters",
     "hash_session_id",
     "note_corrupt",

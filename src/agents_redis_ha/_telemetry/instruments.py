@@ -90,6 +90,28 @@ class Instruments:
         self.lost = meter.create_counter(
             names.LOST, "{change}", "Changes that the servers had lost and that could not be put back"
         )
+        self._count_turns(meter)
+        self._watch_connections(meter)
+
+    def _count_turns(self, meter: metrics.Meter) -> None:
+        self.turns = meter.create_counter(names.TURNS, "{turn}", "Attempts of turns that ended, by what became of them")
+        self.turn_count = meter.create_up_down_counter(
+            names.TURN_COUNT, "{turn}", "Turns that wait for their session, or run"
+        )
+        self.turn_duration = meter.create_histogram(
+            names.TURN_DURATION,
+            unit="s",
+            description="Duration of an attempt of a turn, the wait for its session included",
+            explicit_bucket_boundaries_advisory=[0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300],
+        )
+        self.turn_wait = meter.create_histogram(
+            names.TURN_WAIT_TIME,
+            unit="s",
+            description="Time until a turn had its session",
+            explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120],
+        )
+
+    def _watch_connections(self, meter: metrics.Meter) -> None:
         self.connections = meter.create_observable_up_down_counter(
             names.CONNECTIONS,
             # A collection calls these before it takes what was recorded: so it has every duration.

@@ -13,6 +13,7 @@ __all__ = [
     "ATTEMPT",
     "ATTEMPTS",
     "ATTEMPT_SPAN",
+    "CLAIM_SPAN",
     "CONNECTIONS",
     "CONNECTION_STATE",
     "CONVERSATION_ID",
@@ -29,6 +30,7 @@ __all__ = [
     "OUTCOME",
     "PENDING_REQUESTS",
     "POOL_NAME",
+    "PUBLISHED_EVENT",
     "REPEATED",
     "REPEATS",
     "RESTORED",
@@ -40,10 +42,28 @@ __all__ = [
     "SERVER_ADDRESS",
     "SERVER_PORT",
     "SHORTFALL",
+    "TAKEN_OVER_EVENT",
     "TOPOLOGY",
+    "TURNS",
+    "TURN_ATTEMPT",
+    "TURN_COUNT",
+    "TURN_DURATION",
+    "TURN_HOLD",
+    "TURN_ID",
+    "TURN_LOST_EVENT",
+    "TURN_LOST_TO",
+    "TURN_PLACE",
+    "TURN_RESUMED",
+    "TURN_SPAN",
+    "TURN_STATE",
+    "TURN_STATUS",
+    "TURN_TAKEN_FROM",
+    "TURN_WAIT",
+    "TURN_WAIT_TIME",
     "UNCONFIRMED",
     "UNCONFIRMED_EVENT",
     "VERSIONS",
+    "WAITING_EVENT",
     "operation_on",
     "server",
 ]
@@ -75,6 +95,23 @@ RESTORED_EVENT: Final = "agents_redis_ha.history_restored"
 LOST_EVENT: Final = "agents_redis_ha.history_lost"
 VERSIONS: Final = "agents_redis_ha.versions"
 
+TURN_SPAN: Final = "ha_turn"
+CLAIM_SPAN: Final = "claim_turn"
+TURN_ID: Final = "agents_redis_ha.turn.id"
+TURN_STATUS: Final = "agents_redis_ha.turn.status"
+TURN_ATTEMPT: Final = "agents_redis_ha.turn.attempt"
+TURN_RESUMED: Final = "agents_redis_ha.turn.resumed"
+TURN_WAIT: Final = "agents_redis_ha.turn.wait"
+TURN_HOLD: Final = "agents_redis_ha.turn.hold"
+
+WAITING_EVENT: Final = "agents_redis_ha.turn_waiting"
+TURN_PLACE: Final = "agents_redis_ha.turn.place"
+TAKEN_OVER_EVENT: Final = "agents_redis_ha.turn_taken_over"
+TURN_TAKEN_FROM: Final = "agents_redis_ha.turn.taken_from"
+TURN_LOST_EVENT: Final = "agents_redis_ha.turn_lost"
+TURN_LOST_TO: Final = "agents_redis_ha.turn.lost_to"
+PUBLISHED_EVENT: Final = "agents_redis_ha.turn_published"
+
 DURATION: Final = "db.client.operation.duration"
 CONNECTIONS: Final = "db.client.connection.count"
 MOST_CONNECTIONS: Final = "db.client.connection.max"
@@ -86,6 +123,11 @@ UNCONFIRMED: Final = "agents_redis_ha.unconfirmed"
 RESTORED: Final = "agents_redis_ha.changes_restored"
 LOST: Final = "agents_redis_ha.changes_lost"
 CORRUPT: Final = "agents_redis_ha.corrupt_items"
+TURNS: Final = "agents_redis_ha.turns_ended"
+TURN_COUNT: Final = "agents_redis_ha.turn.count"
+TURN_STATE: Final = "agents_redis_ha.turn.state"
+TURN_DURATION: Final = "agents_redis_ha.turn.duration"
+TURN_WAIT_TIME: Final = "agents_redis_ha.turn.wait_time"
 
 
 @lru_cache(maxsize=256)

@@ -17,7 +17,7 @@ from ..errors import OperationError
 from . import names
 from .instruments import INSTRUMENTS, count, note_duration
 
-__all__ = ["FailedAttempt", "OperationSpan", "hash_session_id"]
+__all__ = ["FailedAttempt", "OperationSpan", "describe", "hash_session_id", "show"]
 
 _tracer = trace.get_tracer(names.SCOPE)
 _log = logging.getLogger(names.SCOPE)
@@ -188,7 +188,7 @@ class OperationSpan:
         if self.attempts > 1 or self.node != self._named:
             span.set_attributes({names.ATTEMPTS: self.attempts, **names.server(self.node)})
         if error is not None and span.is_recording():
-            _describe(span, error)
+            describe(span, error)
         span.end()
 
     def _say(self, level: int, text: str, *what: object) -> None:
@@ -207,9 +207,7 @@ class OperationSpan:
     @property
     def _session(self) -> str:
         """The session's id in the form in which it may be shown."""
-        if self._show_id == "off":
-            return "not shown"
-        return self._session_id if self._show_id == "plain" else hash_session_id(self._session_id)
+        return "not shown" if self._show_id == "off" else show(self._session_id, self._show_id)
 
     @property
     def _recorded(self) -> trace.Span:
@@ -266,8 +264,13 @@ def hash_session_id(session_id: str) -> str:
     return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _describe(span: trace.Span, error: BaseException) -> None:
-    """Say in the span that the operation failed."""
+def show(id_: str, how: Literal["hashed", "plain"]) -> str:
+    """Return the id of a session or a turn in the form in which it may be shown."""
+    return id_ if how == "plain" else hash_session_id(id_)
+
+
+def describe(span: trace.Span, error: BaseException) -> None:
+    """Say in the span what it failed with."""
     span.set_attribute(names.ERROR_TYPE, type(error).__name__)
     # Only the package's own errors are known to hold no item and no password.
     text = str(error) if isinstance(error, OperationError) else type(error).__name__

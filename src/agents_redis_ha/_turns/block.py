@@ -16,11 +16,13 @@ from agents.items import TResponseInputItem
 from .._asyncio import Interruption
 from .._commands import Reading, TurnReply, TurnSpec, TurnStatus, new_operation_id
 from .._recovery import OWN_TURNS
+from .._telemetry import TurnEnd, TurnSpan
 from ..errors import (
     AgentsRedisError,
     ConfigurationError,
     OperationError,
     Outcome,
+    TurnBusyError,
     TurnCancelledError,
     TurnLostError,
     TurnMismatchError,
@@ -41,6 +43,14 @@ _REFUSED: dict[TurnStatus, tuple[type[AgentsRedisError], str]] = {
     TurnStatus.OTHER_MESSAGE: (TurnMismatchError, "there is a turn of this id with another message"),
     TurnStatus.CANCELLED: (TurnCancelledError, "the turn was cancelled by another one (if_busy), for good"),
     TurnStatus.UNKNOWN: (TurnNotFoundError, "no turn of this id waits to be claimed"),
+}
+
+_NOT_BEGUN: dict[type[BaseException], TurnEnd] = {
+    TurnCancelledError: "cancelled",
+    TurnMismatchError: "refused",
+    TurnNotFoundError: "refused",
+    TurnBusyError: "refused",
+    asyncio.CancelledError: "withdrawn",
 }
 
 
@@ -87,6 +97,8 @@ class TurnBlock:
         self._begun = False
         self._turn: Turn | None = None
         self._grant: TurnGrant
+        self._span: TurnSpan
+        self._became: TurnEnd | None = None
 
     async def __aenter__(self) -> Turn:
         """Wait for the session and return the turn.
@@ -101,13 +113,28 @@ class TurnBlock:
         if self._begun:
             raise ConfigurationError("turn", "it was begun already: make one for each attempt")
         self._begun = True
-        spec = self._spec = replace(self._spec, token=new_operation_id())
-        operations, options = self._host.operations, self._options
+        self._spec = replace(self._spec, token=new_operation_id())
+        operations, claims = self._host.operations, self._options.agent is not None
+        session = operations.spec
+        self._span = TurnSpan(operations.topology, session.session_id, self._id, session.show_id, claims=claims)
+        try:
+            return await self._open()
+        except BaseException as error:
+            self._span.finish(self._became or _NOT_BEGUN.get(type(error), "failed"), error)
+            raise
+
+    @property
+    def _id(self) -> str:
+        return self._spec.id.decode("utf-8", "surrogatepass")
+
+    async def _open(self) -> Turn:
+        options = self._options
         settings = self._host.session.session_settings
         limit = settings.limit if settings else None
         reply = await ask_for_session(
-            operations,
-            spec,
+            self._host.operations,
+            self._spec,
+            self._span,
             wait_seconds=options.wait_seconds,
             if_busy=options.if_busy,
             if_unanswered=options.if_unanswered,
@@ -117,12 +144,13 @@ class TurnBlock:
         if reply.status in _REFUSED:
             kind, reason = _REFUSED[reply.status]
             raise kind(f"{reason}: nothing was run")
-        turn_id = spec.id.decode("utf-8", "surrogatepass")
         if reply.reading is None:
-            return Turn(turn_id, self._message, self._host, reply)
+            self._span.told(reply.attempt)
+            self._became = "suspended" if reply.status is TurnStatus.SUSPENDED else "repeated"
+            return Turn(self._id, self._message, self._host, reply)
         granted = self._begin(reply, reply.reading)
         try:
-            turn = self._turn = Turn(turn_id, self._message, self._host, reply, granted)
+            turn = self._turn = Turn(self._id, self._message, self._host, reply, granted)
             if options.agent is not None:
                 turn.state = await RunState.from_json(options.agent, self._host.decode(reply.payload))
         except BaseException as error:
@@ -134,8 +162,14 @@ class TurnBlock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Publish the turn, or leave it unanswered."""
-        if self._turn is not None:
-            await self._end(error, self._turn)
+        try:
+            if self._turn is not None:
+                await self._end(error, self._turn)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._span.finish(self._became or "failed", error)
 
     async def _end(self, error: BaseException | None, turn: Turn | None) -> None:
         grant, staged = self._grant, self._staged
@@ -147,26 +181,34 @@ class TurnBlock:
         if turn:
             turn.stored_result = None
         if grant.is_lost:
+            self._became = "lost"
             is_ours = self._interruption.take_back() or not isinstance(error, asyncio.CancelledError)
             if is_ours and not isinstance(error, TurnLostError):
                 raise grant.lost_error("turn") from error
         elif error is None and turn is not None and result is not None:
             await self._publish(turn, result)
-        elif turn is None or not turn.is_suspended:
-            await grant.leave(forget=self._forgets(error))
+        elif turn is not None and turn.is_suspended:
+            self._became = "suspended"
+        else:
+            forgets = self._forgets(error)
+            self._became = "rolled_back" if forgets else "kept"
+            await grant.leave(forget=forgets)
 
     async def _publish(self, turn: Turn, result: bytes) -> None:
         try:
             await self._grant.finish(self._staged.draft, keep=self._staged.keep, payload=result)
         except OperationError as error:
-            if error.outcome is Outcome.NOT_APPLIED and not self._grant.is_lost:
+            if self._grant.is_lost:
+                self._became = "lost"
+            elif error.outcome is Outcome.NOT_APPLIED:
                 await self._grant.leave(forget=False)
             raise
-        turn.stored_result = result
+        turn.stored_result, self._became = result, "computed"
 
     def _begin(self, reply: TurnReply, reading: Reading) -> tuple[TurnGrant, StagedSession]:
         """Take what was granted."""
-        grant = TurnGrant(self._host.operations, self._spec, reply.position, reply.attempt, reply.saves)
+        self._span.granted(reply.attempt, resumed=bool(reply.pieces), taken_from=reply.taken_from)
+        grant = TurnGrant(self._host.operations, self._spec, reply, self._span)
         resumed = [element for piece in reply.pieces for element in piece.split(b"\n") if element]
         grant.has_saved(len(reply.pieces), len(resumed))
         session = self._host.session

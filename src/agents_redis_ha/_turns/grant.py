@@ -10,7 +10,6 @@ from .. import _ambient as ambient
 from .._asyncio import retrieve_exception
 from .._commands import (
     Command,
-    LogPosition,
     Reading,
     Status,
     TurnReply,
@@ -23,6 +22,7 @@ from .._commands import (
     save_turn,
 )
 from .._recovery import OWN_TURNS, SessionOperations
+from .._telemetry import TurnSpan
 from ..errors import OperationError, Outcome, TurnBusyError, TurnLostError
 
 __all__ = ["TurnGrant", "ask_for_session"]
@@ -39,6 +39,7 @@ _LEAVING_SECONDS = 1.0
 async def _ask_for_session(
     operations: SessionOperations,
     turn: TurnSpec,
+    span: TurnSpan,
     *,
     wait_seconds: float,
     if_busy: str,
@@ -68,10 +69,11 @@ async def _ask_for_session(
         if is_refused or loop.time() + pause > until:
             what = "this very turn runs elsewhere" if reply.is_same else "another turn has the session, or waits for it"
             raise _busy(operations, what)
+        span.waits(reply.place)
         await asyncio.sleep(pause)
 
 
-async def ask_for_session(operations: SessionOperations, turn: TurnSpec, **how: Any) -> TurnReply:
+async def ask_for_session(operations: SessionOperations, turn: TurnSpec, span: TurnSpan, **how: Any) -> TurnReply:
     """Ask until the turn has the session, or there is nothing to run; as `begin_turn` says.
 
     Raises:
@@ -79,7 +81,7 @@ async def ask_for_session(operations: SessionOperations, turn: TurnSpec, **how: 
         OperationError: It could not be asked; the session may be held for a lease.
     """
     try:
-        return await _ask_for_session(operations, turn, **how)
+        return await _ask_for_session(operations, turn, span, **how)
     except BaseException:  # it may have been granted, or have a place in the queue
         await _leave(operations, end_turn(turn, None, state="unanswered"))
         raise
@@ -92,21 +94,18 @@ class TurnGrant:
         is_lost: Whether it is known that the turn does not have the session any more.
     """
 
-    def __init__(
-        self, operations: SessionOperations, turn: TurnSpec, position: LogPosition, attempt: int, saves: int
-    ) -> None:
+    def __init__(self, operations: SessionOperations, turn: TurnSpec, reply: TurnReply, span: TurnSpan) -> None:
         """Take what was granted.
 
         Args:
             operations: The session's.
             turn: The attempt to which it was granted.
-            position: The position at which it was.
-            attempt: Which attempt it is.
-            saves: How often its draft was begun anew.
+            reply: What the server said of it.
+            span: The attempt's.
         """
         self.is_lost = self._was_given_back = False
-        self._operations, self._turn, self._position = operations, turn, position
-        self._attempt, self._saves = attempt, saves
+        self._operations, self._turn, self._position = operations, turn, reply.position
+        self._attempt, self._saves, self._span = reply.attempt, reply.saves, span
         self._pieces = self._saved = 0
 
     def has_saved(self, pieces: int, elements: int) -> None:
@@ -151,7 +150,7 @@ class TurnGrant:
         """
         reading = await self._operations.execute(read(self._turn.session, newest))
         if reading.session.position != self._position:
-            raise self._lost("read")
+            raise self._lost("read", "change")
         return reading
 
     async def finish(self, draft: Sequence[bytes], *, keep: int | None, payload: bytes) -> None:
@@ -164,7 +163,8 @@ class TurnGrant:
         command = finish_turn(self._turn, self._position, self._attempt, draft, keep=keep, payload=payload)
         change = await self._operations.execute(command)
         if change.status is Status.CONFLICT or change.result != self._turn.token:
-            raise self._lost(command.name)
+            raise self._lost(command.name, change.lost_to or "attempt")
+        self._span.published(len(draft))
 
     async def leave(self, *, forget: bool) -> None:
         """Give the session back without an answer, in a second at most, whatever becomes of it."""
@@ -189,7 +189,7 @@ class TurnGrant:
         command = save_turn(self._turn, self._position, self._attempt)
         reply = await self._operations.execute(command, report_loss=False)
         if reply.status is TurnStatus.LOST and not self._was_given_back:
-            raise self._lost("turn_save")
+            raise self._lost("turn_save", reply.lost_to)
 
     async def _send_new(self, draft: Sequence[bytes], send: Callable[[Sequence[bytes]], Awaitable[TurnStatus]]) -> None:
         """Send what is new in the draft; all of it where the server has lost its beginning."""
@@ -225,11 +225,12 @@ class TurnGrant:
     async def _ask(self, command: Command[TurnReply]) -> TurnStatus:
         reply = await self._operations.execute(command)
         if reply.status is TurnStatus.LOST:
-            raise self._lost(command.name)
+            raise self._lost(command.name, reply.lost_to)
         return reply.status
 
-    def _lost(self, operation: str) -> TurnLostError:
+    def _lost(self, operation: str, to: str) -> TurnLostError:
         self.is_lost = True
+        self._span.lost(to)
         return self.lost_error(operation)
 
     def lost_error(self, operation: str) -> TurnLostError:

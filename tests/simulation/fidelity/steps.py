@@ -17,7 +17,7 @@ TTL = Loose(milliseconds=((),))
 PAIRS = Loose(pairs=((),))
 ANY = Loose(ignored=True)
 EXACT = Loose()
-GRANT = Loose(milliseconds=((5, 1), (3,)))
+GRANT = Loose(milliseconds=((6, 1), (3,)))
 LOOSE = {"info": DESCRIPTION, "read": READING, "inspect": STATE, "turn_begin": GRANT, "turn_list": READING}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis import exceptions as redis_errors
 
-from agents_redis_ha import HAConfig, PermissionDeniedError
+from agents_redis_ha import HAConfig, PermissionDeniedError, ha_turn
 from agents_redis_ha._config import Topology
 from agents_redis_ha._retry import Executor
 from agents_redis_ha._telemetry import PoolUse, counters, instruments, note_corrupt, note_failovers, watch_pools
@@ -24,6 +24,7 @@ from tests.support.observed_sessions import (
     SERVER,
     operation,
     session,
+    taking_turns,
     unconfirmed,
 )
 from tests.support.recording import Telemetry
@@ -88,6 +89,8 @@ async def everything(telemetry: Telemetry) -> None:
     check.restored(3)
     check.lost((4, 6))
     check.finish()
+    async with ha_turn(taking_turns(), "t1", "hello") as turn:
+        turn.answer()
 
 
 @in_virtual_time
@@ -105,6 +108,10 @@ async def test_metrics_have_the_documented_names_units_and_descriptions(telemetr
         "agents_redis_ha.unconfirmed": "{operation}",
         "agents_redis_ha.changes_restored": "{change}",
         "agents_redis_ha.changes_lost": "{change}",
+        "agents_redis_ha.turns_ended": "{turn}",
+        "agents_redis_ha.turn.count": "{turn}",
+        "agents_redis_ha.turn.duration": "s",
+        "agents_redis_ha.turn.wait_time": "s",
         "db.client.connection.count": "{connection}",
         "db.client.connection.max": "{connection}",
         "db.client.connection.pending_requests": "{request}",
@@ -129,7 +136,7 @@ async def test_metrics_count_by_operation_topology_and_reason(telemetry: Telemet
     assert telemetry.points("agents_redis_ha.changes_lost") == [(topology, 2)]
     durations = [attributes for attributes, _ in telemetry.points("db.client.operation.duration")]
     by_operation = {a["db.operation.name"]: a for a in durations}
-    assert set(by_operation) == {"append", "read", "clear", "check"}
+    assert set(by_operation) == {"append", "read", "clear", "check", "turn_begin", "turn_finish"}
     assert all(a["db.system.name"] == "redis" and a["agents_redis_ha.topology"] == "sentinel" for a in durations)
     assert by_operation["clear"]["error.type"] == "PermissionDeniedError"
     assert "error.type" not in by_operation["append"]
@@ -146,6 +153,8 @@ async def test_no_metric_attribute_holds_a_session_id_or_anything_unbounded(tele
                 "db.operation.name",
                 "agents_redis_ha.topology",
                 "agents_redis_ha.retry.reason",
+                "agents_redis_ha.turn.status",
+                "agents_redis_ha.turn.state",
                 "error.type",
                 "server.address",
                 "server.port",

@@ -279,7 +279,7 @@ async def test_nothing_is_computed_for_a_span_that_is_not_recorded(
     def never(*args: Any) -> Any:
         raise AssertionError("computed in vain")
 
-    monkeypatch.setattr(operation_span, "_describe", never)
+    monkeypatch.setattr(operation_span, "describe", never)
     before = counters()["retries"]
     await session(failed(redis_errors.BusyLoadingError("x")), REPEAT).add_items([{"a": 1}])
     with pytest.raises(PermissionDeniedError):
