@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from agents_redis_ha._commands import LogPosition, ReplicationHistory, TurnReply, TurnSpec, TurnStatus
+from agents_redis_ha._telemetry import TurnSpan
 from agents_redis_ha._turns.grant import ask_for_session
 from tests.support.fakes import SPEC
 from tests.support.virtual_time import in_virtual_time
@@ -56,7 +57,8 @@ class Waiter:
         loop = asyncio.get_running_loop()
         operations: Any = self
         how: dict[str, Any] = {"if_busy": "enqueue", "if_unanswered": "resume", "newest": 0}
-        await ask_for_session(operations, TURN, wait_seconds=600, **how)
+        span = TurnSpan("standalone", SPEC.session_id, "t", "off", claims=False)
+        await ask_for_session(operations, TURN, span, wait_seconds=600, **how)
         began = loop.time()
         await asyncio.sleep(seconds)
         self.line.is_held = False
