@@ -30,6 +30,8 @@ WHOLE = Report(
     failed_turns=0,
     errors={},
     error_examples={},
+    redelivered_turns=0,
+    resumed_turns=0,
     unresolved_turns=0,
     bad_inputs=0,
     retries=12,
@@ -121,7 +123,7 @@ def test_the_findings_say_what_sending_a_stored_turn_again_did() -> None:
         WHOLE, resent_turns_stored_twice=3, resent_items_stored_twice=7, duplicated=7, damaged_conversations=3
     )
     text = " ".join(findings(damaged))
-    assert "3 turns were reported as failed although part of them had been stored" in text
+    assert "3 turns had failed or lost their worker although part of them had been stored" in text
     assert "stored 7 items twice" in text
     assert "3 of 40 conversations are damaged" in text
 
@@ -136,6 +138,14 @@ def test_the_figures_name_what_was_compared() -> None:
     assert rows["repeats suppressed"] == "2"
     assert {"items lost", "items duplicated", "items out of order"} <= rows.keys()
     assert "repeats suppressed" not in dict(figures(replace(WHOLE, session="sdk")))
+
+
+def test_the_figures_tell_what_became_of_the_turns_of_a_killed_worker() -> None:
+    assert "turns of a killed worker" not in dict(figures(WHOLE))
+    killed = replace(WHOLE, redelivered_turns=8, resumed_turns=3)
+    row = "turns of a killed worker"
+    assert dict(figures(killed))[row] == "8 delivered again, 3 resumed behind their tools"
+    assert dict(figures(replace(killed, session="sdk", resumed_turns=0)))[row] == "8 delivered again"
 
 
 def test_progress_that_is_no_terminal_is_a_line_a_second() -> None:

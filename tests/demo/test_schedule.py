@@ -76,6 +76,24 @@ def test_a_failed_turn_is_sent_again_elsewhere_after_a_pause_until_it_is_given_u
     assert (schedule.failed, schedule.done, schedule.given_up) == (3, 0, schedule.total)
 
 
+def test_the_turns_of_a_worker_that_died_go_to_others_at_once_and_it_gets_none_any_more() -> None:
+    schedule = new_schedule(workers=2)
+    begun: list[tuple[int, TurnTask]] = []
+    while (chosen := schedule.next_turn(0.0)) is not None:
+        begun.append(chosen)
+    lost = [task for worker, task in begun if worker == 0]
+    assert lost
+    for worker, task in begun:
+        if worker == 1:
+            answer(schedule, worker, task, 0.0)
+    assert schedule.lose_worker(0, 0.0) == [TurnTask(task.conversation, task.turn, 2) for task in lost]
+    while not schedule.finished:
+        worker, task = schedule.next_turn(0.0) or pytest.fail("nothing may start")
+        assert worker == 1
+        answer(schedule, worker, task, 0.0)
+    assert (schedule.done, schedule.failed) == (schedule.total, 0)
+
+
 def test_somebody_waits_for_an_answer_while_a_turn_is_in_flight_or_to_be_sent_again() -> None:
     schedule = Schedule(tuple(load_conversations(None, 1)), workers=2)
     assert not schedule.awaits_answer

@@ -62,6 +62,28 @@ async def test_a_turn_that_is_sent_again_gets_ids_of_its_own_and_is_otherwise_th
     assert {item.get("call_id") for item in again} & {item.get("call_id") for item in once} == {None}
 
 
+@pytest.mark.parametrize("stored", [1, 3])
+async def test_a_resumed_run_goes_on_behind_what_is_stored_of_its_turn(memory: SQLiteSession, stored: int) -> None:
+    conversation = PACKAGED[0]
+    turn = conversation.turns[0].items
+    assert [item.get("type") for item in turn[:3]] == [None, "function_call", "function_call_output"]
+    await memory.add_items(list(turn[:stored]))  # type: ignore[arg-type]
+    run = TurnRun(conversation, 0, 2)
+    watch = RunWatch(run)
+    assert await run_turn(run, memory, watch, []) == turn[-1]["content"][0]["text"]
+    assert (watch.right, watch.resumed) == (True, True)
+    assert shapes(await memory.get_items()) == shapes(turn)
+
+
+async def test_a_resumed_run_that_is_given_something_else_is_noticed(memory: SQLiteSession) -> None:
+    conversation = PACKAGED[0]
+    await memory.add_items(list(conversation.turns[0].items[:1]) * 2)  # type: ignore[arg-type]
+    run = TurnRun(conversation, 0, 2)
+    watch = RunWatch(run)
+    await run_turn(run, memory, watch, [])
+    assert watch.right is False
+
+
 async def test_a_run_that_cannot_read_its_history_says_nothing_about_it() -> None:
     class Broken(SQLiteSession):
         async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:

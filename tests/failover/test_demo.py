@@ -37,6 +37,7 @@ def test_no_turn_is_lost_doubled_or_out_of_order(topology: str, fault: str) -> N
     assert code == 0, report
     assert (report["lost"], report["duplicated"], report["out_of_order"], report["failed_turns"]) == (0, 0, 0, 0)
     assert report["turns"] > 100
+    assert report["redelivered_turns"] > 0
 
 
 def test_the_same_demo_on_the_sdks_own_session_does_not_end_whole() -> None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 from ..lab.workers import WorkerProcesses
 from .faults import Fault
-from .messages import COUNTERS, TurnError, TurnResult, WorkerSetup, worker_name
+from .messages import COUNTERS, TurnError, TurnResult, TurnTask, WorkerSetup, worker_name
 from .progress import Progress, Snapshot
 from .schedule import Schedule
 
+KILL_AT = 0.03
 STRIKE_AT = 0.4
 HOLD_BACK_FROM = 0.9
-RUN_SECONDS = 45.0
+RUN_SECONDS = 60.0
 DRAIN_SECONDS = 20.0
 TICK_SECONDS = 0.02
 SHOW_SECONDS = 0.2
@@ -29,9 +30,12 @@ class Tally:
     Attributes:
         errors: Number of errors by type.
         examples: The first error of each type.
-        failed: Turns that failed at least once, as pairs of conversation and turn.
+        sent_again: Turns that failed at least once, or were the killed worker's, as pairs of conversation and turn.
+        redelivered: Turns of the killed worker, as they were delivered again.
+        resumed: Turns that went on behind what an attempt before had saved.
         bad_inputs: Number of runs that were given a wrong history.
-        longest_wait_seconds: Longest time of one turn without the model's.
+        longest_wait_seconds: Longest time of one turn without the model's; those of the killed worker wait for its
+            lease, and are not counted here.
         longest_silence_seconds: Longest time without an answer while one was waited for.
         counters: The library's counters of each worker.
         seconds: Length of the run.
@@ -40,7 +44,9 @@ class Tally:
 
     errors: Counter[str] = field(default_factory=Counter)
     examples: dict[str, TurnError] = field(default_factory=dict)
-    failed: set[tuple[int, int]] = field(default_factory=set)
+    sent_again: set[tuple[int, int]] = field(default_factory=set)
+    redelivered: set[TurnTask] = field(default_factory=set)
+    resumed: int = 0
     bad_inputs: int = 0
     longest_wait_seconds: float = 0.0
     longest_silence_seconds: float = 0.0
@@ -50,13 +56,15 @@ class Tally:
 
     def add(self, result: TurnResult) -> None:
         """Count one result."""
-        self.longest_wait_seconds = max(self.longest_wait_seconds, result.seconds)
+        if result.task not in self.redelivered:
+            self.longest_wait_seconds = max(self.longest_wait_seconds, result.seconds)
+        self.resumed += result.resumed
         self.bad_inputs += result.history_was_right is False
         self.counters[result.worker] = result.counters
         if result.error is not None:
             self.errors[result.error.type] += 1
             self.examples.setdefault(result.error.type, result.error)
-            self.failed.add((result.task.conversation, result.task.turn))
+            self.sent_again.add((result.task.conversation, result.task.turn))
 
     def counter(self, name: str) -> int:
         """One of the library's counters, added up over the workers."""
@@ -71,6 +79,7 @@ class Engine:
         workers: The workers, ready.
         fault: What happens in the middle.
         progress: Where the run shows how it goes.
+        kills: Whether a worker is killed, too, in the middle of its turns.
         end: Set from outside to begin no further conversation. ``None`` ends a run after ``RUN_SECONDS`` at the latest;
             with an event these seconds count from where it is set.
         clock: Seconds that only ever grow.
@@ -82,6 +91,7 @@ class Engine:
         workers: WorkerProcesses[WorkerSetup],
         fault: Fault,
         progress: Progress,
+        kills: bool = False,
         end: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,6 +99,7 @@ class Engine:
         self._workers = workers
         self._fault = fault
         self._progress = progress
+        self._kills = kills and schedule.workers > 1
         self._end = end
         self._clock = clock
         self._limit = float("inf")
@@ -108,6 +119,7 @@ class Engine:
             self._limit = self._began + RUN_SECONDS
         while not schedule.finished:
             self._start_turns()
+            self._kill_worker_when_due()
             self._strike_when_due()
             message = self._workers.receive(TICK_SECONDS)
             if isinstance(message, TurnResult):
@@ -141,6 +153,23 @@ class Engine:
                 return
             worker, task = chosen
             self._workers.send(worker_name(worker), task)
+
+    def _kill_worker_when_due(self) -> None:
+        """Kill the worker with the most turns in flight, and deliver these to others."""
+        schedule, tally = self._schedule, self.tally
+        if not self._kills or schedule.ended_share < KILL_AT or tally.refused is not None or not schedule.in_flight:
+            return
+        self._kills = False
+        ((worker, _),) = Counter(schedule.in_flight.values()).most_common(1)
+        self._workers.kill(worker_name(worker))
+        while isinstance(message := self._workers.receive(0.0), TurnResult):
+            self._take(message)  # what it had sent before
+        again = schedule.lose_worker(worker, self._clock())
+        tally.redelivered.update(again)
+        tally.sent_again.update((task.conversation, task.turn) for task in again)
+        self._progress.say(
+            f"worker {worker} killed (SIGKILL) in the middle of {len(again)} turns: they go to other workers"
+        )
 
     def _strike_when_due(self) -> None:
         fault = self._fault

@@ -41,7 +41,7 @@ class TurnTask:
     Attributes:
         conversation: Index of the conversation.
         turn: Number of the turn, from 0.
-        attempt: 1, or higher when the user sends the turn again after an error.
+        attempt: 1, or higher when the user sends the turn again after an error, or its worker was killed.
     """
 
     conversation: int
@@ -77,6 +77,7 @@ class TurnResult:
             it failed before it was given anything.
         error: Why it failed, ``None`` if it did not.
         given: Number of items that it was given, as the history; ``None`` with ``history_was_right``.
+        resumed: Whether it went on behind what an attempt before it had saved.
         counters: The library's counters in that process so far: retries, repeats suppressed,
             failovers.
     """
@@ -87,4 +88,5 @@ class TurnResult:
     history_was_right: bool | None
     error: TurnError | None = None
     given: int | None = None
+    resumed: bool = False
     counters: dict[str, int] = field(default_factory=dict)

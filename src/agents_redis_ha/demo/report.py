@@ -34,6 +34,8 @@ class Report:
         failed_turns: How often a user was shown an error. The turn was then sent again.
         errors: The same by type of error.
         error_examples: The message of the first error of each type.
+        redelivered_turns: Turns that a worker had when it was killed. They were delivered to others.
+        resumed_turns: Turns that went on behind what an attempt before had saved.
         unresolved_turns: Turns that were never answered, however often they were sent.
         bad_inputs: Turns whose run was given a history that was not what had been said.
         retries: Attempts beyond the first that the library made by itself.
@@ -45,13 +47,14 @@ class Report:
         out_of_order: Items stored at another place in the order.
         torn_turns: Turns of which only a part is in its place.
         damaged_conversations: Conversations with any of the last five.
-        resent_turns_stored_twice: Turns reported as failed of which something had been stored, so
-            that sending them again stored it twice.
+        resent_turns_stored_twice: Turns that failed, or had been the killed worker's, of which something had been
+            stored, so that sending them again stored it twice.
         resent_items_stored_twice: The items of those.
         session_view_differs: Conversations that read through the session are not what the servers
             hold.
         longest_wait_seconds: Longest time from the start of a turn to its answer or error, as its
-            worker saw it, without the time that the scripted model took.
+            worker saw it, without the time that the scripted model took. Those that were delivered again are not
+            counted: they wait for the lease of the killed worker.
         longest_silence_seconds: Longest time in which no turn at all was answered although at least
             one was in flight or waiting to be sent again.
         takeover_seconds: From the fault to the election of a new primary; ``None`` without one.
@@ -76,6 +79,8 @@ class Report:
     failed_turns: int
     errors: dict[str, int]
     error_examples: dict[str, str]
+    redelivered_turns: int
+    resumed_turns: int
     unresolved_turns: int
     bad_inputs: int
     retries: int
@@ -122,6 +127,8 @@ def figures(report: Report) -> list[tuple[str, str]]:
         ("longest silence", f"{report.longest_silence_seconds:.2f} s without any answer"),
         ("turns failed with an error", _errors(report)),
     ]
+    if report.redelivered_turns:
+        rows.append(("turns of a killed worker", _redelivered(report)))
     if report.session == "ha":
         rows += [
             ("retries", f"{report.retries}"),
@@ -137,6 +144,11 @@ def figures(report: Report) -> list[tuple[str, str]]:
         ("items duplicated", f"{report.duplicated}"),
         ("items out of order", f"{report.out_of_order}"),
     ]
+
+
+def _redelivered(report: Report) -> str:
+    resumed = f", {report.resumed_turns} resumed behind their tools" if report.session == "ha" else ""
+    return f"{report.redelivered_turns} delivered again{resumed}"
 
 
 def _errors(report: Report) -> str:
@@ -156,9 +168,9 @@ def findings(report: Report) -> list[str]:
     if report.resent_turns_stored_twice:
         one = report.resent_turns_stored_twice == 1
         said.append(
-            f"{_count(report.resent_turns_stored_twice, 'turn was', 'turns were')} reported as failed "
-            f"although part of {'it' if one else 'them'} had been stored: sent again, "
-            f"{'it' if one else 'they'} stored "
+            f"{_count(report.resent_turns_stored_twice, 'turn', 'turns')} had failed or lost "
+            f"{'its' if one else 'their'} worker although part of {'it' if one else 'them'} had been stored: "
+            f"sent again, {'it' if one else 'they'} stored "
             f"{_count(report.resent_items_stored_twice, 'item', 'items')} twice."
         )
     if report.lost:
@@ -187,7 +199,7 @@ def findings(report: Report) -> list[str]:
 
 def _verdict(report: Report) -> str:
     if report.whole:
-        return f"All {report.conversations} conversations are whole: every turn stored once, in order."
+        return f"All {report.conversations} conversations are whole: every turn answered and stored once, in order."
     damaged = report.damaged_conversations
     if damaged:
         return f"{damaged} of {report.conversations} conversations are damaged."

@@ -27,7 +27,7 @@ from .servers import (
 from .sessions import SessionKind, SessionPlan
 from .worker import serve
 
-PACE_SECONDS = 12.0
+PACE_SECONDS = 8.0
 OPEN_AT_ONCE = 16
 OWN_LATENCY_MS = (100.0, 700.0)
 QUICK_LATENCY_MS = (5.0, 30.0)
@@ -138,7 +138,7 @@ class _Run:
         self.events.say(f"starting {options.workers} worker processes")
         with WorkerProcesses(serve, setups) as workers:
             workers.wait_until_ready(WORKER_START_SECONDS)
-            tally = Engine(schedule, workers, self.fault, progress, end).run()
+            tally = Engine(schedule, workers, self.fault, progress, kills=options.fault != "none", end=end).run()
             workers.stop(WORKER_STOP_SECONDS)
         self.fault.settle(REPAIR_SECONDS)
         if options.record is not None:
@@ -168,10 +168,14 @@ def _examine(plan: SessionPlan, schedule: Schedule) -> Found:
     return examine(plan, list(zip(begun, schedule.completed, strict=False)))
 
 
-def _stored_twice(found: Found, tally: Tally) -> dict[str, int]:
-    """Turns, and their items, that were stored twice because they had been reported as failed."""
-    doubled = [found.comparisons[conversation].duplicated_by_turn.get(turn, 0) for conversation, turn in tally.failed]
+def _sent_again(found: Found, tally: Tally) -> dict[str, int]:
+    """What became of turns that were sent again, and how much of them was stored twice."""
+    doubled = [
+        found.comparisons[conversation].duplicated_by_turn.get(turn, 0) for conversation, turn in tally.sent_again
+    ]
     return {
+        "redelivered_turns": len(tally.redelivered),
+        "resumed_turns": tally.resumed,
         "resent_turns_stored_twice": sum(count > 0 for count in doubled),
         "resent_items_stored_twice": sum(doubled),
     }
@@ -205,7 +209,7 @@ def _report(run: _Run, tally: Tally, found: Found) -> Report:
         out_of_order=sum(one.out_of_order for one in compared),
         torn_turns=sum(len(one.torn_turns) for one in compared),
         damaged_conversations=sum(not one.intact for one in compared),
-        **_stored_twice(found, tally),
+        **_sent_again(found, tally),
         session_view_differs=found.view_differs,
         longest_wait_seconds=round(tally.longest_wait_seconds, 3),
         longest_silence_seconds=round(tally.longest_silence_seconds, 3),

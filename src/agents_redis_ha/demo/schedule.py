@@ -48,6 +48,7 @@ class Schedule:
         self._load = [0] * self.workers
         self._last: dict[int, int] = {}
         self._waiting: list[tuple[float, float, TurnTask]] = []
+        self._alive = list(range(self.workers))
         self._closed = False
         for _ in range(len(self.conversations) if self.open_at_once is None else self.open_at_once):
             self._begin(0.0)
@@ -132,6 +133,20 @@ class Schedule:
         again = TurnTask(task.conversation, task.turn, task.attempt + 1)
         self._enqueue(now + self.resend_seconds, again)
 
+    def lose_worker(self, worker: int, now: float) -> list[TurnTask]:
+        """Give the turns in flight on a worker that died to others.
+
+        Returns:
+            What is delivered for them.
+        """
+        self._alive.remove(worker)
+        lost = [task for task, where in self.in_flight.items() if where == worker]
+        again = [TurnTask(task.conversation, task.turn, task.attempt + 1) for task in lost]
+        for before, task in zip(lost, again, strict=True):
+            del self.in_flight[before]
+            self._enqueue(now, task)
+        return again
+
     def close(self) -> None:
         """Begin no further conversation; those under way go on."""
         self._closed = True
@@ -156,8 +171,8 @@ class Schedule:
 
     def _choose(self, conversation: int) -> int | None:
         """A worker with room; not the one of the conversation's last turn, if there are others."""
-        last = self._last.get(conversation) if self.workers > 1 else None
-        able = [number for number in range(self.workers) if number != last and self._load[number] < self.per_worker]
+        last = self._last.get(conversation) if len(self._alive) > 1 else None
+        able = [number for number in self._alive if number != last and self._load[number] < self.per_worker]
         if not able:
             return None
         least = min(self._load[number] for number in able)

@@ -140,41 +140,55 @@ class RunWatch:
     doubled or a torn history is seen as it is.
 
     Attributes:
-        right: Whether the history was exactly what had been said before; ``None`` if the run never
-            came as far as reading it.
+        right: Whether the history was exactly what had been said before, and the beginning of the turn if it is
+            resumed; ``None`` if the run never came as far as reading it.
         given: Number of items in it.
+        resumed: Whether the run went on behind a beginning of the turn, without the message.
         model: The scripted model of the run.
     """
 
     def __init__(self, run: TurnRun) -> None:
         self.right: bool | None = None
         self.given: int | None = None
+        self.resumed = False
         self.model = ScriptedModel(run.conversation.turns[run.number], run.attempt, Random(run.seed), run.latency_ms)
-        self._expected = shapes(run.conversation.items_before(run.number))
+        self._before = shapes(run.conversation.items_before(run.number))
+        self._turn = shapes(run.conversation.turns[run.number].items)
 
     def __call__(self, history: list[TResponseInputItem], new: list[TResponseInputItem]) -> list[TResponseInputItem]:
         """Compare, and pass history and new input on unchanged."""
-        self.given = len(history)
-        self.right = self.right is not False and shapes(history) == self._expected
+        self.given, self.resumed = len(history), not new
+        begun = self._turn[: max(1, len(history) - len(self._before))] if self.resumed else []
+        self.right = self.right is not False and shapes(history) == self._before + begun
         return history + new
 
 
-async def run_turn(run: TurnRun, session: Session, watch: RunWatch) -> None:
-    """Run one turn with the SDK's Runner on a session.
+async def run_turn(
+    run: TurnRun, session: Session, watch: RunWatch, message: str | list[TResponseInputItem] | None = None
+) -> Any:
+    """Run one turn with the SDK's Runner on a session, and return its answer.
 
     Args:
         run: The turn.
         session: Gives the history and takes what is said.
         watch: Made for this run; it knows afterwards what happened, also if the run fails.
+        message: What to give to the Runner: nothing where the turn is resumed; None is what the user says.
 
     Raises:
         Exception: Whatever the run raised. What the session holds of the turn depends on where.
     """
     turn = run.conversation.turns[run.number]
-    await Runner.run(
+    result = await Runner.run(
         scripted_agent(run.conversation, turn, watch.model),
-        [turn.user_message],  # type: ignore[list-item]  # recorded JSON, not a typed dict
+        said_by_user(run) if message is None else message,
         session=session,
         max_turns=len(turn.items) + 1,
         run_config=RunConfig(tracing_disabled=True, session_input_callback=watch),
     )
+    return result.final_output
+
+
+def said_by_user(run: TurnRun) -> list[TResponseInputItem]:
+    """What the user says in a turn."""
+    message: Any = run.conversation.turns[run.number].user_message  # recorded JSON, not a typed dict
+    return [message]

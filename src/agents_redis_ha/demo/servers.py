@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from .. import create_client, lab
+from .. import RetryConfig, create_client, lab
 from .sessions import (
+    LEASE_SECONDS,
     SessionKind,
     SessionPlan,
     items_key,
@@ -98,4 +99,4 @@ def read_through_sessions(plan: SessionPlan, conversation_ids: Sequence[str]) ->
 
 def plan_for(kind: SessionKind, servers: lab.Lab) -> SessionPlan:
     """How workers reach these servers."""
-    return SessionPlan(kind, servers.config())
+    return SessionPlan(kind, servers.config(retry=RetryConfig(deadline_seconds=LEASE_SECONDS)))

@@ -7,14 +7,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from agents.items import TResponseInputItem
 from agents.memory import Session
 
-from .. import HAConfig
+from .. import HAConfig, Turn
 
 SessionKind = Literal["ha", "sdk"]
 
 SDK_TIMEOUT_SECONDS = 3.0
 """The socket timeout of the SDK's client; redis-py's default is to wait for ever."""
+
+LEASE_SECONDS = 10.0
+"""How long the turns of a killed worker wait for it; no shorter than the deadline of an operation."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,29 @@ class SessionPlan:
     config: HAConfig
 
 
+@dataclass(frozen=True)
+class PlainTurn:
+    """A turn on a session that knows no turns: delivered again, it is run again."""
+
+    session: Session
+    input: list[TResponseInputItem]
+    is_answered = False
+
+    def answer(self, result: Any) -> None:
+        """Keep nothing."""
+
+
 class SessionSource(Protocol):
     """Opens sessions; one for each process, within one event loop."""
 
     def session(self, conversation_id: str) -> AbstractAsyncContextManager[Session]:
-        """A new session object for a conversation, for the time of one turn."""
+        """A new session object for a conversation."""
+        ...
+
+    def turn(
+        self, conversation_id: str, turn_id: str, message: list[TResponseInputItem]
+    ) -> AbstractAsyncContextManager[Turn | PlainTurn]:
+        """A turn on a new session object; the id is the same when it is delivered again."""
         ...
 
     async def close(self) -> None:
@@ -61,6 +83,18 @@ class HASource:
         async with ha_session(self._config, conversation_id) as session:
             yield session
 
+    @asynccontextmanager
+    async def turn(
+        self, conversation_id: str, turn_id: str, message: list[TResponseInputItem]
+    ) -> AsyncIterator[Turn | PlainTurn]:
+        """A turn of this library: answered once, however often it is delivered."""
+        from .. import ha_turn
+
+        lease_seconds = max(LEASE_SECONDS, self._config.retry.deadline_seconds)
+        async with self.session(conversation_id) as session:
+            async with ha_turn(session, turn_id, message, lease_seconds=lease_seconds) as turn:
+                yield turn
+
     async def close(self) -> None:
         """Close the connections that the sessions shared."""
         from .. import close_shared_connections
@@ -80,6 +114,14 @@ class SDKSource:
         from agents.extensions.memory import RedisSession
 
         yield RedisSession(conversation_id, redis_client=self._client)
+
+    @asynccontextmanager
+    async def turn(
+        self, conversation_id: str, turn_id: str, message: list[TResponseInputItem]
+    ) -> AsyncIterator[Turn | PlainTurn]:
+        """A run on the session itself, whatever the id."""
+        async with self.session(conversation_id) as session:
+            yield PlainTurn(session, message)
 
     async def close(self) -> None:
         """Close the client and those of the Sentinels."""

@@ -17,7 +17,7 @@ from .messages import (
     TurnTask,
     WorkerSetup,
 )
-from .scripted import RunWatch, TurnRun, run_turn
+from .scripted import RunWatch, TurnRun, run_turn, said_by_user
 from .sessions import SessionSource, open_source
 
 MESSAGE_LENGTH = 300
@@ -74,12 +74,13 @@ async def _answer(setup: WorkerSetup, source: SessionSource, task: TurnTask, par
     watch = RunWatch(run)
     error: TurnError | None = None
     try:
-        async with source.session(conversation.conversation_id) as session:
-            await run_turn(run, session, watch)
+        async with source.turn(conversation.conversation_id, f"turn-{task.turn}", said_by_user(run)) as turn:
+            if not turn.is_answered:
+                turn.answer(await run_turn(run, turn.session, watch, turn.input))
     except Exception as failure:  # noqa: BLE001 (the user sees an error; the parent counts it)
         error = describe(failure)
     seconds = time.monotonic() - began - watch.model.seconds
-    parent.send(TurnResult(setup.number, task, seconds, watch.right, error, watch.given, _counters()))
+    parent.send(TurnResult(setup.number, task, seconds, watch.right, error, watch.given, watch.resumed, _counters()))
 
 
 def describe(failure: BaseException) -> TurnError:
