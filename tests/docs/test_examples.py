@@ -20,7 +20,10 @@ from openai.types.responses import ResponseOutputMessage
 from agents_redis_ha import hash_session_id
 from agents_redis_ha._telemetry import names
 
-DOCS = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
+ROOT = Path(__file__).parents[2]
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SERVERS = "redis+sentinel://s1:26379,s2:26379,s3:26379/mymaster"
+"""What stands for a user's servers where an example names them."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ def having(*infos: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("block", [block for block in PYTHON if block.info in infos], ids=str)
 
 
-def run(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
-    code = compile("\n" * (block.line - 1) + block.text, block.page, "exec", dont_inherit=True)
+def run(block: Block, capsys: pytest.CaptureFixture[str], servers: str = SERVERS) -> None:
+    text = block.text.replace(SERVERS, servers)
+    code = compile("\n" * (block.line - 1) + text, block.page, "exec", dont_inherit=True)
     exec(code, {"__name__": "__main__"})
     said = capsys.readouterr().out
     if block in OUTPUT_OF:
@@ -90,12 +94,13 @@ class Parrot(Model):
 def test_an_example_runs_as_written_against_a_server(
     block: Block, labs: Any, session_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("AGENTS_REDIS_HA_URL", labs.get("standalone").url)
+    url = labs.get("standalone").url
+    monkeypatch.setenv("AGENTS_REDIS_HA_URL", url)
     monkeypatch.setenv("AGENTS_REDIS_HA_KEY_PREFIX", session_id)
     monkeypatch.setattr("agents.models.multi_provider.MultiProvider.get_model", lambda *_: Parrot())
     agents.set_tracing_disabled(True)
     try:
-        run(block, capsys)
+        run(block, capsys, f"{url}?key_prefix={session_id}")
     finally:
         agents.set_tracing_disabled(False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from agents import Agent, Runner
 from agents.memory import Session
 
@@ -14,6 +16,8 @@ from agents_redis_ha import (
     TLSConfig,
     create_client,
     ha_session,
+    ha_turn,
+    run_turn,
 )
 
 
@@ -36,3 +40,17 @@ async def an_owner() -> None:
         print(health.ok, deleted)
     client = create_client(config)
     await client.aclose()
+
+
+async def a_turn(session: RedisHASession, agent: Agent[None], request_id: str) -> object:
+    async with ha_turn(session, request_id, "Where is my order?") as turn:
+        if not turn.is_answered:
+            result = await Runner.run(agent, turn.input, session=turn.session)
+            turn.answer(result.final_output)
+    return turn.result
+
+
+async def a_turn_in_one_call(session: RedisHASession, agent: Agent[None]) -> Any:
+    done = await run_turn(agent, "Where is my order?", session=session, turn_id="job-17")
+    status: Literal["computed", "repeated", "suspended"] = done.status
+    return done.output if status != "suspended" else None
