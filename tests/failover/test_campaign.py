@@ -55,3 +55,19 @@ def test_nothing_that_a_minority_confirms_after_the_election_is_lost() -> None:
 def test_a_killed_workers_last_calls_are_judged_too() -> None:
     result = campaign("worker-killed", "sentinel", replace(SHORT, workers=3))
     assert result.report.counts["unfinished"] > 0
+
+
+@pytest.mark.parametrize(
+    ("topology", "fault", "options"),
+    [
+        ("sentinel", "kill", replace(SHORT, durability="replicas")),
+        ("cluster", "kill", SHORT),
+        ("sentinel", "worker-killed", replace(SHORT, workers=3)),
+    ],
+)
+def test_turns_are_stored_whole_and_once(topology: str, fault: str, options: Options) -> None:
+    result = run(BY_NAME[fault], topology, replace(options, workload="turns"))
+    print(line(result))
+    assert result.problems == []
+    assert [str(violation) for violation in result.unexpected] == []
+    assert result.report.counts["turns_answered"] > 20

@@ -13,7 +13,7 @@ from tests.failover.campaign.history import Call, Op, Status
 from tests.failover.campaign.marks import Mark, find_mark
 from tests.simulation.memory import Memory
 from tests.simulation.plan import Step
-from tests.simulation.turns import TurnCaller
+from tests.simulation.turns import turn_caller
 
 _WHOLE = 1_000_000  # items; more than any session has
 
@@ -78,13 +78,9 @@ class Caller(CampaignCaller):
         await asyncio.sleep(self.rest_seconds)
         return began
 
-    def begin_turn(self, batch: Sequence[Mark]) -> Call:
-        """Note that a turn is asked for, whose call goes on through all its deliveries."""
-        return self._memory.begin(self.name, self._handle, Op.APPEND, items=batch)
-
     async def turn(self, step: Step, call: Call) -> Call:
         """Deliver a turn until it is answered, or cannot be."""
-        return await TurnCaller(self._session, call, step, self._memory).deliver()
+        return await turn_caller(self._session, call, step, self._memory).deliver()
 
     def see_through(self) -> None:
         """Note that the latest call, whose caller was cancelled, has been seen through."""

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tests.failover.campaign.history import Call, Op, Status
+from agents_redis_ha import HistoryLostError
+from tests.failover.campaign.history import Attempt, Call, Op, Status, ToolRun
 from tests.failover.campaign.marks import Mark
 from tests.failover.campaign.record import Recorder
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.timeline import Timeline
-from tests.simulation.turns import ToolRun
 
 
 class Memory(Recorder):
@@ -25,8 +25,7 @@ class Memory(Recorder):
         latest: The call that began last, by session object.
         named: The versions that callers were told are lost, by session.
         tools: The tools that ran in turns.
-        wrong: What turns were wrong about, in words.
-        lost_turns: How often a turn was lost, but to one that cancelled it.
+        attempts: The deliveries of turns.
         expectations: Of each batch that was added at an expected version, by session and first item: the item in front.
     """
 
@@ -39,8 +38,7 @@ class Memory(Recorder):
         self.latest: dict[str, Call] = {}
         self.named: dict[str, set[int]] = defaultdict(set)
         self.tools: list[ToolRun] = []
-        self.wrong: list[str] = []
-        self.lost_turns = 0
+        self.attempts: list[Attempt] = []
         self.expectations: dict[tuple[str, Mark], Mark | None] = {}
 
     def begin(self, session: str, handle: str, op: Op, *, items: Iterable[Mark] = (), limit: int | None = None) -> Call:
@@ -65,6 +63,22 @@ class Memory(Recorder):
         told = ended.error or _marks(ended.result)
         self._timeline.note(ended.end, ended.worker, f"is told #{call.number} {status.value} {told}")
         return ended
+
+    def note_tool(self, tool: ToolRun) -> None:
+        """Note that a tool has run in a turn."""
+        self.tools.append(tool)
+
+    def note_attempt(self, attempt: Attempt) -> None:
+        """Note how a delivery of a turn ended."""
+        self.attempts.append(attempt)
+
+    def note_front(self, session: str, first: Mark, front: Mark | None) -> None:
+        """Note which item a turn has read in front of its own: nothing comes in between."""
+        self.expectations[session, first] = front
+
+    def note_loss(self, session: str, error: HistoryLostError) -> None:
+        """Note which changes of a session a delivery was told to be gone."""
+        self.named[session].update(error.versions)
 
     @property
     def calls(self) -> list[Call]:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from agents_redis_ha import HAConfig, counters
-from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.history import Attempt, Call, Op, Status, ToolRun
 from tests.failover.campaign.marks import Mark
 from tests.simulation import faults
 from tests.simulation.fences import Fences
@@ -29,7 +29,6 @@ from tests.simulation.processes import Worker
 from tests.simulation.randomness import Seed, determined
 from tests.simulation.timeline import Timeline
 from tests.simulation.topologies import Servers, make_servers
-from tests.simulation.turns import ToolRun
 from tests.simulation.versions import Versions
 
 _LOOK_SECONDS = 0.02
@@ -71,8 +70,7 @@ class Run:
         strays: Whether the move of a slot was called off, so that keys may be where no client looks for them.
         losses: When servers lost data, or another one took over (loop time).
         tools: The tools that ran in turns.
-        wrong: What turns were wrong about, in words.
-        lost_turns: How often a turn was lost, but to one that cancelled it.
+        attempts: The deliveries of turns.
     """
 
     plan: Plan
@@ -98,8 +96,7 @@ class Run:
     ids_evicted: set[str] = field(default_factory=set)
     strays: bool = False
     tools: list[ToolRun] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    lost_turns: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
 
     @property
     def loses(self) -> bool:
@@ -332,7 +329,7 @@ def _run(plan: Plan, result: Run) -> None:
     result.calls = world.memory.calls
     result.guarded = world.memory.guarded
     result.expectations = world.memory.expectations
-    result.tools, result.wrong, result.lost_turns = world.memory.tools, world.memory.wrong, world.memory.lost_turns
+    result.tools, result.attempts = world.memory.tools, world.memory.attempts
     result.named, result.made = world.memory.named, world.versions.made
     result.answered, result.fences = world.versions.by, world.fences.seen
     result.removals = world.servers.removals

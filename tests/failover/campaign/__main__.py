@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workers=chosen_by_user.workers,
         keep=chosen_by_user.keep,
         conversations=chosen_by_user.conversations,
+        workload=chosen_by_user.workload,
     )
     scenarios = [BY_NAME[name] for name in chosen_by_user.fault] if chosen_by_user.fault else SCENARIOS
     topologies = ALL if chosen_by_user.topology == "all" else (chosen_by_user.topology,)
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.failover.campaign", description=main.__doc__)
     parser.add_argument("--topology", choices=[*ALL, "all"], default="all")
     parser.add_argument("--fault", nargs="+", choices=sorted(BY_NAME), metavar="NAME", help=", ".join(BY_NAME))
+    parser.add_argument("--workload", choices=["operations", "turns"], default="operations")
     parser.add_argument("--durability", choices=["primary", "replicas"], default="primary")
     parser.add_argument("--seconds", type=float, default=4.0, help="load before each fault")
     parser.add_argument("--workers", type=int, default=3)

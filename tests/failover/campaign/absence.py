@@ -14,10 +14,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.failover.campaign.history import Call, Status
+from tests.failover.campaign.history import BatchId, Call, Status
 from tests.failover.campaign.marks import Mark
 from tests.failover.campaign.shape import missing_tail
-from tests.failover.campaign.views import BatchId, SessionHistory, View
+from tests.failover.campaign.views import SessionHistory, View
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,15 @@ class Caller:
         self._handle = f"{worker}/{name}"
         self._recorder = recorder
 
+    @property
+    def session(self) -> RedisHASession:
+        """The session."""
+        return self._session
+
+    def begin_turn(self, batch: Sequence[Mark]) -> Call:
+        """Note that a turn is asked for, whose call goes on through all its deliveries."""
+        return self._recorder.begin(self.name, self._handle, Op.APPEND, items=batch)
+
     async def append(self, batch: Sequence[Mark], items: Items) -> Call:
         """Add a batch."""
         return await self._record(Op.APPEND, batch, lambda: self._session.add_items(_as_input(items)))

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tests.failover.campaign.absence import Absence, find_absences
 from tests.failover.campaign.findings import Kind, Report, Violation, distinct
-from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.history import BatchId, Call, Op, Status
 from tests.failover.campaign.marks import Mark
 from tests.failover.campaign.shape import check_shape
-from tests.failover.campaign.views import BatchId, SessionHistory, View
+from tests.failover.campaign.views import SessionHistory, View
 
 
 def check(

@@ -5,8 +5,12 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from tests.failover.campaign.marks import Mark
+
+BatchId = tuple[str, int]
+Ending = Literal["answered", "lost", "cancelled", "failed", "open"]
 
 
 class Op(str, enum.Enum):
@@ -95,3 +99,48 @@ class Call:
     def removes_all(self) -> bool:
         """Whether it takes away everything that was there."""
         return self.op in (Op.CLEAR, Op.REPLACE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolRun:
+    """A tool that has run in a turn.
+
+    Attributes:
+        session: The session's name.
+        batch: What names the turn.
+        round: Which round of it, from 0.
+        attempt: In which attempt of the turn.
+        began: When.
+        saved: When the draft with its output was saved; None if that was not confirmed.
+        resumes: Whether the turn goes on from what is saved.
+    """
+
+    session: str
+    batch: BatchId
+    round: int
+    attempt: int
+    began: float
+    saved: float | None
+    resumes: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One delivery of a turn.
+
+    Attributes:
+        session: The session's name.
+        batch: What names the turn.
+        answer: What this delivery would answer; no other one's answer is the same.
+        ending: What became of it: ``answered`` by this delivery or before it; ``lost``; ``cancelled`` by another turn;
+            ``failed``: nothing is stored of it; ``open``: it may be stored.
+        result: What the turn was answered with, if that was told.
+        within_lease: Whether it took less time than a lease, waiting included: then its lease was not over.
+    """
+
+    session: str
+    batch: BatchId
+    answer: str
+    ending: Ending
+    result: str | None = None
+    within_lease: bool = False

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from tests.failover.campaign.history import Call, Op, Status
-from tests.failover.campaign.views import BatchId, SessionHistory
+from tests.failover.campaign.history import BatchId, Call, Op, Status
+from tests.failover.campaign.views import SessionHistory
 
 
 def may_stand_behind(history: SessionHistory, batch: BatchId, in_front: Sequence[Call]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _TEXT = re.compile(r"([^:]+):(\d+):(\d+)/(\d+)")
 _FIELD = "campaign"
+_TURN = ".turns"
 
 
 class Mark(NamedTuple):
@@ -60,3 +62,14 @@ def find_mark(item: Any, session: str) -> Mark | None:
         return Mark.parse(str(item.get(_FIELD)))
     except ValueError:
         return None
+
+
+def make_turn(writer: str, sequence: int) -> tuple[Mark, ...]:
+    """Return the marks of a turn's items: any process that delivers it makes the same."""
+    size = random.Random(f"{writer}/{sequence}").choice((2, 4, 4, 6))
+    return make_batch(writer + _TURN, sequence, size)
+
+
+def is_turn(mark: Mark) -> bool:
+    """Whether an item was written in a turn."""
+    return mark.writer.endswith(_TURN)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tests.failover.campaign.history import Call, Op, Status
+from agents_redis_ha import HistoryLostError
+from tests.failover.campaign.history import Attempt, Call, Op, Status, ToolRun
 from tests.failover.campaign.marks import Mark
 
 
@@ -52,6 +53,20 @@ class Recorder:
         self._write(end_line(ended))
         return ended
 
+    def note_tool(self, tool: ToolRun) -> None:
+        """Note that a tool has run in a turn."""
+        self._write({"tool": asdict(tool)})
+
+    def note_attempt(self, attempt: Attempt) -> None:
+        """Note how a delivery of a turn ended."""
+        self._write({"attempt": asdict(attempt)})
+
+    def note_front(self, session: str, first: Mark, front: Mark | None) -> None:
+        """Note nothing: whether batches are whole is told by what is stored."""
+
+    def note_loss(self, session: str, error: HistoryLostError) -> None:
+        """Note nothing: that it was told is a call of its own."""
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -89,9 +104,21 @@ def load(path: Path) -> list[Call]:
     """Return the calls of a record, in the order in which they began; one without an end line is `UNKNOWN`."""
     calls: dict[int, Call] = {}
     for line in _lines(path):
-        number = line["call"]
-        calls[number] = _begun(line) if "begin" in line else _ended(calls[number], line)
+        if (number := line.get("call")) is not None:
+            calls[number] = _begun(line) if "begin" in line else _ended(calls[number], line)
     return list(calls.values())
+
+
+def load_turns(path: Path) -> tuple[list[Attempt], list[ToolRun]]:
+    """Return the deliveries of turns of a record, and the tools that ran in them."""
+    lines = list(_lines(path))
+    attempts = [Attempt(**_named(line["attempt"])) for line in lines if "attempt" in line]
+    return attempts, [ToolRun(**_named(line["tool"])) for line in lines if "tool" in line]
+
+
+def _named(fields: dict[str, Any]) -> dict[str, Any]:
+    writer, sequence = fields["batch"]
+    return {**fields, "batch": (writer, sequence)}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -8,30 +8,34 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
-from agents_redis_ha import DurabilityConfig, lab, session_keys
+from agents_redis_ha import DurabilityConfig, RetryConfig, lab, session_keys
 from agents_redis_ha.lab import Lab, Proxy
 from agents_redis_ha.lab.workers import WorkerProcesses
 from tests.failover.campaign.checker import check
 from tests.failover.campaign.findings import Report, Violation
 from tests.failover.campaign.fleets import PREFIX, Member, Site
-from tests.failover.campaign.history import Call
-from tests.failover.campaign.record import load
+from tests.failover.campaign.record import load, load_turns
 from tests.failover.campaign.scenarios import Durability, Scenario
 from tests.failover.campaign.stored import read_stored
 from tests.failover.campaign.strike import CLIENT_NAME, Strike, dialled
+from tests.failover.campaign.turn_checker import check_turns, joined
 from tests.failover.campaign.worker import PutBack, WorkerSetup, work
 
 SHARED = ("shared-0", "shared-1")
 _PASSWORD = "secret-0"
-_FEWEST = 100  # confirmed changes
+_FEWEST = {"operations": 100, "turns": 30}  # confirmed changes
 _START_SECONDS = 120.0
 _SETTLE_SECONDS = 60.0
 _STOP_SECONDS = 45.0  # two deadlines and some: a call that had begun, and the last reads
+_STOP_TURNS_SECONDS = 100.0  # a turn is delivered for 30 s, and what others left then, too
+# A lease is as long, and a worker that was killed has the session for as long.
+_TURN_DEADLINE_SECONDS = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,7 @@ class Options:
         workers: Number of processes.
         keep: Directory for the workers' records; None throws them away.
         conversations: A file of conversations to colour the items with; None means the packaged ones.
+        workload: "operations", or "turns": most of what is added is added in turns, some of them delivered twice.
     """
 
     durability: Durability = "primary"
@@ -53,6 +58,7 @@ class Options:
     workers: int = 3
     keep: Path | None = None
     conversations: Path | None = None
+    workload: Literal["operations", "turns"] = "operations"
 
 
 @dataclass(kw_only=True)
@@ -119,8 +125,7 @@ def _run_in(directory: Path, scenario: Scenario, options: Options, result: Resul
                 notes=result.notes,
             )
             _load_and_strike(scenario, strike, options, result)
-        calls = [call for setup in setups.values() for call in load(setup.record)]
-        _judge(scenario, strike, calls, options, result)
+        _judge(scenario, strike, [setup.record for setup in setups.values()], options, result)
 
 
 @contextmanager
@@ -129,6 +134,8 @@ def _site(servers: Lab, topology: str, options: Options, secret: Path) -> Iterat
     fields: dict[str, Any] = {"client_name": CLIENT_NAME}
     if options.durability == "replicas":
         fields["durability"] = DurabilityConfig(replicas=1, timeout_seconds=0.5)
+    if options.workload == "turns":
+        fields["retry"] = RetryConfig(deadline_seconds=_TURN_DEADLINE_SECONDS)
     victim = servers.primary(session_keys(PREFIX, SHARED[0]).items)
     with ExitStack() as undo:
         name = undo.enter_context(Proxy(*dialled(victim))) if topology == "standalone" else None
@@ -147,6 +154,9 @@ def make_setups(members: Sequence[Member], options: Options, records: Path) -> l
             shared=SHARED,
             pops_shared=options.durability == "replicas",
             conversations=options.conversations,
+            turns_of=tuple(f"w{each}" for each, _ in enumerate(members, start=1))
+            if options.workload == "turns"
+            else (),
         )
         for number, member in enumerate(members, start=1)
     ]
@@ -164,7 +174,7 @@ def _load_and_strike(scenario: Scenario, strike: Strike, options: Options, resul
         result.problems.append(f"the fault did not go as planned: {type(error).__name__}: {error}")
     result.fault_seconds = time.monotonic() - struck
     time.sleep(options.seconds * 2 / 3)
-    result.problems += workers.stop(_STOP_SECONDS)
+    result.problems += workers.stop(_STOP_TURNS_SECONDS if options.workload == "turns" else _STOP_SECONDS)
     put_back = 0
     while isinstance(said := workers.receive(0), PutBack):
         put_back += said.changes
@@ -172,15 +182,19 @@ def _load_and_strike(scenario: Scenario, strike: Strike, options: Options, resul
         result.notes.append(f"{put_back} lost changes put back")
 
 
-def _judge(scenario: Scenario, strike: Strike, calls: list[Call], options: Options, result: Result) -> None:
+def _judge(scenario: Scenario, strike: Strike, records: Sequence[Path], options: Options, result: Result) -> None:
+    calls = joined(call for record in records for call in load(record))
     names = sorted({call.session for call in calls})
     try:
-        stored = read_stored(strike.servers, strike.prefix, names)
+        stored, answers = read_stored(strike.servers, strike.prefix, names)
     except (lab.LabError, OSError, RedisError) as error:
         result.problems.append(f"what is stored cannot be read: {error}")
         return
     result.report = check(calls, stored, strike.removals, counts_versions=scenario.counts_versions)
-    if result.report.counts["confirmed"] < _FEWEST:
+    attempts, tools = (list(chain(*each)) for each in zip(*map(load_turns, records), strict=True))
+    result.report.violations += check_turns(calls, attempts, tools, answers)
+    result.report.counts.update(f"turns_{attempt.ending}" for attempt in attempts)
+    if result.report.counts["confirmed"] < _FEWEST[options.workload]:
         result.problems.append("hardly anything was confirmed: this run proves nothing")
     result.unexpected = scenario.unexpected(result.report, options.durability, strike.kept_from)
 

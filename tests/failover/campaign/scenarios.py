@@ -31,8 +31,16 @@ ALL = ("standalone", *BOTH)
 
 LOSSES = frozenset({Kind.LOST, Kind.POPPED_STILL_THERE, Kind.CLEARED_STILL_THERE, Kind.BACKWARDS, Kind.STALE})
 """What follows when servers lose confirmed changes."""
-AFTER_A_NOTICE = LOSSES | {Kind.HANDED_OUT_TWICE, Kind.POPPED_OUT_OF_TURN, Kind.PUT_BACK_BEHIND, Kind.TORN}
+AFTER_A_NOTICE = LOSSES | {
+    Kind.HANDED_OUT_TWICE,
+    Kind.POPPED_OUT_OF_TURN,
+    Kind.PUT_BACK_BEHIND,
+    Kind.TORN,
+    Kind.ANSWERED_TWICE,
+}
 """What a caller has to reckon with once it was told that history is gone."""
+UNSAID = frozenset({Kind.TOOL_RUN_AGAIN, Kind.TAKEN_AWAY, Kind.CANCELLED_AND_ANSWERED})
+"""What follows when servers lose grants, drafts and cancellations, which are not put back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +83,12 @@ class Scenario:
         return [
             v
             for v in report.violations
-            if v.begin > last or not ((v.said and v.kind in allowed) or (may_be_stale and v.is_of_stale_read))
+            if v.begin > last
+            or not (
+                (v.said and v.kind in allowed)
+                or (may_be_stale and v.is_of_stale_read)
+                or (allowed and v.kind in UNSAID)
+            )
         ]
 
 

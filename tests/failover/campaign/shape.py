@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tests.failover.campaign.findings import Kind, Violation
-from tests.failover.campaign.history import Call, Status
+from tests.failover.campaign.history import BatchId, Call, Status
 from tests.failover.campaign.knowledge import may_stand_behind
 from tests.failover.campaign.marks import Mark
-from tests.failover.campaign.views import BatchId, SessionHistory, View
+from tests.failover.campaign.views import SessionHistory, View
 
 
 def check_shape(history: SessionHistory, view: View) -> Iterator[Violation]:

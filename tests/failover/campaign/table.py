@@ -10,13 +10,17 @@ from tests.failover.campaign.findings import Kind, Report
 from tests.failover.campaign.runner import Options, Result
 
 _COUNTS = ("confirmed", "not_applied", "unknown", "unconfirmed", "unfinished", "history_lost", "reads", "failed_reads")
-_HEAD = ("topology", "fault", "result", "fault s", *_COUNTS, "slowest s", "lost", "lost, said", "other violations")
+_TURNS = tuple(f"turns_{ending}" for ending in ("answered", "lost", "cancelled", "failed", "open"))
+_FIRST = ("topology", "fault", "result", "fault s")
+_LAST = ("slowest s", "lost", "lost, said", "other violations")
 
 
 def line(result: Result) -> str:
     """Return one line about a scenario."""
     head = f"{result.topology:9} {result.scenario:22} {_word(result):8}"
-    counts = ", ".join(f"{result.report.counts[name]} {name}" for name in _COUNTS if result.report.counts[name])
+    counts = ", ".join(
+        f"{result.report.counts[name]} {name}" for name in (*_COUNTS, *_TURNS) if result.report.counts[name]
+    )
     found = ", ".join(f"{number} {kind}" for kind, number in result.report.summary().items()) or "nothing broken"
     tail = "; ".join([*result.notes, *result.problems])
     times = f"{result.seconds:5.1f} s, fault {result.fault_seconds:4.1f} s"
@@ -25,9 +29,11 @@ def line(result: Result) -> str:
 
 def to_markdown(results: Sequence[Result], options: Options) -> str:
     """Return the report as Markdown: the table, then each violation that is not expected."""
-    rows = [_HEAD, tuple("---" for _ in _HEAD), *(_row(result) for result in results)]
+    counts = (*_COUNTS, *_TURNS) if options.workload == "turns" else _COUNTS
+    head = (*_FIRST, *(name.replace("_", " ") for name in counts), *_LAST)
+    rows = [head, tuple("---" for _ in head), *(_row(result, counts) for result in results)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    setting = f"Durability `{options.durability}`, {options.workers} workers, seed {options.seed}."
+    setting = f"Durability `{options.durability}`, {options.workers} workers, seed {options.seed}, {options.workload}."
     return "\n".join(["# Fault campaign", "", setting, "", table, "", *_details(results)])
 
 
@@ -40,14 +46,14 @@ def _word(result: Result) -> str:
     return "passed" if result.passed else "FAILED"
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _row(result: Result, counts: Sequence[str]) -> tuple[str, ...]:
     report = result.report
     return (
         result.topology,
         result.scenario,
         _word(result),
         f"{result.fault_seconds:.1f}",
-        *(str(report.counts[name]) for name in _COUNTS),
+        *(str(report.counts[name]) for name in counts),
         f"{report.slowest_seconds:.1f}",
         str(len(report.of(Kind.LOST, said=False))),
         str(len(report.of(Kind.LOST, said=True))),

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from tests.failover.campaign.history import Call, Op, Status
+from tests.failover.campaign.history import BatchId, Call, Op, Status
 from tests.failover.campaign.marks import Mark
-
-BatchId = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ from agents_redis_ha import HAConfig, close_shared_connections, counters, ha_ses
 from agents_redis_ha._commands import commands
 from agents_redis_ha.lab.conversations import load_conversations
 from agents_redis_ha.lab.workers import Parent
-from tests.failover.campaign.caller import Caller
+from tests.failover.campaign.caller import Caller, outcome_of
 from tests.failover.campaign.history import Call, Status
-from tests.failover.campaign.marks import Mark, make_batch, put_mark
-from tests.failover.campaign.record import Recorder
+from tests.failover.campaign.marks import Mark, is_turn, make_batch, make_turn, put_mark
+from tests.failover.campaign.record import Recorder, load
+from tests.failover.campaign.turns import TurnCaller
 
 _LIMITS = (1, 4, 8, 16)
 _WARM_UP = 12  # calls
 _LONGEST = 80  # items of an owned session, before its owner clears or compacts it
+_IN_TURNS = 0.8  # of what is added
+_OF_OTHERS = 0.25  # of the turns of a shared session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class WorkerSetup:
         pause_seconds: Mean time between two calls of one session.
         conversations: A file of conversations to colour the items with; None means the packaged ones.
         hiredis: Whether it reads as with hiredis; only where that is installed.
+        turns_of: The workers whose turns it delivers, itself among them; empty: it adds without turns.
     """
 
     name: str
@@ -51,6 +55,7 @@ class WorkerSetup:
     pause_seconds: float = 0.03
     conversations: Path | None = None
     hiredis: bool = True
+    turns_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ async def work(setup: WorkerSetup, parent: Parent) -> None:
     writers = [Writer(desk, f"{setup.name}.own{number}", None) for number in range(setup.owned)]
     writers += [Writer(desk, f"{setup.name}.{name}", name) for name in setup.shared]
     await asyncio.gather(*(writer.run() for writer in writers))
+    await desk.deliver_unanswered()
     await asyncio.gather(*(caller.read() for caller in desk.callers))
     await close_shared_connections()
     desk.recorder.close()
@@ -114,6 +120,31 @@ class Desk:
         self.callers.append(caller)
         return caller
 
+    async def deliver(self, caller: Caller, batch: Sequence[Mark], stream: random.Random) -> Call:
+        """Deliver a turn until it is answered, or cannot be."""
+        options = {
+            "if_busy": stream.choice(("enqueue",) * 10 + ("reject", "rollback")),
+            "if_unanswered": stream.choice(("resume", "resume", "restart")),
+            "save": stream.choice(("steps", "steps", "end")),
+            "on_error": stream.choice(("keep", "keep", "rollback")),
+            "wait_seconds": stream.choice((2.0, 20.0)),
+            "lease_seconds": self.setup.config.retry.deadline_seconds,
+        }
+        call = caller.begin_turn(batch)
+        turn = TurnCaller(caller.session, call, options, self.recorder, stream.choice((0.0, 0.01, 0.05, 0.2)))
+        try:
+            return await turn.deliver()
+        except Exception as error:  # noqa: BLE001 (the record holds it, and the checker judges it)
+            return self.recorder.end(call, **outcome_of(error))
+
+    async def deliver_unanswered(self) -> None:
+        """Deliver the turns of other workers that are not answered yet: some of these workers were killed."""
+        stream = random.Random(f"{self.setup.seed}/{self.setup.name}")
+        records = (path for path in sorted(self.setup.record.parent.glob("*.jsonl")) if path != self.setup.record)
+        begun = (call for path in records if self.setup.turns_of for call in load(path))
+        left = [call for call in begun if not call.finished and call.items and is_turn(call.items[0])]
+        await asyncio.gather(*(self.deliver(self.open(call.session), call.items, stream) for call in left))
+
     def called(self) -> None:
         """Note that a call has ended; after a dozen of them the worker works."""
         self._called += 1
@@ -135,7 +166,7 @@ class Writer:
         self._name = name
         self._shared = shared
         self._random = random.Random(f"{desk.setup.seed}/{name}")
-        self._sequence = 0
+        self._sequence = self._turns = 0
         self._opened = 0
         self._length = 0
 
@@ -161,7 +192,7 @@ class Writer:
         while True:
             chance = self._random.random()
             if chance < 0.6:
-                yield await caller.append(*self._batch(caller))
+                yield await self._add(caller)
             elif chance < 0.7 and self._desk.setup.pops_shared:
                 yield await caller.pop()
             else:
@@ -179,9 +210,9 @@ class Writer:
                 continue
             chance = self._random.random()
             if chance < 0.5:
-                batch, items = self._batch(caller)
-                self._length += len(batch)
-                yield await caller.append(batch, items)
+                call = await self._add(caller)
+                self._length += len(call.items)
+                yield call
             elif chance < 0.6:
                 self._length -= 1
                 yield await caller.pop()
@@ -200,6 +231,19 @@ class Writer:
         if call.may_be_applied:
             self._length = len(call.items)
         return call
+
+    async def _add(self, caller: Caller) -> Call:
+        """Add a batch, or deliver a turn: its own, or one that another worker delivers at about the same time."""
+        workers = self._desk.setup.turns_of
+        if not workers or self._random.random() > _IN_TURNS:
+            return await caller.append(*self._batch(caller))
+        if self._shared and self._random.random() < _OF_OTHERS:
+            number = max(1, self._turns + self._random.choice((-1, 0, 1)))
+            batch = make_turn(f"{self._random.choice(workers)}.{self._shared}", number)
+        else:
+            self._turns += 1
+            batch = make_turn(self._name, self._turns)
+        return await self._desk.deliver(caller, batch, self._random)
 
     def _batch(self, caller: Caller) -> tuple[tuple[Mark, ...], list[dict[str, Any]]]:
         self._sequence += 1
