@@ -42,6 +42,8 @@ SEEDS.append(("cluster", 1053483))  # a replacement that a partition holds back 
 SEEDS.append(("sentinel", 1037450))  # a process that keeps nothing writes in the place of what it has met
 SEEDS.append(("cluster", 1059230))  # a server stands still while another one ends without a word, and starts again
 SEEDS.append(("cluster", 1059935))  # the same
+SEEDS.append(("cluster", 1071292))  # the move of a slot is called off, and the elements of a session are left behind
+SEEDS.append(("cluster", 1071671))  # the same, where two processes knew some of its changes each
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)

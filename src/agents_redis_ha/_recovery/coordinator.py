@@ -253,16 +253,16 @@ class RecoveryCoordinator:
 
         Where elements were evicted a moment ago, the rest was evicted, too, and not deleted by a client.
         """
-        known, late = log.version, list[LogEntry]()
+        known, late, evicted = log.version, list[LogEntry](), tuple[int, ...]()
         is_deleted = was_deleted(log, found)
         if is_deleted:
+            evicted = log.lose_elements(known) if had_evicted else ()
             self._journal.forget(log)
         if found.lacks_elements:
             self._leave_another_history(operation, log, found)
             return False
         if is_deleted:
-            if had_evicted:
-                self._lose(operation, log, (known,))
+            self._lose(operation, log, evicted)
         elif first_divergence(log, found) is not None:
             late = self._abandon(operation, log, found)
         elif max(known, found.fence) > found.version:
@@ -270,7 +270,7 @@ class RecoveryCoordinator:
         else:
             log.see(found.position, found.history, log.expires_at)
             if 0 < known < found.evicted_at:
-                self._lose(operation, log, (known,))
+                self._lose(operation, log, log.lose_elements(known))
         try:
             if found.fence and found.fence <= max(known, found.version):
                 nothing = Plan(found.position, found.generation, (0, found.length), ())
@@ -346,7 +346,7 @@ class RecoveryCoordinator:
         records = {record.version: record for record in plan.records}
         lost = {version for version in plan.missing if version <= log.version}
         if plan.lacks_elements:
-            lost.add(found.version)
+            lost.update(log.lose_elements(found.version))
         own = [entry for version, entry in log.entries.items() if version > found.version and version not in lost]
         now_there = ((entry, records.get(entry.version, entry.record).id) for entry in own)
         replaced = {entry.version for entry, id_ in now_there if id_ not in (entry.id, b"")}

@@ -198,7 +198,7 @@ class Journal:
 
     def forget(self, log: SessionLog) -> None:
         """Know nothing of a session any more, but what the user still has to be told."""
-        log.position, log.history, log.expires_at = NO_POSITION, None, None
+        log.position, log.history, log.expires_at, log.emptied_at = NO_POSITION, None, None, 0
         self._drop_readings(log)
         self._drop(log, list(log.entries))
 

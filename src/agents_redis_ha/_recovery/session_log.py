@@ -100,6 +100,7 @@ class SessionLog:
         others: What ``ops`` holds by version, as far as that was read, and of own changes that a snapshot replaced.
         is_told: Whether a client that used it wants an error for what is lost.
         lost: Versions that are gone for good, of which such a client has not been told yet.
+        emptied_at: The version whose elements were evicted and given up the last time; 0 means none.
     """
 
     spec: SessionSpec
@@ -115,6 +116,7 @@ class SessionLog:
     others: dict[int, OpsRecord] = field(default_factory=dict)
     is_told: bool = False
     lost: tuple[int, ...] = ()
+    emptied_at: int = 0
 
     @property
     def version(self) -> int:
@@ -177,3 +179,16 @@ class SessionLog:
             self.position = position
         if position.version == self.version:
             self.history = history
+
+    def lose_elements(self, until: int) -> tuple[int, ...]:
+        """Note that all elements of a version are gone for good; return what is lost with them, each version once.
+
+        That is what is known of the changes that may have made them: not those before an own change that kept nothing,
+        nor own ones that added nothing. The version alone, if none is known.
+        """
+        own = [entry for entry in self.entries.values() if entry.edit is not None and entry.version <= until]
+        first = max((entry.version for entry in own if entry.edit and entry.edit.keep == (0, 0)), default=0)
+        added_nothing = {entry.version for entry in own if entry.edit and not entry.edit.push}
+        known = {v for v in (*self.ids, self.version) if max(first, self.emptied_at + 1) <= v <= until}
+        self.emptied_at = until
+        return tuple(sorted(known - added_nothing)) or (until,)

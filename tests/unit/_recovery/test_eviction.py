@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import exceptions as redis_errors
 
-from agents_redis_ha._commands import KEEP_ALL, ListEdit, LogEntry, Status, clear, pop
+from agents_redis_ha._commands import KEEP_ALL, ListEdit, LogEntry, LogPosition, Status, clear, pop
 from agents_redis_ha._recovery.replay import HistoryFragment, is_noop, make_plan, pack, unpack
+from agents_redis_ha._recovery.session_log import SessionLog
 from agents_redis_ha._telemetry import counters
 from agents_redis_ha.errors import HistoryLostError, Outcome, OutcomeLostError
 from tests.support.fakes import SPEC, FakeServer, a_digest, an_id, applied, described, elements, failed
@@ -171,9 +172,46 @@ async def test_elements_that_another_process_gave_up_are_told_once_to_each_that_
     await process.append(b"two", id_=an_id(2))
     with pytest.raises(HistoryLostError) as caught:
         await process.append(b"four", id_=an_id(4))
-    assert caught.value.versions == (2,)
+    assert caught.value.versions == (1, 2)
     assert (await process.append(b"four", id_=an_id(4))).version == 4
     assert server.asked.count("inspect") == 1
+
+
+async def test_elements_that_are_given_up_are_told_by_all_changes_that_made_them_and_each_change_once() -> None:
+    looks: dict[str, Any] = {"length": 0, "expected_length": 2, "age_ms": 9000}
+    server = FakeServer(
+        append=[applied(1), applied(3), [LOG_MISMATCH, 3], applied(5), [LOG_MISMATCH, 5]],  # the second by another
+        inspect=[found(3, fence=3, **looks), found(5, b"five", b"noop", fence=5, evicted_at=4, **looks)],
+        restore=[[APPLIED, 4], [APPLIED, 6]],
+    )
+    process = Process(server)
+    await process.append(b"one", id_=an_id(1))
+    await process.append(b"three", id_=an_id(3))
+    for id_, lost in ((an_id(4), (1, 3)), (an_id(6), (5,))):
+        with pytest.raises(HistoryLostError) as caught:
+            await process.append(b"not made", id_=id_)
+        assert caught.value.versions == lost
+        if lost == (1, 3):
+            await process.append(b"five", id_=b"five")
+
+
+@pytest.mark.parametrize(
+    ("edits", "lost"),
+    [
+        ([ListEdit(push=(b"1",)), ListEdit(keep=(0, 0)), ListEdit(push=(b"3",)), ListEdit(push=(b"4",))], (3, 4)),
+        ([ListEdit(push=(b"1",)), ListEdit(keep=(0, 0), push=(b"2",)), ListEdit(push=(b"3",))], (2, 3)),
+        ([ListEdit(push=(b"1",)), ListEdit(push=(b"2",)), ListEdit(keep=(0, -1))], (1, 2)),
+        ([ListEdit(push=(b"1",)), None, ListEdit(push=(b"3",))], (1, 2, 3)),
+        ([ListEdit(keep=(0, 0))], (1,)),  # it is not known whose elements they were
+    ],
+    ids=["cleared", "replaced", "popped", "not known what it did", "nothing known"],
+)
+def test_elements_that_are_gone_are_of_the_changes_that_may_have_made_them(
+    edits: list[ListEdit | None], lost: tuple[int, ...]
+) -> None:
+    entries = {at: LogEntry(at, an_id(at), a_digest(at), edit) for at, edit in enumerate(edits, 1)}
+    last = LogPosition(len(edits), a_digest(len(edits)))
+    assert SessionLog(SPEC, position=last, entries=entries).lose_elements(len(edits)) == lost
 
 
 @pytest.mark.parametrize("knows_it", [False, True])
