@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated
 
 from docket import Docket
@@ -70,8 +70,9 @@ async def answer(message: Message, store: Store) -> Answer:
 async def stream(message: Message, store: Store) -> AsyncIterator[ServerSentEvent]:
     """Answer a message as it comes: ``delta`` events, then ``answer`` (it is stored) or ``error``."""
     try:
-        async for piece in chat.stream(store, message):
-            yield ServerSentEvent(event="delta" if isinstance(piece, str) else "answer", data=piece)
+        async with aclosing(chat.stream(store, message)) as pieces:  # left with the client
+            async for piece in pieces:
+                yield ServerSentEvent(event="delta" if isinstance(piece, str) else "answer", data=piece)
     except TOLD as error:
         yield ServerSentEvent(event="error", data=_what_became(error))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import cache
 from pathlib import Path
 
@@ -72,7 +72,7 @@ async def answer(store: SessionStore, message: Message) -> Answer:
     return Answer(text=done.output)
 
 
-async def stream(store: SessionStore, message: Message) -> AsyncIterator[str | Answer]:
+async def stream(store: SessionStore, message: Message) -> AsyncGenerator[str | Answer, None]:
     """Yield the pieces of the answer as they come, then the answer: it is stored. Raises what `answer` raises."""
     async with ha_turn(store.session(message.conversation), message.id, message.text) as turn:
         if not turn.is_answered:

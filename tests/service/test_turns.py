@@ -139,6 +139,33 @@ async def test_a_turn_whose_client_left_is_finished_when_it_comes_back(
     assert shapes(await stored()) == shapes(ITEMS)
 
 
+async def test_no_function_is_called_for_a_client_that_left_its_stream(
+    store: Any, conversation: Any, stored: Any, monkeypatch: Any
+) -> None:
+    called: Counter[str] = Counter()
+
+    def counting(call: Any) -> Any:
+        async def counted(context: Any, arguments: str) -> Any:
+            called[context.tool_call_id] += 1
+            return await call(context, arguments)
+
+        return counted
+
+    tools: list[Any] = chat.agent().tools
+    for tool in tools:
+        monkeypatch.setattr(tool, "on_invoke_tool", counting(tool.on_invoke_tool))
+
+    async def leave_at_the_first_word() -> None:
+        pieces = chat.stream(store, says(conversation))
+        await anext(pieces)
+        await pieces.aclose()
+
+    await asyncio.create_task(leave_at_the_first_word())
+    assert await streamed(store, says(conversation)) == Answer(text=ANSWER)
+    assert set(called.values()) == {1}, "by the run that was left, and once more by the one that was resumed"
+    assert len(called) == len(split_turns(ITEMS)[0].tool_outputs)
+
+
 async def test_another_message_under_the_id_of_a_turn_is_refused(store: Any, conversation: Any, stored: Any) -> None:
     await chat.answer(store, says(conversation))
     before = await stored()
