@@ -44,6 +44,7 @@ SEEDS.append(("cluster", 1059230))  # a server stands still while another one en
 SEEDS.append(("cluster", 1059935))  # the same
 SEEDS.append(("cluster", 1071292))  # the move of a slot is called off, and the elements of a session are left behind
 SEEDS.append(("cluster", 1071671))  # the same, where two processes knew some of its changes each
+SEEDS.append(("cluster", 1075179))  # elements are evicted between a look at another history and the next request
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)

@@ -258,6 +258,8 @@ class RecoveryCoordinator:
         if is_deleted:
             evicted = log.lose_elements(known) if had_evicted else ()
             self._journal.forget(log)
+            if found.version:  # another one was begun in its place: from this look on, what that one loses is told
+                log.see(found.position, found.history, None)
         if found.lacks_elements:
             self._leave_another_history(operation, log, found)
             return False

@@ -276,6 +276,22 @@ async def test_what_is_gone_after_elements_were_evicted_was_not_deleted() -> Non
     assert (await process.info()).version == 0
 
 
+async def test_what_a_history_begun_in_the_place_of_another_loses_is_told_from_the_first_look_at_it_on() -> None:
+    lacks = found(1, b"another's", length=0, expected_length=1, fence=1, age_ms=1)
+    server = FakeServer(
+        append=[applied(1), applied(2), [LOG_MISMATCH, 1], [LOG_MISMATCH, 1], applied(3)],
+        inspect=[found(1, b"another's", fence=2), lacks, found(2, b"!!%014d" % 2, b"another's", evicted_at=2)],
+        restore=[[APPLIED, 1]],
+    )
+    process = Process(server)
+    for number in (1, 2):
+        await process.append(b"%d" % number, id_=an_id(number))
+    with pytest.raises(HistoryLostError) as caught:
+        await process.append(b"three", id_=an_id(3))
+    assert caught.value.versions == (1,)
+    assert server.asked[2:] == ["append", "inspect", "restore", "append", "inspect", "inspect"]
+
+
 @pytest.mark.parametrize("hints", [(), (LogEntry(1, b"another's", b"of-another", None),)])
 async def test_into_a_history_that_lacks_elements_nothing_of_one_that_was_deleted_comes_back(
     hints: tuple[HistoryFragment, ...],
