@@ -72,3 +72,15 @@ def test_a_pop_that_is_answered_with_what_was_made_later_may_have_taken_somethin
     ]
     # If c's item was there already, the pop may have taken only that.
     assert (Kind.TORN in story.kinds(list(older))) is is_confirmed
+
+
+@pytest.mark.parametrize("callers", ["b", "bc", "bcd"])
+def test_a_pop_that_is_answered_with_what_another_had_taken_may_have_taken_something_before(callers: str) -> None:
+    story = Story()
+    older = story.append("a", 3).items
+    pops = [story.pop(caller) for caller in callers]  # on a server that is lost: all answers but the first come late
+    read = replace(story.read("e"), result=older[:1])
+    late = [replace(pop, result=older[2:], end=pop.end if pop is pops[0] else read.end + 1) for pop in pops]
+    story.calls[1:] = [*late, read]
+    # One pop has taken the newest item in any case, and each of the others may have taken one before.
+    assert (Kind.TORN in story.kinds([*older[:2]])) is (len(callers) < 2)

@@ -45,6 +45,7 @@ SEEDS.append(("cluster", 1059935))  # the same
 SEEDS.append(("cluster", 1071292))  # the move of a slot is called off, and the elements of a session are left behind
 SEEDS.append(("cluster", 1071671))  # the same, where two processes knew some of its changes each
 SEEDS.append(("cluster", 1075179))  # elements are evicted between a look at another history and the next request
+SEEDS.append(("cluster", 1074083))  # of two pops of one item the second, still under way, had taken the one before it
 
 
 @pytest.mark.parametrize(("topology", "seed"), SEEDS)

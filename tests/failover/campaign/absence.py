@@ -77,10 +77,17 @@ def _suffice(pops: Sequence[float], absences: Iterable[_Open]) -> bool:
 
 
 def _under_way(history: SessionHistory, view: View, shown: Mapping[BatchId, float]) -> Iterator[Call]:
-    """Yield the pops that had no reply yet: the item that one took then was another one, if a server has lost that."""
+    """Yield the pops that had no reply yet: the item that one took then was another one, if a server has lost that.
+
+    Not one that was answered with what the look misses: it has taken just that, if no other pop had.
+    """
+    taken = {mark for pop in history.pops if pop.end <= view.end for mark in pop.result}
     for pop in history.pops:
-        if pop.end > view.end and not any(_was_missed(history, view, shown, mark) for mark in pop.result):
-            yield pop
+        if pop.end > view.end:
+            missed = {mark for mark in pop.result if _was_missed(history, view, shown, mark)}
+            if missed <= taken:
+                yield pop
+            taken |= missed
 
 
 def _was_missed(history: SessionHistory, view: View, shown: Mapping[BatchId, float], mark: Mark | None) -> bool:
