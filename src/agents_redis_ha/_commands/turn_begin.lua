@@ -26,7 +26,7 @@ local function wait_in(queue, place, s, is_first)
     place = is_first and 1 or #queue + 1
     table.insert(queue, place, {TICKET, 0})
   end
-  if queue[place][2] - s.now < PLACE_HOLDS / 2 then
+  if queue[place][2] - s.now < PLACE_HOLDS * 3 / 4 then
     queue[place][2] = s.now + PLACE_HOLDS
     write_queue(queue)
     retain_turns(KEPT)

@@ -12,7 +12,7 @@ if reply then
   return reply
 end
 local t = get_turn(TURN)
-local queue, place = read_queue(s, publication_of(TURN), math.huge)
+local queue, place = read_queue(s, publication_of(TURN))
 if place then
   table.remove(queue, place)
   write_queue(queue)

@@ -22,6 +22,7 @@ local turns = KEYS[4] or (base .. 'turns')
 local RUNNING, UNANSWERED, ANSWERED, CANCELLED = 'running', 'unanswered', 'answered', 'cancelled'
 local SUSPENDED, FORGOTTEN = 'suspended', 'forgotten'
 local INCOMPLETE = 12
+local LONGEST_AWAY = 600000  -- ms that a server can be away before those who wait lose their order
 
 local function get_turn(id)
   local text = redis.call('HGET', turns, 'turn:' .. id)
@@ -91,13 +92,25 @@ local function was_published(s, id)
 end
 
 -- Returns who waits, in order, without those that have not asked for so long that their place does not hold any more,
--- and the place of a ticket.
+-- and the place of a ticket. Without `holds` all places do. Each of those who live asks once a second at least, and so
+-- has half of the time left. Where none has, the server was away: all places hold for as long again. Unless that was
+-- very long ago: then those who waited have died.
 local function read_queue(s, ticket, holds)
-  local queue, place = {}, nil
+  local all, latest = {}, 0
   for each, till in string.gmatch(redis.call('HGET', turns, 'queue') or '', '(%S+) (%d+)') do
-    if each == ticket or till - s.now > 0 and till - s.now <= holds then
-      queue[#queue + 1] = {each, till}
-      place = each == ticket and #queue or place
+    all[#all + 1] = {each, till}
+    latest = math.max(latest, holds and till - s.now <= holds and tonumber(till) or 0)
+  end
+  local was_away = holds and latest - s.now < holds / 2 and s.now - latest < LONGEST_AWAY
+  local queue, place = {}, nil
+  for _, each in ipairs(all) do
+    local till = each[2] + (was_away and s.now + holds - latest or 0)
+    if not holds or each[1] == ticket or till - s.now > 0 and till - s.now <= holds then
+      queue[#queue + 1] = {each[1], till}
+    end
+    if each[1] == ticket then
+      place = #queue
+      queue[place][2] = was_away and 0 or till  -- it is kept anew, and the others with it
     end
   end
   return queue, place

@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 _MOST_TURNS = 1024  # that a session remembers
-_PLACE_HOLDS_MS = 2500  # without being asked for: longer than the longest pause between two questions
+# So long a place in the queue holds without being asked for. It is kept anew when a quarter of that is over: with the
+# longest pause between two questions, a second, half of it is always left to one who lives.
+_PLACE_HOLDS_MS = 4000
 
 
 class TurnStatus(enum.IntEnum):
