@@ -1,5 +1,6 @@
 """Sessions of the OpenAI Agents SDK in Redis or Valkey that stay whole through failovers."""
 
+from ._commands import TurnInfo
 from ._config import (
     Address,
     DurabilityConfig,
@@ -92,6 +93,7 @@ __all__ = [
     "Turn",
     "TurnBusyError",
     "TurnCancelledError",
+    "TurnInfo",
     "TurnLostError",
     "TurnMismatchError",
     "TurnNotFoundError",

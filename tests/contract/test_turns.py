@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import Context
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -147,6 +148,26 @@ async def queued(servers: lab.Lab, session: RedisHASession, number: int) -> None
         return len((queue or b"").split()) == 2 * number
 
     await asyncio.to_thread(lab.wait_until, waits, f"{number} turns wait", 20)
+
+
+async def test_info_tells_which_turn_has_the_session_and_since_when(workers: Workers) -> None:
+    ours, theirs = await workers.make(**QUICK), await workers.make()
+    assert (await theirs.info()).turn is None
+    await abandon(ours, "t1", [message("hello")])
+    first = (await theirs.info()).turn
+    async with ha_turn(theirs, "t1", "hello") as turn:  # as soon as the lease is over
+        begun = (await ours.info()).turn
+        await turn.session.add_items([CALL, OUTPUT])
+        renewed = (await ours.info()).turn
+        turn.answer()
+    assert first is not None
+    assert begun is not None
+    assert renewed is not None
+    assert [(each.id, each.attempt) for each in (first, begun, renewed)] == [("t1", 1), ("t1", 2), ("t1", 2)]
+    assert first.held_since + timedelta(seconds=1) == first.held_until <= begun.held_since == renewed.held_since
+    assert begun.held_until <= renewed.held_until
+    info = await theirs.info()
+    assert (info.turn, info.item_count) == (None, 2)
 
 
 @standalone

@@ -27,7 +27,7 @@ from .command import (
     load_script,
 )
 from .commands import ChangeCommand, append, clear, info, inspect, new_operation_id, pop, read, replace, restore
-from .state import Description, Reading, ServerState
+from .state import Description, Reading, ServerState, TurnInfo, moment
 from .turns import (
     SuspendedTurns,
     TurnReply,
@@ -66,6 +66,7 @@ __all__ = [
     "SessionSpec",
     "Status",
     "SuspendedTurns",
+    "TurnInfo",
     "TurnReply",
     "TurnSpec",
     "TurnStatus",
@@ -79,6 +80,7 @@ __all__ = [
     "inspect",
     "list_turns",
     "load_script",
+    "moment",
     "new_operation_id",
     "pop",
     "read",

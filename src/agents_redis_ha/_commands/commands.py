@@ -16,7 +16,7 @@ from redis.utils import HIREDIS_AVAILABLE
 from .. import _ambient as ambient
 from .change import NO_POSITION, Change, ListEdit, LogEntry, LogPosition, OpsRecord, PublishedTurn, Status
 from .command import REPLICATION_INFO, Argument, Command, Reply, SessionSpec, load_script
-from .state import Description, Reading, ServerState
+from .state import Description, Reading, ServerState, turn_that_holds
 
 __all__ = [
     "READ_CHANGES",
@@ -238,7 +238,7 @@ def read(spec: SessionSpec, newest: int) -> Command[Reading]:
 
 def description_of(fields: Sequence[Any], reply: Reply) -> Description:
     """Return what reading.lua's `description` says."""
-    length, ttl_ms, created, updated, version, generation, digest, retention, mismatch, changes = fields
+    length, ttl_ms, created, updated, version, generation, digest, retention, mismatch, changes, *holder = fields
     return Description(
         length,
         ttl_ms,
@@ -251,6 +251,7 @@ def description_of(fields: Sequence[Any], reply: Reply) -> Description:
         bool(mismatch),
         _records(changes, version),
         reply.history,
+        turn_that_holds(holder[0], int(holder[1])) if holder else None,
     )
 
 

@@ -273,11 +273,11 @@ local function rarely()
   -- Returns token and id of the turn that has the session, and how long it still has, ms; nil where its lease is over.
   -- A clock that was put back makes no lease longer than it was granted for.
   local function holder_of(s)
-    local token, till, lease, id = string.match(s.holder or '', '^(%S+) (%d+) (%d+) (.*)$')
+    local token, till, lease, rest, id = string.match(s.holder or '', '^(%S+) (%d+) (%d+) (%d+ %d+ (.*))$')
     local left = token and till - s.now or 0
     if left > 0 and left > tonumber(lease) then
       left = tonumber(lease)
-      redis.call('HSET', meta, 'holder', table.concat({token, s.now + left, lease, id}, ' '))
+      redis.call('HSET', meta, 'holder', table.concat({token, s.now + left, lease, rest}, ' '))
     end
     if left > 0 then
       return token, id, left

@@ -10,7 +10,8 @@ end
 
 -- Describes the session to a caller that knows a log position (0 and '' = none).
 -- Returns {number of elements, TTL in ms (-1 none, -2 no such session), created_at, updated_at, version, generation,
--- digest, retention in ms, 1 if the caller has to look closer, changes}, with '' for what is not known, or an error.
+-- digest, retention in ms, 1 if the caller has to look closer, changes}, with '' for what is not known, or an error; and
+-- behind that, where a turn has the session or was the last one that had it, its holder (turning.lua) and the time, ms.
 -- The changes are the newest elements of ops, back to the known version or `limit` changes; none where two keys are
 -- declared, since ops is not touched then.
 local function description(known, known_digest, limit)
@@ -23,7 +24,7 @@ local function description(known, known_digest, limit)
   local changes = s.noted > 0 and count > 0 and redis.call('LRANGE', ops, -2 * count, -1) or {}
   local m = redis.call('HMGET', meta, 'updated_at', 'generation')
   return {s.length, redis.call('PTTL', meta), s.created or '', m[1] or '', s.version, tonumber(m[2]) or s.version,
-    s.digest, s.kept_retention or '', mismatch and 1 or 0, changes}
+    s.digest, s.kept_retention or '', mismatch and 1 or 0, changes, s.holder or nil, s.now}
 end
 
 -- Reads the newest elements, 0 = all. Returns their number and pieces of about 4 kB, in which they are joined: one join

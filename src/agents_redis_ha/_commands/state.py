@@ -2,11 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 from .change import NO_POSITION, LogPosition, OpsRecord, ReplicationHistory
 
-__all__ = ["Description", "Reading", "ServerState"]
+__all__ = ["Description", "Reading", "ServerState", "TurnInfo", "moment", "turn_that_holds"]
+
+
+@dataclass(frozen=True)
+class TurnInfo:
+    """A turn that has a session; times by the server's clock (UTC).
+
+    Attributes:
+        id: The turn's id.
+        attempt: Which attempt of it is running, counted from 1.
+        held_since: Since when it has the session. Where a failover dropped that, since it renewed its lease then.
+        held_until: Until when others wait for it, unless it renews its lease.
+    """
+
+    id: str
+    attempt: int
+    held_since: datetime
+    held_until: datetime
+
+
+_HOLDER = re.compile(rb"(\S+) (\d+) (\d+) (\d+) (\d+) (.*)", re.DOTALL)
+
+
+def turn_that_holds(holder: bytes, now_ms: int) -> tuple[TurnInfo, bytes] | None:
+    """Return the turn that has the session, with its token, or None: its lease may be over, too.
+
+    A clock that was put back makes no lease longer than it was granted for.
+
+    Args:
+        holder: The field of ``meta``.
+        now_ms: The server's time.
+    """
+    found = _HOLDER.fullmatch(holder)
+    if found is None:
+        return None
+    till, lease, since, attempt = map(int, found.groups()[1:5])
+    left = min(till - now_ms, lease)
+    if left <= 0:
+        return None
+    turn_id = found[6].decode("utf-8", "surrogatepass")
+    return TurnInfo(turn_id, attempt, moment(since), moment(now_ms + left)), found[1]
+
+
+def moment(milliseconds: int) -> datetime:
+    """Return a time that a server told, in milliseconds since 1970."""
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -27,6 +74,7 @@ class Description:
             writes are fenced.
         records: The newest changes, as in ``ops``, the oldest first, back to the position that was sent.
         history: Which server's data that is.
+        turn: The turn that has it, with its token; None if none has.
     """
 
     length: int
@@ -40,6 +88,7 @@ class Description:
     log_mismatch: bool
     records: tuple[OpsRecord, ...]
     history: ReplicationHistory
+    turn: tuple[TurnInfo, bytes] | None = None
 
     @property
     def position(self) -> LogPosition:

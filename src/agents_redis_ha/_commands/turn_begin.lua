@@ -98,7 +98,7 @@ elseif not CLAIMS and is_suspended(t) then
 end
 
 local token, id, left = rarely().holder_of(s)
-local till, last = string.match(s.holder or '', '^%S+ (%d+) %d+ (.*)$')
+local till, last = string.match(s.holder or '', '^%S+ (%d+) %d+ %d+ %d+ (.*)$')
 local is_repeat = t and t.token == ID
 local taken_from = t and t.state == RUNNING and not is_repeat and 'attempt'
   or not token and last and till ~= '0' and last ~= TURN and 'expired' or ''
@@ -127,6 +127,6 @@ if not is_repeat then
   t.attempt, t.state, t.token, t.digest = t.attempt + 1, RUNNING, ID, DIGEST ~= '-' and DIGEST or t.digest
 end
 set_turn(s, TURN, t, KEPT, MOST)
-grant(s, ID, LEASE, TURN)
+grant(s, ID, LEASE, TURN, t.attempt)
 return {GRANTED, t.attempt, t.saves, pieces or {}, t.payload or '', taken_from,
   description(KNOWN, KNOWN_DIGEST, tonumber(ARGV[19])), joined(tonumber(ARGV[17]), ARGV[18])}

@@ -23,5 +23,5 @@ if not save_piece(TURN, t, tonumber(ARGV[17]), tonumber(ARGV[18]), ARGV[19]) the
   return rarely().unless_replica({INCOMPLETE, s.version, s.digest})
 end
 set_turn(s, TURN, t, kept, tonumber(ARGV[11]))
-grant(s, ID, tonumber(ARGV[16]), TURN)
+grant(s, ID, tonumber(ARGV[16]), TURN, t.attempt)
 return {APPLIED, s.version, s.digest}

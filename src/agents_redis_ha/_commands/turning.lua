@@ -10,8 +10,8 @@
 --   retention            ms, the longest for which turns were to be remembered
 --   queue                who waits: '<token> <until, ms since 1970>' of each, in the order of arrival, ' ' between two
 --
--- meta, holder: '<token> <until, ms since 1970> <lease, ms> <turn id>' of the turn that has the session, or was the
--- last one that had it.
+-- meta, holder: '<token> <until, ms since 1970> <lease, ms> <since, ms since 1970> <attempt> <turn id>' of the turn that
+-- has the session, or was the last one that had it: then until, lease, since and attempt are 0.
 --
 -- A turn is staged in its draft and published whole (turn_finish.lua): the draft is no part of the history, and a grant
 -- no part of its log. A grant fences by two things together: its token, since another turn may have been granted the
@@ -223,8 +223,11 @@ local function push_draft(s, pieces)
 end
 
 -- Gives a token the session for a lease from now on, and lets the session live as long.
-local function grant(s, token, lease, id)
-  redis.call('HSET', meta, 'format', FORMAT, 'holder', table.concat({token, s.now + lease, lease, id}, ' '))
+local function grant(s, token, lease, id, attempt)
+  local last, since = string.match(s.holder or '', '^(%S+) %d+ %d+ (%d+)')
+  since = last == token and since or s.now
+  redis.call('HSET', meta, 'format', FORMAT, 'holder',
+    table.concat({token, s.now + lease, lease, since, attempt, id}, ' '))
   local is_left_over = not s.created  -- by a cleared session, or there is none
   if TTL > 0 or is_left_over then
     redis.call('PEXPIRE', meta, math.max(TTL, lease, is_left_over and s.retention or 0))
@@ -237,7 +240,7 @@ end
 -- Takes the session back from a token. It stays the last one that had it, so that no token before it holds any more.
 local function take_back(s, token, id)
   if s.holder then
-    redis.call('HSET', meta, 'holder', table.concat({token, 0, 0, id}, ' '))
+    redis.call('HSET', meta, 'holder', table.concat({token, 0, 0, 0, 0, id}, ' '))
   end
 end
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 
-from .._commands import Description, LogPosition
+from .._commands import Description, LogPosition, TurnInfo, moment
 from ..errors import ConfigurationError
 
 __all__ = ["SessionInfo", "SessionVersion", "expected_position", "session_info"]
@@ -70,6 +70,7 @@ class SessionInfo:
             tells this history from a later one with that number.
         generation: Number of changes so far that were no appends.
         ttl_seconds: Seconds until it expires, or None if it does not.
+        turn: The turn that has it now, for which others wait; None if none has.
     """
 
     session_id: str
@@ -80,6 +81,7 @@ class SessionInfo:
     version: SessionVersion
     generation: int
     ttl_seconds: float | None
+    turn: TurnInfo | None = None
 
 
 def session_info(session_id: str, found: Description) -> SessionInfo:
@@ -94,8 +96,9 @@ def session_info(session_id: str, found: Description) -> SessionInfo:
         version=SessionVersion(found.version, found.digest.decode()),
         generation=found.generation,
         ttl_seconds=found.ttl_ms / 1000 if found.ttl_ms >= 0 and exists else None,
+        turn=found.turn[0] if found.turn else None,
     )
 
 
 def _moment(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return None if milliseconds is None else moment(milliseconds)

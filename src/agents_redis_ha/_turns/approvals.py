@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from agents import Agent
 
-from .._commands import list_turns
+from .._commands import list_turns, moment
 from .block import TurnBlock, TurnOptions
 from .opening import turn_spec
 from .wrapping import Wrap, find_host
@@ -44,9 +44,7 @@ async def list_suspended(session: object) -> list[SuspendedTurn]:
     operations = find_host(session, None).operations
     found = await operations.execute(list_turns(operations.spec))
     return [
-        SuspendedTurn(
-            id_.decode("utf-8", "surrogatepass"), attempts, datetime.fromtimestamp(began_ms / 1000, timezone.utc)
-        )
+        SuspendedTurn(id_.decode("utf-8", "surrogatepass"), attempts, moment(began_ms))
         for id_, attempts, began_ms in found.turns
     ]
 

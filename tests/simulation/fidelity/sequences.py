@@ -307,7 +307,10 @@ class SessionLife:
                 ("abandoned_at", version + rng.randint(-2, 2)),
                 ("hint:3:1", "packed"),
                 (f"result:{version}", "7"),
-                ("holder", f"{'0' * 16} {rng.choice((past, now + 60_000, future))} 90000 {rng.choice(('t1', 't9'))}"),
+                (
+                    "holder",
+                    f"{'0' * 16} {rng.choice((past, now + 60_000, future))} 90000 {past} 1 {rng.choice(('t1', 't9'))}",
+                ),
                 ("wipe", "1"),
             )
         )

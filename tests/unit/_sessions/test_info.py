@@ -14,6 +14,7 @@ import pytest
 
 from agents_redis_ha import ConfigurationError, SessionInfo, SessionVersion
 from agents_redis_ha._commands import Description, LogPosition, ReplicationHistory
+from agents_redis_ha._commands.state import turn_that_holds
 from agents_redis_ha._sessions.info import expected_position, session_info
 
 DIGEST = b"0123456789ab"
@@ -51,6 +52,36 @@ def test_a_session_that_was_never_begun_does_not_exist() -> None:
 )
 def test_a_session_exists_from_its_beginning_until_it_is_cleared(told: dict[str, Any], exists: bool) -> None:
     assert session_info("u", replace(THERE, **told)).exists is exists
+
+
+GRANTED_MS, LEASE_MS = 1_700_000_000_000, 30_000
+HOLDER = b"token %d 30000 %d 2 a turn \xed\xa0\x80" % (GRANTED_MS + LEASE_MS, GRANTED_MS - 5000)
+
+
+def seconds(moment: datetime) -> float:
+    return moment.timestamp() - GRANTED_MS / 1000
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "until"),
+    [
+        (GRANTED_MS, 30),
+        (GRANTED_MS + 29_999, 30),
+        (GRANTED_MS - 60_000, -30),  # the clock was put back: no lease is longer than it was granted for
+    ],
+)
+def test_a_turn_has_the_session_until_its_lease_is_over(now_ms: int, until: int) -> None:
+    found = turn_that_holds(HOLDER, now_ms)
+    assert found is not None
+    turn, token = found
+    assert (turn.id, turn.attempt, token) == ("a turn \ud800", 2, b"token")
+    assert (seconds(turn.held_since), seconds(turn.held_until)) == (-5, until)
+    assert session_info("u", replace(THERE, turn=found)).turn == turn
+
+
+@pytest.mark.parametrize("holder", [HOLDER, b"token 0 0 0 0 t1", b"", b"token 99999999999999 t1"])
+def test_no_turn_has_the_session_once_its_lease_is_over_or_it_was_given_back(holder: bytes) -> None:
+    assert turn_that_holds(holder, GRANTED_MS + LEASE_MS) is None
 
 
 @pytest.mark.parametrize(("ttl_ms", "seconds"), [(-1, None), (-2, None), (0, 0.0), (1, 0.001)])
