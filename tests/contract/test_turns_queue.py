@@ -92,3 +92,18 @@ async def test_those_who_died_long_ago_hold_nobody_up(servers: lab.Lab, session_
         assert await queue.ask("dead") == 1
         await queue.let_places_end_in(dead=-601_000)
         assert await queue.ask("living") == 1
+
+
+@pytest.mark.parametrize("topology", ["standalone"], indirect=True)
+@pytest.mark.parametrize("if_busy", ["reject", "interrupt", "rollback"])
+async def test_those_who_died_hold_nobody_up_who_does_not_queue(
+    servers: lab.Lab, session_id: str, if_busy: Any
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    queue = Queue(servers, session)
+    async with ha_turn(session, "running") as turn:
+        assert await queue.ask("dead") == 1
+        await queue.let_places_end_in(dead=-60_000)
+        turn.answer()
+    async with ha_turn(session, "first", if_busy=if_busy, wait_seconds=1) as turn:
+        turn.answer()

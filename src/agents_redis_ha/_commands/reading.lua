@@ -10,8 +10,9 @@ end
 
 -- Describes the session to a caller that knows a log position (0 and '' = none).
 -- Returns {number of elements, TTL in ms (-1 none, -2 no such session), created_at, updated_at, version, generation,
--- digest, retention in ms, 1 if the caller has to look closer, changes}, with '' for what is not known, or an error; and
--- behind that, where a turn has the session or was the last one that had it, its holder (turning.lua) and the time, ms.
+-- digest, retention in ms, 1 if the caller has to look closer, changes}, with '' for what is not known, or an error;
+-- and behind that, where a turn has the session or was the last one that had it, its holder (turning.lua) and the time,
+-- ms.
 -- The changes are the newest elements of ops, back to the known version or `limit` changes; none where two keys are
 -- declared, since ops is not touched then.
 local function description(known, known_digest, limit)

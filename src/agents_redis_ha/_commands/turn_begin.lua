@@ -70,7 +70,7 @@ local is_over = t and t.token == ID and t.state ~= RUNNING  -- this begin is one
 if t and t.state == FORGOTTEN then
   t = {attempt = 0, saves = t.saves, pieces = 0, number = t.number, digest = '-', token = '-', payload = ''}
 end
-local queue, place = read_queue(s, TICKET, PLACE_HOLDS)
+local queue, place = read_queue(s, TICKET, PLACE_HOLDS, IF_BUSY == 'enqueue')
 local function leave_queue()
   if place then
     table.remove(queue, place)

@@ -10,8 +10,8 @@
 --   retention            ms, the longest for which turns were to be remembered
 --   queue                who waits: '<token> <until, ms since 1970>' of each, in the order of arrival, ' ' between two
 --
--- meta, holder: '<token> <until, ms since 1970> <lease, ms> <since, ms since 1970> <attempt> <turn id>' of the turn that
--- has the session, or was the last one that had it: then until, lease, since and attempt are 0.
+-- meta, holder: '<token> <until, ms since 1970> <lease, ms> <since, ms since 1970> <attempt> <turn id>' of the turn
+-- that has the session, or was the last one that had it: then until, lease, since and attempt are 0.
 --
 -- A turn is staged in its draft and published whole (turn_finish.lua): the draft is no part of the history, and a grant
 -- no part of its log. A grant fences by two things together: its token, since another turn may have been granted the
@@ -93,15 +93,15 @@ end
 
 -- Returns who waits, in order, without those that have not asked for so long that their place does not hold any more,
 -- and the place of a ticket. Without `holds` all places do. Each of those who live asks once a second at least, and so
--- has half of the time left. Where none has, the server was away: all places hold for as long again. Unless that was
--- very long ago: then those who waited have died.
-local function read_queue(s, ticket, holds)
+-- has half of the time left. Where none has, the server was away: for one who `waits`, too, all places hold for as long
+-- again. Unless that was very long ago: then those who waited have died.
+local function read_queue(s, ticket, holds, waits)
   local all, latest = {}, 0
   for each, till in string.gmatch(redis.call('HGET', turns, 'queue') or '', '(%S+) (%d+)') do
     all[#all + 1] = {each, till}
     latest = math.max(latest, holds and till - s.now <= holds and tonumber(till) or 0)
   end
-  local was_away = holds and latest - s.now < holds / 2 and s.now - latest < LONGEST_AWAY
+  local was_away = waits and latest - s.now < holds / 2 and s.now - latest < LONGEST_AWAY
   local queue, place = {}, nil
   for _, each in ipairs(all) do
     local till = each[2] + (was_away and s.now + holds - latest or 0)
