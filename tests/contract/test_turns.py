@@ -28,6 +28,7 @@ from agents_redis_ha import (
     TurnMismatchError,
     WrongKeyTypeError,
     claim_turn,
+    counters,
     ha_session,
     ha_turn,
     lab,
@@ -768,6 +769,20 @@ async def test_a_key_of_another_type_is_met_before_the_first_write(
 
 
 @standalone
+async def test_what_is_no_item_is_skipped_and_counted_in_a_turn_too(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    await session.add_items([message("one")])
+    keys = session._operations.spec.keys
+    client = servers.client(servers.primary(keys.items))
+    client.rpush(keys.items, b"corrupt")
+    before = counters()["corrupt_items"]
+    async with ha_turn(session, "t1") as turn:
+        assert await turn.session.get_items() == [message("one")]
+        assert counters()["corrupt_items"] == before + 1
+        assert await turn.session.pop_item() == message("one")
+    assert counters()["corrupt_items"] == before + 2
+
+
 async def test_pops_in_a_turn_leave_what_is_no_item(servers: lab.Lab, session_id: str) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
     await session.add_items([message("one"), message("two")])

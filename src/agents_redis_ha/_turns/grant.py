@@ -92,6 +92,7 @@ class TurnGrant:
 
     Attributes:
         is_lost: Whether it is known that the turn does not have the session any more.
+        topology: The servers'.
     """
 
     def __init__(self, operations: SessionOperations, turn: TurnSpec, reply: TurnReply, span: TurnSpan) -> None:
@@ -105,6 +106,7 @@ class TurnGrant:
         """
         self.is_lost = self._was_given_back = False
         self._operations, self._turn, self._position = operations, turn, reply.position
+        self.topology = operations.topology
         self._attempt, self._saves, self._span = reply.attempt, reply.saves, span
         self._pieces = self._saved = 0
 

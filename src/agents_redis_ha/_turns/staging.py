@@ -10,6 +10,7 @@ from agents.memory import Session, SessionSettings
 
 from .._commands import Reading
 from .._storage import decode_item, decode_joined, encode_items
+from .._telemetry import note_corrupt
 from ..errors import ClosedError
 from .grant import TurnGrant
 
@@ -71,8 +72,10 @@ class StagedSession:
         wanted = limit if limit is None else max(limit, self._least)
         staged = [item for element in self.draft if (item := decode_item(element)) is not None]
         while True:
-            items = [item for item in self._before if item is not None] + staged
+            before = [item for item in self._before if item is not None]
+            items = before + staged
             if not self._offset or (wanted is not None and len(items) >= wanted):
+                note_corrupt(self._grant.topology, len(self._before) - len(before))
                 return items if wanted is None else items[-wanted:]
             await self._read_all()
 
@@ -103,6 +106,7 @@ class StagedSession:
         while not any(self._before) and self._offset:
             await self._read_all()
         newest = next((at for at in reversed(range(len(self._before))) if self._before[at] is not None), None)
+        note_corrupt(self._grant.topology, len(self._before) - (0 if newest is None else newest + 1))
         if newest is None:
             return None
         self.draft = self._elements[newest + 1 : len(self._before)] + self.draft  # what is no item stays
