@@ -172,6 +172,21 @@ async def test_a_session_that_was_deleted_by_hand_after_a_failover_stays_deleted
     assert await texts(ours) == []
 
 
+@pytest.mark.parametrize("topology", ["sentinel", "cluster"], indirect=True)
+async def test_a_session_that_was_deleted_by_hand_before_a_failover_is_taken_for_lost_unless_it_was_used_in_between(
+    servers: lab.Lab, session_id: str, workers: Workers, history: History
+) -> None:
+    ours, other = await workers.make(patience_seconds=0.1), await workers.make(patience_seconds=0.1)
+    await say(ours, "one")
+    assert await texts(other) == ["one"]
+    await history.delete()
+    assert await texts(other) == []
+    replica = servers.replicas_of(servers.primary(session_keys("agents:ha", session_id).items))[0]
+    await asyncio.to_thread(servers.promote, replica)
+    assert await texts(other) == []
+    assert await texts(ours) == ["one"]
+
+
 async def test_a_session_that_another_cleared_stays_cleared(sessions: list[RedisHASession]) -> None:
     first, second, _ = sessions
     await say(first, "one")

@@ -71,6 +71,7 @@ def judge(
     may_forget: bool = False,
     may_reorder: bool = False,
     forgetful: Collection[str] = (),
+    deletions: Sequence[float] = (),
 ) -> list[Finding]:
     """Return what one session's history breaks.
 
@@ -82,6 +83,7 @@ def judge(
         may_forget: Whether processes may have ended, or forgotten, that knew it; then it is gone without a word.
         may_reorder: Whether processes put what was displaced by others behind that.
         forgetful: Processes that are set up to keep nothing: what they met, they neither miss nor put back.
+        deletions: When servers deleted the session by themselves.
     """
     last = max((event.end for event in events if event.end < math.inf), default=0.0)
     final = Event(process="stored", kind="read", begin=last + 1, end=last + 2, result=tuple(stored))
@@ -90,7 +92,7 @@ def judge(
     if may_lose and may_reorder:
         found = [each for each in found if each.kind != "contradiction"]
     elif may_lose:
-        found += _overtaken(everything, forgetful)
+        found += _overtaken(everything, forgetful, losses, deletions)
     if may_lose:
         return found if may_forget else [*found, *_losses(everything), *_steps_back(everything, losses)]
     if not found and not is_linearizable(everything):
@@ -227,11 +229,14 @@ def _contradictions(shown: Sequence[Item], before: dict[tuple[Item, Item], str],
                 yield Finding("contradiction", f"{earlier[:2]} before {later[:2]} in {where}, behind it in {first}")
 
 
-def _overtaken(events: Sequence[Event], forgetful: Collection[str]) -> Iterator[Finding]:
+def _overtaken(
+    events: Sequence[Event], forgetful: Collection[str], losses: Sequence[float], deletions: Sequence[float]
+) -> Iterator[Finding]:
     """Yield what stands behind a batch that was begun after it had been confirmed, by a process that knew it.
 
     One that did not know it may have written in the place of what was lost; what is put back then comes behind that.
-    If all processes that know it also know what stood in front, they notice that, and do not put it back there.
+    If all processes that know it also know what stood in front, they notice that, and do not put it back there. The
+    same holds where it was deleted, and a process takes that for a loss: what another one had known of it is over.
     """
     writers = {item[:2]: event for event in events for item in event.items}
     keepers = [event for event in events if event.process not in forgetful]
@@ -244,7 +249,8 @@ def _overtaken(events: Sequence[Event], forgetful: Collection[str]) -> Iterator[
             if writer.outcome not in ("ok", "applied") or head in said:
                 continue
             later = [writers[each] for each in heads[:at] if writers[each].begin > writer.end]
-            knowing = [each for each in later if _knows(keepers, each.process, head, each.begin)]
+            ends = [at for at in deletions if _is_taken_for_a_loss(keepers, head, at, losses)] if later else []
+            knowing = [each for each in later if _knows(keepers, each.process, head, each.begin, ends)]
             if knowing or (later and not _was_missed(events, keepers, head, heads[:at])):
                 said.add(head)
                 text = f"{head}, confirmed at {writer.end:.3f}, behind {(knowing or later)[0].items[0][:2]}"
@@ -257,11 +263,28 @@ def _meetings(events: Sequence[Event], head: tuple[str, int]) -> list[tuple[str,
     return [(event.process, event.end) for event in met if event.process != "stored"]
 
 
-def _knows(events: Sequence[Event], process: str, head: tuple[str, int], at: float) -> bool:
-    """Whether a process has met a batch by then, and was not told of a loss since."""
+def _knows(events: Sequence[Event], process: str, head: tuple[str, int], at: float, deletions: Sequence[float]) -> bool:
+    """Whether a process has met a batch by then, and was not told of a loss, nor was the batch deleted, since."""
     met = max((end for who, end in _meetings(events, head) if who == process and end < at), default=math.inf)
     told = (e.end for e in events if e.process == process and e.outcome == "lost")
-    return met < at and not any(met < end < at for end in told)
+    return met < at and not any(met < end < at for end in (*told, *deletions))
+
+
+def _is_taken_for_a_loss(
+    keepers: Sequence[Event], head: tuple[str, int], deleted_at: float, losses: Sequence[float]
+) -> bool:
+    """Whether a process that had met a batch cannot tell that it was deleted.
+
+    "If a failover comes between a process's last use of the session and its next one, [...] this process takes the
+    session for lost and puts it back." (docs/guarantees.md)
+    """
+    for process in {who for who, end in _meetings(keepers, head) if end < deleted_at}:
+        own = [event for event in keepers if event.process == process]
+        last = max((event.end for event in own if event.end < deleted_at), default=-math.inf)
+        following = min((event.end for event in own if event.begin > deleted_at), default=math.inf)
+        if any(last < at < following for at in losses):
+            return True
+    return False
 
 
 def _was_missed(

@@ -41,6 +41,7 @@ def second_opinion(run: Run) -> list[Finding]:
             may_forget=forgets,
             may_reorder=run.plan.reorders,
             forgetful=forgetful,
+            deletions=[call.end for call in removals],
         )
     return found
 

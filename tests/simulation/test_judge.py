@@ -173,6 +173,33 @@ def test_a_process_that_keeps_nothing_may_write_in_the_place_of_what_it_met() ->
         assert {each.kind for each in told} == found
 
 
+@pytest.mark.parametrize(
+    ("deleted_at", "taken_over_at", "found"),
+    [
+        (5, 6, set()),
+        (6, 5, set()),
+        (None, 6, {"overtaken"}),
+        (8, 6, {"overtaken"}),  # what stands in front was begun before that
+        (5, 2.7, {"overtaken"}),  # all that had met it have used the session since
+        (5, 11, {"overtaken"}),  # and tell a deletion then
+    ],
+)
+def test_what_was_deleted_is_put_back_behind_what_was_begun_since_where_it_is_taken_for_a_loss(
+    deleted_at: float | None, taken_over_at: float, found: set[str]
+) -> None:
+    met = [append("a2", 1, who="z", outcome="unknown"), append("a1", 2), read(3, A1, who="b"), read(4, A1)]
+    events = [*met, append("b1", 7, who="b"), read(10, A1, B1)]
+    told = judge(
+        events,
+        [B1, A1],
+        may_lose=True,
+        may_forget=True,
+        losses=[taken_over_at],
+        deletions=[] if deleted_at is None else [deleted_at],
+    )
+    assert {each.kind for each in told} - {"contradiction"} == found
+
+
 @pytest.mark.parametrize("outcome", ["unknown", "applied", "ok"])
 def test_a_replacement_of_unknown_outcome_may_come_behind_what_was_confirmed_since(outcome: str) -> None:
     events = [call("replace", 1, items=(A1,), outcome=outcome), append("a2", 3)]

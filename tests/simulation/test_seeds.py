@@ -79,6 +79,8 @@ SIX_PROCESSES = {
     1033241: "a process comes back to a session when it does not remember it any more",
     1035069: "a process that keeps nothing writes in the place of what it has met",
     1038099: "a process knows a session that was evicted, when items of the next one are evicted and others wait",
+    1040399: "a session that was evicted is put back by processes that had used it before a failover, behind a new one",
+    1042172: "the same, where the failover came behind the eviction",
     1034534: "a window does not reach back to a change that others were put back behind",
 }
 
