@@ -1,7 +1,7 @@
 # What takes longer, before an issue is closed. Each step is a row of .ci/proof.md, written as soon as it has passed.
 # PROOF="gaps campaign-primary" does these alone; the others' rows stay as they are, each with its date and tree.
 proof=.ci/proof.md
-steps="py-oldest py-newest floors busy redis-6.2 campaign-primary campaign-replicas gaps"
+steps="py-oldest py-newest floors busy redis-6.2 campaign-primary campaign-replicas turns gaps"
 chosen=${PROOF:-$steps}
 
 proven() { # step, what it shows, the command as a reader would write it, the command
@@ -64,6 +64,12 @@ for each in $chosen; do
         "$main/python" -m pytest -q -p no:cacheprovider tests/contract
       ;;
     campaign-*) campaign "${each#campaign-}" ;;
+    turns)
+      recorded=../shared/data/airline-conversations.jsonl # real ones, where they are; else the package's own
+      proven "$each" "workers killed and stopped at each step of a turn, 50 on one session, 200 claims of one approval" \
+        "python -m tests.failover.turns" \
+        "$main/python" -m tests.failover.turns $(if [ -f $recorded ]; then echo --conversations $recorded; fi)
+      ;;
     gaps) proven "$each" "operations turn to the new primary" "python -m tests.failover.gaps --check" "$main/python" -m tests.failover.gaps --check ;;
     *) echo "no step of the proof is called $each: $steps" >&2 && exit 2 ;;
   esac

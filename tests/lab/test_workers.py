@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -40,12 +40,15 @@ async def ignore_the_parent(setup: str, parent: Parent) -> None:
     await asyncio.Event().wait()
 
 
-def started(main: Callable[[str, Parent], Awaitable[None]] = echo, **setups: str) -> WorkerProcesses[str]:
-    return WorkerProcesses(main, setups)
+def started(
+    main: Callable[[str, Parent], Awaitable[None]] = echo, preload: Sequence[str] = (), **setups: str
+) -> WorkerProcesses[str]:
+    return WorkerProcesses(main, setups, preload=preload)
 
 
-def test_each_worker_knows_its_setup_and_answers_what_it_is_sent() -> None:
-    with started(a="one", b="two") as workers:
+@pytest.mark.parametrize("preload", [(), ("agents_redis_ha",)])
+def test_each_worker_knows_its_setup_and_answers_what_it_is_sent(preload: Sequence[str]) -> None:
+    with started(a="one", b="two", preload=preload) as workers:
         workers.wait_until_ready(START_SECONDS)
         for number in range(3):
             workers.send("a", number)
