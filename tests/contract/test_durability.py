@@ -17,6 +17,7 @@ from agents_redis_ha import (
     SessionStore,
     UnconfirmedError,
     counters,
+    ha_turn,
     lab,
     session_keys,
 )
@@ -169,3 +170,24 @@ async def test_popping_nothing_needs_no_confirmation(labs: Any, session_id: str)
     servers = labs.get("standalone")  # it has no replica
     async with SessionStore(servers.config(durability=ONE_REPLICA)) as store:
         assert await store.session(session_id).pop_item() is None
+
+
+async def test_a_turn_is_repeated_as_answered_only_when_a_replica_has_it(
+    session: RedisHASession, servers: lab.Lab, session_id: str
+) -> None:
+    retry = {"deadline_seconds": 5}
+    async with SessionStore(servers.config(durability=ONE_REPLICA, retry=retry)) as elsewhere:
+        await elsewhere.session(session_id).get_items()  # it knows the servers before they are stalled
+        with contextlib.ExitStack() as outage:
+            block = ha_turn(session, "t1", lease_seconds=10)
+            turn = await block.__aenter__()
+            outage.enter_context(replicas_stalled(servers, session_id))
+            turn.answer("there")
+            with pytest.raises(UnconfirmedError):
+                await block.__aexit__(None, None, None)
+            for process in (session, elsewhere.session(session_id)):
+                with pytest.raises(UnconfirmedError) as caught:
+                    await ha_turn(process, "t1", lease_seconds=10).__aenter__()
+                assert caught.value.outcome is Outcome.APPLIED
+        async with ha_turn(elsewhere.session(session_id), "t1", lease_seconds=10) as turn:
+            assert turn.result == "there"

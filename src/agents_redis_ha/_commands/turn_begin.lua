@@ -81,14 +81,25 @@ local function answer(status, ...)
   leave_queue()
   return rarely().unless_replica({status, s.version, s.digest, ...})
 end
+-- That the turn was published, which may be on this server alone yet: as a repeat of a change does, it writes (what is
+-- there), so that a WAIT behind it means something from 7.2 on.
+local function is_answered(attempt, payload)
+  local left = redis.call('PTTL', turns)
+  if left > 0 then
+    redis.call('PEXPIRE', turns, left)
+  elseif s.noted > 0 then
+    redis.call('PEXPIRE', ops, s.retention)
+  end
+  return answer(IS_ANSWERED, attempt, payload)
+end
 if t and t.digest ~= DIGEST and t.digest ~= '-' and DIGEST ~= '-' then
   return answer(IS_ANOTHER)
 elseif t and t.state == ANSWERED then
-  return answer(IS_ANSWERED, t.attempt, t.payload)
+  return is_answered(t.attempt, t.payload)
 elseif t and t.state == CANCELLED then
   return answer(IS_CANCELLED)
 elseif was_published(s, TURN) then
-  return answer(IS_ANSWERED, t and t.attempt or 1, '')  -- its record is lost, was dropped, or is one from before that
+  return is_answered(t and t.attempt or 1, '')  -- its record is lost, was dropped, or is one from before that
 elseif is_over then
   return rarely().unless_replica({HELD, s.version, s.digest, 0, 0, 0, ''})
 elseif CLAIMS and not is_suspended(t) then

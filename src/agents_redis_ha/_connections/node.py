@@ -27,6 +27,7 @@ from .._commands import (
     ReplicationHistory,
     Reply,
     Status,
+    TurnStatus,
 )
 from .._config import PoolConfig
 from .._telemetry import PoolUse
@@ -41,6 +42,8 @@ _REPLICATION_ID = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 _IS_REPLICA = re.compile(rb"^role:slave", re.MULTILINE)
 # Before 7.0, the source of a migration says ASK also where the others of the keys are still there.
 _MISSES_A_KEY = (TryAgainError, AskError)
+# What is confirmed: a change, made now or before. What a turn was granted has the number of a change that was applied.
+_TELLS_OF_A_CHANGE = (Status.APPLIED, Status.REPEAT, TurnStatus.ANSWERED)
 
 
 class Node:
@@ -139,7 +142,7 @@ class Node:
         return reply
 
     def _check_confirmed(self, confirmation: Confirmation, reply: Reply, answer: Any) -> None:
-        if reply.value[0] not in (Status.APPLIED, Status.REPEAT):
+        if reply.value[0] not in _TELLS_OF_A_CHANGE:
             return
         if isinstance(answer, ResponseError):
             there = classify(answer, sent=True) != DEMOTED
