@@ -83,6 +83,14 @@ def test_the_deliveries_of_a_turn_are_one_call() -> None:
     assert joined([NOTICE, DELIVERY, replace(NOTICE, number=3)]) == [NOTICE, replace(NOTICE, number=3), DELIVERY]
 
 
+def test_a_turn_that_was_lost_and_made_anew_began_with_the_delivery_that_made_it() -> None:
+    anew = replace(DELIVERY, worker="w2", handle="w2/s", number=7, begin=5.0, end=6.0)
+    (call,) = joined([DELIVERY, anew], {("s", MARKS[0].batch): "w1.s.turns:1 w2/s.7.1"})
+    assert (call.begin, call.end, call.worker) == (5.0, 6.0, "w2")
+    (call,) = joined([DELIVERY, anew], {("s", MARKS[0].batch): "w1.s.turns:1 w1/s.1.1"})
+    assert (call.begin, call.end, call.worker) == (1.0, 3.0, "w1")
+
+
 def test_what_a_process_noted_of_its_turns_is_read_back(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "w1.jsonl", "w1")
     call = recorder.begin("s", "w1/s", Op.APPEND, items=MARKS)

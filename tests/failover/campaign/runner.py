@@ -183,13 +183,14 @@ def _load_and_strike(scenario: Scenario, strike: Strike, options: Options, resul
 
 
 def _judge(scenario: Scenario, strike: Strike, records: Sequence[Path], options: Options, result: Result) -> None:
-    calls = joined(call for record in records for call in load(record))
+    calls = [call for record in records for call in load(record)]
     names = sorted({call.session for call in calls})
     try:
         stored, answers = read_stored(strike.servers, strike.prefix, names)
     except (lab.LabError, OSError, RedisError) as error:
         result.problems.append(f"what is stored cannot be read: {error}")
         return
+    calls = joined(calls, answers)
     result.report = check(calls, stored, strike.removals, counts_versions=scenario.counts_versions)
     attempts, tools = (list(chain(*each)) for each in zip(*map(load_turns, records), strict=True))
     result.report.violations += check_turns(calls, attempts, tools, answers)

@@ -11,10 +11,15 @@ from tests.failover.campaign.history import Attempt, BatchId, Call, Status, Tool
 from tests.failover.campaign.marks import Mark
 
 
-def joined(calls: Iterable[Call]) -> list[Call]:
+def joined(calls: Iterable[Call], stored: Mapping[tuple[str, BatchId], str] | None = None) -> list[Call]:
     """Return calls with one for each turn, which several processes may have delivered, one of them without an end.
 
-    It began when the first of them did, and was confirmed when the first one was told so.
+    It began when the first of them did, and was confirmed when the first one was told so. One that was lost and made
+    anew began with the delivery that made it: the answer that is stored names that.
+
+    Args:
+        calls: All calls.
+        stored: The answers of turns that are stored.
     """
     turns: dict[tuple[str, Mark], list[Call]] = defaultdict(list)
     others = []
@@ -23,12 +28,16 @@ def joined(calls: Iterable[Call]) -> list[Call]:
             turns[call.session, call.items[0]].append(call)
         else:
             others.append(call)
-    return [*others, *map(_joined, turns.values())]
+    made = stored or {}
+    return [*others, *(_joined(each, made.get((name, mark.batch), "")) for (name, mark), each in turns.items())]
 
 
-def _joined(deliveries: Sequence[Call]) -> Call:
+def _joined(deliveries: Sequence[Call], answer: str) -> Call:
     if len(deliveries) == 1:
         return deliveries[0]
+    since = next((each.begin for each in deliveries if f" {each.handle}.{each.number}." in answer), None)
+    if since is not None:
+        deliveries = [replace(each, begin=max(each.begin, since)) for each in deliveries if each.end > since]
     confirmed = [call for call in deliveries if call.status is Status.OK]
     is_open = any(call.may_be_applied for call in deliveries)
     last = max(deliveries, key=lambda call: call.end)

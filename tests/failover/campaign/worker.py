@@ -123,7 +123,7 @@ class Desk:
     async def deliver(self, caller: Caller, batch: Sequence[Mark], stream: random.Random) -> Call:
         """Deliver a turn until it is answered, or cannot be."""
         options = {
-            "if_busy": stream.choice(("enqueue",) * 10 + ("reject", "rollback")),
+            "if_busy": stream.choice(("enqueue", "enqueue", "enqueue", "reject", "rollback")),
             "if_unanswered": stream.choice(("resume", "resume", "restart")),
             "save": stream.choice(("steps", "steps", "end")),
             "on_error": stream.choice(("keep", "keep", "rollback")),
