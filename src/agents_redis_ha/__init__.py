@@ -22,7 +22,7 @@ from ._sessions import (
 )
 from ._storage import SessionKeys, acl_rule, session_keys
 from ._telemetry import counters, hash_session_id
-from ._turns import SuspendedTurn, Turn, TurnRun, claim_turn, ha_turn, list_suspended, run_turn
+from ._turns import SuspendedTurn, Turn, TurnRun, claim_turn, ha_turn, list_suspended, release_turn, run_turn
 from ._version import __version__
 from .errors import (
     AgentsRedisError,
@@ -112,6 +112,7 @@ __all__ = [
     "ha_turn",
     "hash_session_id",
     "list_suspended",
+    "release_turn",
     "run_turn",
     "session_keys",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -15,12 +16,14 @@ from agents_redis_ha import (
     RedisHASession,
     Turn,
     TurnBusyError,
+    TurnLostError,
     TurnNotFoundError,
     claim_turn,
     ha_session,
     ha_turn,
     lab,
     list_suspended,
+    release_turn,
     run_turn,
 )
 from tests.contract.test_runner import QUIET, ScriptedModel, calls, interrupted_and_resumed, says, transfer, weather
@@ -178,6 +181,23 @@ async def test_a_claim_that_fails_or_dies_leaves_the_turn_to_the_next_one(worker
     await asyncio.create_task(die())
     await asyncio.sleep(1.3)
     assert (await approve(theirs)).attempt == 4
+    assert await theirs.get_items() == await expected()
+
+
+@standalone
+async def test_a_claim_that_is_released_can_be_made_again(workers: Workers) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    await suspend(ours)
+    block = claim_turn(ours, "t1", agent([says("done")]))
+    turn = await Context().run(asyncio.create_task, block.__aenter__())
+    released = await release_turn(theirs)
+    assert released is not None
+    assert (released.id, released.attempt) == ("t1", 2)
+    assert [each.id for each in await list_suspended(theirs)] == ["t1"]
+    assert (await approve(theirs)).attempt == 3
+    turn.answer("too late")
+    with pytest.raises(TurnLostError):
+        await block.__aexit__(None, None, None)
     assert await theirs.get_items() == await expected()
 
 

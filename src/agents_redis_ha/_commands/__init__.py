@@ -37,6 +37,7 @@ from .turns import (
     end_turn,
     finish_turn,
     list_turns,
+    release_turn,
     save_turn,
 )
 
@@ -84,6 +85,7 @@ __all__ = [
     "new_operation_id",
     "pop",
     "read",
+    "release_turn",
     "replace",
     "restore",
     "save_turn",

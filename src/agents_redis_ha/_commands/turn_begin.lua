@@ -66,7 +66,8 @@ if redis.call('HGET', meta, 'wipe') then
   redis.call('HDEL', meta, 'wipe')
 end
 local t = get_turn(TURN)
-local is_over = t and t.token == ID and t.state ~= RUNNING  -- this begin is one that comes late, behind its turn's end
+-- Whether this begin is one that comes late, behind its turn's end.
+local is_over = t and (t.token == ID and t.state ~= RUNNING or t.token == RELEASED .. ID)
 if t and t.state == FORGOTTEN then
   t = {attempt = 0, saves = t.saves, pieces = 0, number = t.number, digest = '-', token = '-', payload = ''}
 end

@@ -21,6 +21,7 @@
 local turns = KEYS[4] or (base .. 'turns')
 local RUNNING, UNANSWERED, ANSWERED, CANCELLED = 'running', 'unanswered', 'answered', 'cancelled'
 local SUSPENDED, FORGOTTEN = 'suspended', 'forgotten'
+local RELEASED = 'released:'  -- in front of the token of an attempt from which the session was taken: it holds no more
 local INCOMPLETE = 12
 local LONGEST_AWAY = 600000  -- ms that a server can be away before those who wait lose their order
 
@@ -267,12 +268,14 @@ local function is_granted(s, t, token)
   return (not holder or holder == token) and (not t or t.token == token and t.state ~= CANCELLED)
 end
 
--- Returns {CONFLICT, version, digest, to what the turn is lost}: 'cancelled' by another one; another 'attempt' of it;
--- another 'turn' that was granted the session; or a 'change' of the session after its lease.
+-- Returns {CONFLICT, version, digest, to what the turn is lost}: 'cancelled' by another one; 'released'; another
+-- 'attempt' of it; another 'turn' that was granted the session; or a 'change' of the session after its lease.
 local function lost(s, t, token)
   local to, holder = 'change', string.match(s.holder or '', '^%S+')
   if t and t.state == CANCELLED then
     to = 'cancelled'
+  elseif (t and t.token or holder) == RELEASED .. token then
+    to = 'released'
   elseif t and t.token ~= token and t.token ~= '-' then
     to = 'attempt'
   elseif holder and holder ~= token then

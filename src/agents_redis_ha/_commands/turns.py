@@ -23,6 +23,7 @@ __all__ = [
     "end_turn",
     "finish_turn",
     "list_turns",
+    "release_turn",
     "save_turn",
 ]
 
@@ -282,6 +283,19 @@ def end_turn(
     """
     arguments = (*(granted or ("", "")), state, payload, saves, number, piece)
     return _TurnCommand(**_turn_command("turn_end", turn, arguments))
+
+
+def release_turn(spec: SessionSpec, turn_id: bytes, token: bytes) -> Command[TurnReply]:
+    """Take the session from an attempt that does not know of it; what is saved of the turn can be resumed.
+
+    Args:
+        spec: The session.
+        turn_id: The turn's id.
+        token: The token of the attempt.
+    """
+    turn = TurnSpec(spec, turn_id, token, b"-", 0, spec.turn_retention_ms)
+    command = end_turn(turn, None, state="unanswered")
+    return replace(command, name="turn_release", arguments=(*command.arguments, 1))
 
 
 @dataclass(slots=True)

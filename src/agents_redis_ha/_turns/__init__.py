@@ -2,7 +2,8 @@
 
 from .approvals import SuspendedTurn, claim_turn, list_suspended
 from .opening import ha_turn
+from .releasing import release_turn
 from .run import TurnRun, run_turn
 from .turn import Turn
 
-__all__ = ["SuspendedTurn", "Turn", "TurnRun", "claim_turn", "ha_turn", "list_suspended", "run_turn"]
+__all__ = ["SuspendedTurn", "Turn", "TurnRun", "claim_turn", "ha_turn", "list_suspended", "release_turn", "run_turn"]

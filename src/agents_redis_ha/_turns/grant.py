@@ -32,6 +32,13 @@ __all__ = ["TurnGrant", "ask_for_session"]
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 # So often is a lease renewed within it: two renewals may fail.
 _RENEWALS = 3
+_LOST_TO = {
+    "attempt": "another attempt of it was granted the session",
+    "turn": "another turn was granted the session",
+    "cancelled": "another turn cancelled it (if_busy)",
+    "released": "it was released (release_turn)",
+    "change": "the session was changed after its lease, or was cleared, deleted or put back",
+}
 # Leaving a block with an error takes no longer than this.
 _LEAVING_SECONDS = 1.0
 
@@ -109,6 +116,7 @@ class TurnGrant:
         self.topology = operations.topology
         self._attempt, self._saves, self._span = reply.attempt, reply.saves, span
         self._pieces = self._saved = 0
+        self._lost_to = "change"
 
     def has_saved(self, pieces: int, elements: int) -> None:
         """Know that the server has the beginning of the draft."""
@@ -231,15 +239,16 @@ class TurnGrant:
         return reply.status
 
     def _lost(self, operation: str, to: str) -> TurnLostError:
-        self.is_lost = True
+        self.is_lost, self._lost_to = True, to
         self._span.lost(to)
         return self.lost_error(operation)
 
     def lost_error(self, operation: str) -> TurnLostError:
         """Return the error for a turn that is lost."""
-        reason = "another turn was granted the session or cancelled this one, or the session was changed or expired"
         topology = self._operations.topology
-        return TurnLostError(reason, operation=operation, topology=topology, outcome=Outcome.NOT_APPLIED)
+        return TurnLostError(
+            _LOST_TO[self._lost_to], operation=operation, topology=topology, outcome=Outcome.NOT_APPLIED
+        )
 
 
 async def _leave(operations: SessionOperations, command: Command[TurnReply]) -> None:

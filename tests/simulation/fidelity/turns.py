@@ -51,8 +51,8 @@ class TurnLife:
 
     def step(self, spec: SessionSpec) -> None:
         """Do something with a turn."""
-        kinds = (self._begin, self._save, self._finish, self._end, self._list)
-        self.rng.choices(kinds, (6, 5, 5, 3, 1))[0](spec)
+        kinds = (self._begin, self._save, self._finish, self._end, self._list, self._release)
+        self.rng.choices(kinds, (6, 5, 5, 3, 1, 1))[0](spec)
 
     def _ask(self, command: Command[Any], newest: LogPosition | None = None) -> Any:
         return self._run(command, known=newest if newest and self.rng.random() < 0.8 else self._known(), keys=(4, 1))
@@ -139,6 +139,11 @@ class TurnLife:
                 piece=b"{}" if number else b"",
             )
             self._ask(command, attempt.granted)
+
+    def _release(self, spec: SessionSpec) -> None:
+        attempt = self._attempt()
+        if attempt is not None:
+            self._ask(commands.release_turn(spec, attempt.turn.id, attempt.turn.token))
 
     def _list(self, spec: SessionSpec) -> None:
         self._ask(commands.list_turns(spec))
