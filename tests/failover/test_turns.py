@@ -43,7 +43,7 @@ def test_fifty_workers_of_one_session_answer_each_turn_whole_once_and_in_order(t
 
 @faults
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("taken_by", ["same", "other", "none"])
+@pytest.mark.parametrize("taken_by", ["same", "running", "other", "none"])
 @pytest.mark.parametrize("grant", ["stays", "fails over", "lost"])
 def test_a_stopped_worker_is_refused_if_another_took_its_turn_and_goes_on_if_none_did(
     tmp_path: Path, taken_by: str, grant: str

@@ -52,7 +52,7 @@ def _crowds(options: argparse.Namespace, log: Path) -> Found:
 
 
 def _stops(options: argparse.Namespace, log: Path) -> Found:
-    kinds = itertools.product(POINTS, ("same", "other", "none"), ("stays", "fails over", "lost"))
+    kinds = itertools.product(POINTS, ("same", "running", "other", "none"), ("stays", "fails over", "lost"))
     for stop in itertools.starmap(Stop, kinds):
         with lab.start("sentinel", links=stop.grant == "lost") as servers:
             yield (

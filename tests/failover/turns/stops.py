@@ -26,7 +26,8 @@ class Stop:
 
     Attributes:
         point: Where in its turn it is stopped.
-        taken_by: Which turn another worker answers meanwhile: ``same``, ``other`` or ``none``.
+        taken_by: Which turn another worker answers meanwhile: ``same``, ``other`` or ``none``; with ``running`` it has
+            begun the same one, and has changed nothing yet.
         grant: What becomes of the server that granted the session: ``stays``, ``fails over`` after the replicas had
             the grant, or is ``lost`` with it.
     """
@@ -62,12 +63,18 @@ def play_stop(servers: Lab, stop: Stop, session: str, log: Path) -> list[str]:
                 servers.wait_replicated(old)
             servers.kill(old)
             servers.wait_for_new_primary(old, PATIENCE_SECONDS)
-        taken = [] if stop.taken_by == "none" else [other.answer(ours if stop.taken_by == "same" else theirs)[0]]
-        if not taken:
+        if stop.taken_by == "none":
             _wait_for_end_of_lease(servers, session)
+        elif stop.taken_by == "running":
+            other.halt_at(replace(ours, halts=frozenset({"begun"})), "begun")
+        else:
+            other.answer(ours if stop.taken_by == "same" else theirs)
         stopped.thaw()
         stopped.go(ours, stop.point)
         woken: Done = stopped.receive()
+        if stop.taken_by == "running":
+            other.go(ours, "begun")
+            assert other.receive().status == "computed"
         again, _ = other.answer(ours)
     return _judge(servers, conversation, stop, session, (woken, again))
 
@@ -91,7 +98,7 @@ def _wait_for_end_of_lease(servers: Lab, session: str) -> None:
 
 def _judge(servers: Lab, conversation: Conversation, stop: Stop, session: str, said: Sequence[Done]) -> list[str]:
     woken, again = said
-    order = {"none": ["ours"], "same": ["ours"], "other": ["theirs", "ours"]}[stop.taken_by]
+    order = ["theirs", "ours"] if stop.taken_by == "other" else ["ours"]
     expected = [item for name in ["before", *order] for item in undisturbed(_delivery(session, conversation, name))[0]]
     wrong = []
     if stop.taken_by == "none" and woken.status != "computed":
