@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio.sentinel import Sentinel
 
 from agents_redis_ha import SessionStore, lab
-from tests.support.turns import eventually
+from tests.support.waiting import eventually
 
 ITEM: Any = {"role": "user", "content": "hello"}
 SUBSCRIBE, SWITCH = b"SUBSCRIBE", b"+switch-master"

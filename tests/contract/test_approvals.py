@@ -26,8 +26,8 @@ from agents_redis_ha import (
     release_turn,
     run_turn,
 )
-from tests.contract.test_runner import QUIET, ScriptedModel, calls, interrupted_and_resumed, says, transfer, weather
 from tests.support.history import History, Workers, message
+from tests.support.runs import QUIET, ScriptedModel, calls, interrupted_and_resumed, says, transfer, weather
 
 standalone = pytest.mark.parametrize("topology", ["standalone"], indirect=True)
 PAY = [calls("transfer", "t1", '{"amount":5}')]

@@ -28,7 +28,7 @@ from agents_redis_ha import (
     lab,
 )
 from agents_redis_ha._sessions import shared_connections
-from tests.support.turns import eventually
+from tests.support.waiting import eventually
 
 ITEM: Any = {"role": "user", "content": "hello"}
 

@@ -24,7 +24,7 @@ from agents_redis_ha import (
     lab,
 )
 from agents_redis_ha._connections.sentinel_group import lease_seconds
-from tests.support.turns import eventually
+from tests.support.waiting import eventually
 
 ITEM: Any = {"role": "user", "content": "hello"}
 

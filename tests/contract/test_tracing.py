@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from agents_redis_ha import RetryConfig, TurnLostError, ha_session, ha_turn, lab
 from tests.support.history import Workers
 from tests.support.recording import Telemetry
-from tests.support.turns import eventually
+from tests.support.waiting import eventually
 
 ITEM: Any = {"role": "user", "content": "hello"}
 

@@ -12,7 +12,7 @@ from agents.memory import SQLiteSession
 
 from agents_redis_ha import DeadlineExceededError, Outcome, RedisHASession, claim_turn, ha_session, lab, run_turn
 from agents_redis_ha._commands import load_script
-from tests.contract.test_runner import QUIET, ScriptedModel, calls, says
+from tests.support.runs import QUIET, ScriptedModel, calls, says
 
 pytestmark = pytest.mark.parametrize("topology", ["standalone"], indirect=True)
 

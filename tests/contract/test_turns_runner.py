@@ -26,8 +26,8 @@ from agents.memory import OpenAIResponsesCompactionSession, SQLiteSession
 
 from agents_redis_ha import Outcome, RedisHASession, Turn, UnconfirmedError, ha_session, ha_turn, lab, run_turn
 from agents_redis_ha._turns.grant import TurnGrant
-from tests.contract.test_runner import QUIET, SUMMARY, ScriptedModel, calls, compaction_client, says, weather
-from tests.support.turns import eventually
+from tests.support.runs import QUIET, SUMMARY, ScriptedModel, calls, compaction_client, says, weather
+from tests.support.waiting import eventually
 
 SECRET = "Zürich"  # it is in messages, calls, outputs, answers and results
 

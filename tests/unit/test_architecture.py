@@ -318,3 +318,13 @@ def test_a_script_touches_only_the_keys_of_its_session(path: Path) -> None:
 def test_a_scripts_lines_stay_within_the_width(name: str) -> None:
     path = ROOT / "_commands" / f"{name}.lua"
     assert [line for line in path.read_text(encoding="utf-8").splitlines() if len(line) > 120] == []
+
+
+def test_no_test_imports_another() -> None:
+    imported = [
+        f"{path}: {line}"
+        for path in Path("tests").rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s*(from|import) tests\.\S*\btest_", line)
+    ]
+    assert imported == []

@@ -20,8 +20,8 @@ from agents_redis_ha._asyncio import (
     run_shielded,
     timeout_at,
 )
-from tests.support.turns import eventually
 from tests.support.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.support.waiting import eventually
 
 
 class Work:

@@ -13,8 +13,8 @@ from agents_redis_ha._connections.health import Health, PrimaryHealth, ReplicaHe
 from agents_redis_ha._connections.node import Node
 from tests.support.fake_nodes import LOST, FakePool, Written, fake_node
 from tests.support.fakes import FakeLocator, failed
-from tests.support.turns import assert_cancellable
 from tests.support.virtual_time import in_virtual_time
+from tests.support.waiting import assert_cancellable
 
 GUARDED = ("min_slaves_good_slaves:1",)
 LINKED = "slave0:ip=r,port=7,state=online,offset=90,lag=1"

@@ -16,8 +16,8 @@ from agents_redis_ha._connections.sentinel_group import SentinelGroup, lease_sec
 from agents_redis_ha._connections.sentinel_state import SentinelState
 from tests.support.fake_nodes import LOST
 from tests.support.fake_sentinels import NEW, Clock, World
-from tests.support.turns import assert_cancellable
 from tests.support.virtual_time import in_virtual_time
+from tests.support.waiting import assert_cancellable
 
 
 def group(configured: int) -> SentinelGroup:

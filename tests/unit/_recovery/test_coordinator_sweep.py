@@ -18,8 +18,8 @@ from agents_redis_ha._recovery.sweep import _SWEEPERS
 from agents_redis_ha._retry import Executor
 from tests.support.fakes import I_AM, NODE, FakeServer, a_position, an_id, applied, described, failed
 from tests.support.recovery import PATIENT, Clock, Process, found, spec
-from tests.support.turns import eventually
 from tests.support.virtual_time import in_virtual_time
+from tests.support.waiting import eventually
 
 LOG_MISMATCH = Status.LOG_MISMATCH
 BEFORE, FIRST, SECOND = (ReplicationHistory(NODE, id_) for id_ in ("0d", "1f", "2e"))

@@ -17,8 +17,8 @@ from agents_redis_ha._connections import Request
 from agents_redis_ha._recovery import RecoveryCoordinator
 from tests.support.fakes import FakeServer, a_digest, a_position, applied, described, failed
 from tests.support.sessions import session
-from tests.support.turns import eventually
 from tests.support.virtual_time import in_virtual_time
+from tests.support.waiting import eventually
 
 APPLIED, REPEAT = Status.APPLIED, Status.REPEAT
 ITEM: Any = {"n": 1}
