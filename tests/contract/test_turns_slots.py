@@ -9,9 +9,8 @@ import pytest
 
 from agents_redis_ha import OutcomeLostError, RedisHASession, ha_session, ha_turn, lab, session_keys
 from tests.support.history import message
+from tests.support.turns import CALL, OUTPUT
 
-CALL: Any = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
-OUTPUT: Any = {"type": "function_call_output", "call_id": "c1", "output": "o"}
 pytestmark = pytest.mark.parametrize("topology", ["cluster"], indirect=True)
 
 

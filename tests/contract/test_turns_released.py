@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
@@ -22,16 +21,9 @@ from agents_redis_ha import (
 from agents_redis_ha._commands import Command, TurnReply, TurnStatus, begin_turn, load_script, new_operation_id, turns
 from agents_redis_ha._turns.block import TurnBlock
 from tests.support.history import Workers, message
+from tests.support.turns import ANSWER, CALL, OUTPUT, elsewhere
 
-CALL: Any = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
-OUTPUT: Any = {"type": "function_call_output", "call_id": "c1", "output": "o"}
-ANSWER: Any = {"role": "assistant", "content": "answer"}
 standalone = pytest.mark.parametrize("topology", ["standalone"], indirect=True)
-
-
-def elsewhere(work: Any) -> asyncio.Task[Any]:
-    """Let a task run that is no part of a turn's block."""
-    return Context().run(asyncio.create_task, work)
 
 
 async def begin(session: RedisHASession, turn_id: str = "t1") -> tuple[TurnBlock, Turn]:
