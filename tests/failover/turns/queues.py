@@ -18,7 +18,7 @@ from agents_redis_ha.lab import Lab, Node
 
 __all__ = ["Change", "QueueLog", "order_of_arrival", "ticket_of"]
 
-_CHANGE = re.compile(r"(HSET|HDEL) (\S+) (?:queue ?(.*)|format \S+ holder (\S+ \S+ \S+ .*))")
+_CHANGE = re.compile(r"(HSET|HDEL) (\S+) (?:queue ?(.*)|format \S+ holder .* (\S+))")  # a turn id without a space
 
 
 def ticket_of(turn_id: str) -> str:
@@ -85,9 +85,9 @@ class QueueLog:
                         self._take(*found.groups())
             self._ended.wait(0.01)
 
-    def _take(self, name: str, _: str, queue: str | None, holder: str | None) -> None:
-        if holder:
-            self.changes.append(Change(self.changes[-1].waiting, ticket_of(holder.split(" ", 3)[3])))
+    def _take(self, name: str, _: str, queue: str | None, turn_id: str | None) -> None:
+        if turn_id:
+            self.changes.append(Change(self.changes[-1].waiting, ticket_of(turn_id)))
         else:
             self.changes.append(Change(tuple((queue or "").split()[::2]) if name == "HSET" else ()))
 
