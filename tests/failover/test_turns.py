@@ -32,10 +32,9 @@ def test_a_worker_that_is_killed_at_any_step_leaves_what_an_undisturbed_one_stor
 
 @faults
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("replicas", [0, 1])
-def test_fifty_workers_of_one_session_answer_each_turn_whole_once_and_in_order(tmp_path: Path, replicas: int) -> None:
+def test_fifty_workers_of_one_session_answer_each_turn_whole_once_and_in_order(tmp_path: Path) -> None:
     with lab.start("sentinel") as servers:
-        result = run_crowd(servers, tmp_path / "log", each=2, seed=1, replicas=replicas)
+        result = run_crowd(servers, tmp_path / "log", each=2, seed=1, replicas=1)
     print(result)
     assert result.wrong == []
     assert result.judged > 0
@@ -43,10 +42,21 @@ def test_fifty_workers_of_one_session_answer_each_turn_whole_once_and_in_order(t
 
 @faults
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("taken_by", ["same", "running", "other", "none"])
-@pytest.mark.parametrize("grant", ["stays", "fails over", "lost"])
+@pytest.mark.parametrize(
+    ("grant", "taken_by"),
+    [
+        ("stays", "same"),
+        ("stays", "running"),
+        ("stays", "other"),
+        ("stays", "none"),
+        ("fails over", "other"),
+        ("fails over", "none"),
+        ("lost", "running"),
+        ("lost", "none"),
+    ],
+)
 def test_a_stopped_worker_is_refused_if_another_took_its_turn_and_goes_on_if_none_did(
-    tmp_path: Path, taken_by: str, grant: str
+    tmp_path: Path, grant: str, taken_by: str
 ) -> None:
     with lab.start("sentinel", links=grant == "lost") as servers:
         assert play_stop(servers, Stop("saved 1", taken_by, grant), "stopped", tmp_path / "log") == []
