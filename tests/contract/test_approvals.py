@@ -266,3 +266,35 @@ async def test_a_draft_that_was_lost_with_a_server_is_suspended_whole(workers: W
     assert [item.get("type", item.get("role")) for item in items] == [
         "user", "user", "function_call", "function_call_output", "function_call", "function_call_output", "message",
     ]  # fmt: skip
+
+
+@standalone
+async def test_a_claimed_turn_that_runs_is_waited_for_and_waits_for_no_claim(workers: Workers) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    await suspend(ours)
+    runs = agent([says("done")])
+    async with claim_turn(ours, "t1", runs) as turn:
+        assert await Context().run(asyncio.create_task, list_suspended(theirs)) == []
+        again = Context().run(
+            asyncio.create_task, run_turn(agent(), "pay", session=theirs, turn_id="t1", run_config=QUIET)
+        )
+        await asyncio.wait([again], timeout=0.2)
+        assert not again.done()
+        turn.answer("done")
+    assert (await again).status == "repeated"
+
+
+@standalone
+async def test_of_a_claimed_turn_that_is_interrupted_no_open_call_is_left(workers: Workers) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    await suspend(ours)
+
+    async def be_interrupted() -> None:
+        async with claim_turn(ours, "t1", agent()):
+            async with ha_turn(theirs, "t2", "two", if_busy="interrupt") as turn:
+                turn.answer()
+            await asyncio.sleep(60)
+
+    with pytest.raises(TurnLostError):
+        await be_interrupted()
+    assert await theirs.get_items() == []

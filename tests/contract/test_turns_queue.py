@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from agents_redis_ha import RedisHASession, ha_session, ha_turn, lab
+from agents_redis_ha import RedisHASession, TurnBusyError, ha_session, ha_turn, lab
 from agents_redis_ha._commands import TurnSpec, begin_turn, new_operation_id
 
 LEASE_MS, RETENTION_MS = 60_000, 600_000
@@ -107,3 +108,46 @@ async def test_those_who_died_hold_nobody_up_who_does_not_queue(
         turn.answer()
     async with ha_turn(session, "first", if_busy=if_busy, wait_seconds=1) as turn:
         turn.answer()
+
+
+@pytest.mark.parametrize("topology", ["standalone"], indirect=True)
+async def test_one_that_died_is_waited_for_once_however_short_others_wait(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    queue = Queue(servers, session)
+    async with ha_turn(session, "running") as turn:
+        assert await queue.ask("dead") == 1
+        await queue.let_places_end_in(dead=-60_000)
+        turn.answer()
+    for _ in range(2):
+        with pytest.raises(TurnBusyError):
+            await ha_turn(session, "short", wait_seconds=0).__aenter__()
+    await queue.let_places_end_in(dead=-1)
+    async with ha_turn(session, "short", wait_seconds=0) as turn:
+        turn.answer()
+
+
+@pytest.mark.parametrize("topology", ["standalone"], indirect=True)
+@pytest.mark.parametrize("first", ["a", "c"])
+async def test_those_who_wait_keep_their_order_when_the_clock_goes_back(
+    servers: lab.Lab, session_id: str, first: str
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    queue = Queue(servers, session)
+    async with ha_turn(session, "running"):
+        assert [await queue.ask(each) for each in "abc"] == [1, 2, 3]
+        await queue.let_places_end_in(a=64_000, b=63_000, c=63_500)
+        places = {"a": 1, "b": 2, "c": 3}
+        assert await queue.ask(first) == places[first]
+        await queue.let_places_end_in(a=3900, b=3900, c=3900)  # they are kept anew, as from now
+        assert {each: await queue.ask(each) for each in places} == places
+
+
+@pytest.mark.parametrize("topology", ["standalone"], indirect=True)
+async def test_a_turn_that_was_rolled_back_waits_behind_those_who_wait(servers: lab.Lab, session_id: str) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    queue = Queue(servers, session)
+    with contextlib.suppress(KeyError):
+        async with ha_turn(session, "again", on_error="rollback"):
+            raise KeyError
+    async with ha_turn(session, "running"):
+        assert [await queue.ask(each) for each in ("a", "again")] == [1, 2]

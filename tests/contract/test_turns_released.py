@@ -16,6 +16,7 @@ from agents_redis_ha import (
     ha_session,
     ha_turn,
     lab,
+    list_suspended,
     release_turn,
 )
 from agents_redis_ha._commands import Command, TurnReply, TurnStatus, begin_turn, load_script, new_operation_id, turns
@@ -162,3 +163,16 @@ async def test_a_turn_is_released_once_when_the_reply_is_lost(proxied: lab.Lab, 
 async def test_what_is_no_session_is_refused() -> None:
     with pytest.raises(ConfigurationError):
         await release_turn(object())
+
+
+@standalone
+async def test_a_release_that_comes_behind_the_answer_leaves_it(workers: Workers) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    block, turn = await elsewhere(begin(ours))
+    token = block._spec.token
+    await leave(block, turn)
+    operations = theirs._operations
+    reply = await operations.execute(turns.release_turn(operations.spec, b"t1", token))
+    assert reply.status is TurnStatus.LOST
+    assert await list_suspended(theirs) == []
+    assert (await resume(theirs)).result == "ours"

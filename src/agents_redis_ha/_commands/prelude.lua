@@ -288,6 +288,14 @@ local function rarely()
     lacks_ids = lacks_ids, made_before = made_before, drop_old = drop_old, unless_replica = unless_replica}
 end
 
+-- How long to remember ids: no longer than the session lives.
+local function expire_ops(s, ttl)
+  if ttl == 0 and s.ttl then
+    ttl = redis.call('PTTL', meta)
+  end
+  expire(ttl > 0 and math.min(s.retention, ttl) or s.retention, ops)
+end
+
 -- Begins a change. Returns the state before it, or nil and what to return at once. A repeat writes (the TTL), so that a
 -- WAIT behind it means something from 7.2 on.
 local function begin()
@@ -299,9 +307,9 @@ local function begin()
   local made = rare and rare.made_before(s)
   if made then
     local result = redis.call('HGET', meta, 'result:' .. made)
-    redis.call('PEXPIRE', ops, s.retention)
     expire(TTL, items)
     expire(TTL, meta)
+    expire_ops(s, TTL)
     return nil, {REPEAT, made, digest_at(s, made), result}
   end
   local refusal = s.version < KNOWN and rare.raise_fence(s, KNOWN, s.retention)
@@ -343,14 +351,6 @@ local function note(s, ...)
   end
   local evicted = s.version > 0 and rarely().is_recent(s)
   redis.call('RPUSH', ops, s.version .. ':' .. s.digest .. (evicted and '!' or ''), ...)
-end
-
--- How long to remember ids: no longer than the session lives.
-local function expire_ops(s, ttl)
-  if ttl == 0 and s.ttl then
-    ttl = redis.call('PTTL', meta)
-  end
-  expire(ttl > 0 and math.min(s.retention, ttl) or s.retention, ops)
 end
 
 -- Notes a change: the next version, its id and its digest, and the times. Returns what the script returns.

@@ -38,7 +38,8 @@ end
 -- been published, so that its own attempt to finish finds that another one did it.
 local function cancel(s, token, id, publishes)
   local t = get_turn(id) or {attempt = 1, digest = '-', token = token, saves = 0, pieces = 0}
-  local pieces = publishes and draft_of(id, t) or {}
+  -- What is kept of a claimed turn ends with calls that wait for an approval.
+  local pieces = publishes and not is_suspended(t) and draft_of(id, t) or {}
   local reply = #pieces > 0 and (denied_to_record(s) or denied('RPUSH', items, ''))
   if reply then
     return reply
@@ -71,6 +72,7 @@ local is_over = t and (t.token == ID and t.state ~= RUNNING or t.token == RELEAS
 if t and t.state == FORGOTTEN then
   t = {attempt = 0, saves = t.saves, pieces = 0, number = t.number, digest = '-', token = '-', payload = ''}
 end
+local token, id, left = rarely().holder_of(s)
 local queue, place = read_queue(s, TICKET, PLACE_HOLDS, IF_BUSY == 'enqueue')
 local function leave_queue()
   if place then
@@ -85,11 +87,12 @@ end
 -- That the turn was published, which may be on this server alone yet: as a repeat of a change does, it writes (what is
 -- there), so that a WAIT behind it means something from 7.2 on.
 local function is_answered(attempt, payload)
-  local left = redis.call('PTTL', turns)
-  if left > 0 then
-    redis.call('PEXPIRE', turns, left)
-  elseif s.noted > 0 then
-    redis.call('PEXPIRE', ops, s.retention)
+  for _, key in ipairs({turns, ops}) do
+    local ms = redis.call('PTTL', key)
+    if ms > 0 then
+      redis.call('PEXPIRE', key, ms)
+      break
+    end
   end
   return answer(IS_ANSWERED, attempt, payload)
 end
@@ -105,11 +108,10 @@ elseif is_over then
   return rarely().unless_replica({HELD, s.version, s.digest, 0, 0, 0, ''})
 elseif CLAIMS and not is_suspended(t) then
   return answer(IS_UNKNOWN)
-elseif not CLAIMS and is_suspended(t) then
+elseif not CLAIMS and is_suspended(t) and id ~= TURN then
   return answer(IS_SUSPENDED, t.attempt)
 end
 
-local token, id, left = rarely().holder_of(s)
 local till, last = string.match(s.holder or '', '^%S+ (%d+) %d+ %d+ %d+ (.*)$')
 local is_repeat = t and t.token == ID
 local taken_from = t and t.state == RUNNING and not is_repeat and 'attempt'
@@ -123,7 +125,7 @@ if token and token ~= ID and id ~= TURN and (IF_BUSY == 'interrupt' or IF_BUSY =
 elseif token and token ~= ID or #queue > 0 and place ~= 1 and not is_repeat then
   local is_same = token and id == TURN
   if IF_BUSY == 'enqueue' or is_same then
-    place = wait_in(queue, place, s, t)
+    place = wait_in(queue, place, s, t and t.attempt > 0)
   end
   return rarely().unless_replica({HELD, s.version, s.digest, left or 0, place or 0, is_same and 1 or 0, token or ''})
 end

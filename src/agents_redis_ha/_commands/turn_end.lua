@@ -8,14 +8,15 @@
 -- Returns {APPLIED, version, digest}, also where that was done before; {CONFLICT, …, to what} if the turn is lost;
 -- {INCOMPLETE, …} and {LOG_MISMATCH, version} as in turn_save.lua.
 local TURN, KEPT, MOST, STATE = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[14]
-local TOKEN_THEN = ARGV[19] == '1' and RELEASED .. ID or ID
+local RELEASES = ARGV[19] == '1'
+local TOKEN_THEN = RELEASES and RELEASED .. ID or ID
 local s, reply = begin_without_change()
 if reply then
   return reply
 end
 local t = get_turn(TURN)
 local queue, place = read_queue(s, publication_of(TURN))
-if place and TOKEN_THEN == ID then
+if place and not RELEASES then
   table.remove(queue, place)
   write_queue(queue)
 end
@@ -26,7 +27,8 @@ local is_done = is_this and (holder ~= ID or till == '0')
 if is_done then
   retain_turns(KEPT)
   return {APPLIED, s.version, s.digest}
-elseif has_changed or not is_granted(s, t, ID) then
+elseif has_changed or not is_granted(s, t, ID) or t and t.state == ANSWERED
+  or RELEASES and (holder ~= ID or till == '0' or t and t.state ~= RUNNING) then
   return lost(s, t, ID)
 end
 if t then

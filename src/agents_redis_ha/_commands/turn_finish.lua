@@ -29,9 +29,11 @@ local kept = retain_turns(tonumber(ARGV[10]))
 local generation_then = replaces and generation(s) + 1 or nil
 if replaces then
   s.length = rewrite(s.length, tonumber(ARGV[18]), tonumber(ARGV[19]), 20)
-elseif #ARGV >= 20 then
-  s.length = push(20)
-  expire(TTL, items)
+else
+  s.length = #ARGV >= 20 and push(20) or s.length
+  if s.length > 0 then
+    expire(TTL, items)
+  end
 end
 t = t or {saves = 0, pieces = 0}
 drop_draft(TURN, t)

@@ -8,9 +8,10 @@ local session = refusal or description(tonumber(ARGV[1]), ARGV[2], tonumber(ARGV
 if session.err then
   return session
 end
+local _, running = rarely().holder_of(state())
 local found = {}
 each_turn(function(id, t, at)
-  if is_suspended(t) then
+  if is_suspended(t) and id ~= running then
     found[#found + 1] = id
     found[#found + 1] = t.attempt
     found[#found + 1] = at

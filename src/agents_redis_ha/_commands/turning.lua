@@ -8,7 +8,8 @@
 --                        that the oldest are known
 --   first, next          the lowest number that is kept, and the one that the next turn gets
 --   retention            ms, the longest for which turns were to be remembered
---   queue                who waits: '<token> <until, ms since 1970>' of each, in the order of arrival, ' ' between two
+--   queue                who waits: '<ticket> <until, ms since 1970>' of each, in the order of arrival, ' ' between two
+--   held                 until when the places of those who wait hold since their server was away, ms since 1970
 --
 -- meta, holder: '<token> <until, ms since 1970> <lease, ms> <since, ms since 1970> <attempt> <turn id>' of the turn
 -- that has the session, or was the last one that had it: then until, lease, since and attempt are 0.
@@ -95,23 +96,33 @@ end
 -- Returns who waits, in order, without those that have not asked for so long that their place does not hold any more,
 -- and the place of a ticket. Without `holds` all places do. Each of those who live asks once a second at least, and so
 -- has half of the time left. Where none has, the server was away: for one who `waits`, too, all places hold for as long
--- again. Unless that was very long ago: then those who waited have died.
+-- again. Unless that was very long ago, or none of them has asked since this was done before: then they have died. No
+-- place holds for longer than `holds` from now on: the clock may have been put back.
 local function read_queue(s, ticket, holds, waits)
-  local all, latest = {}, 0
+  local all, latest, is_to_be_kept = {}, 0, false
   for each, till in string.gmatch(redis.call('HGET', turns, 'queue') or '', '(%S+) (%d+)') do
+    till = tonumber(till)
+    if holds and till > s.now + holds then
+      till, is_to_be_kept = s.now + holds, true
+    end
     all[#all + 1] = {each, till}
-    latest = math.max(latest, holds and till - s.now <= holds and tonumber(till) or 0)
+    latest = math.max(latest, till)
   end
-  local was_away = waits and latest - s.now < holds / 2 and s.now - latest < LONGEST_AWAY
+  local was_away = waits and #all > 0 and latest - s.now < holds / 2 and s.now - latest < LONGEST_AWAY
+    and latest > (tonumber(redis.call('HGET', turns, 'held') or 0))
+  if was_away then
+    redis.call('HSET', turns, 'held', s.now + holds)
+    is_to_be_kept = true
+  end
   local queue, place = {}, nil
   for _, each in ipairs(all) do
     local till = each[2] + (was_away and s.now + holds - latest or 0)
-    if not holds or each[1] == ticket or till - s.now > 0 and till - s.now <= holds then
+    if not holds or each[1] == ticket or till - s.now > 0 then
       queue[#queue + 1] = {each[1], till}
     end
     if each[1] == ticket then
       place = #queue
-      queue[place][2] = was_away and 0 or till  -- it is kept anew, and the others with it
+      queue[place][2] = is_to_be_kept and 0 or till  -- it is kept anew, and the others with it
     end
   end
   return queue, place
@@ -230,6 +241,11 @@ local function grant(s, token, lease, id, attempt)
   redis.call('HSET', meta, 'format', FORMAT, 'holder',
     table.concat({token, s.now + lease, lease, since, attempt, id}, ' '))
   local is_left_over = not s.created  -- by a cleared session, or there is none
+  local ttl_left = TTL == 0 and s.ttl and redis.call('PTTL', meta) or -1
+  if ttl_left > 0 and ttl_left < lease then
+    redis.call('PEXPIRE', meta, lease)
+    redis.call('PEXPIRE', items, lease)
+  end
   if TTL > 0 or is_left_over then
     redis.call('PEXPIRE', meta, math.max(TTL, lease, is_left_over and s.retention or 0))
     if TTL > 0 and s.length > 0 then
