@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 from agents import Agent, UserError
 
-from agents_redis_ha import ClosedError, OutcomeLostError, claim_turn, ha_session, ha_turn, lab, list_suspended
+from agents_redis_ha import (
+    ClosedError,
+    DeadlineExceededError,
+    Outcome,
+    OutcomeLostError,
+    claim_turn,
+    ha_session,
+    ha_turn,
+    lab,
+    list_suspended,
+)
+from agents_redis_ha._recovery import SessionOperations
 from tests.support.history import History, Workers, message, texts
 from tests.support.turns import ANSWER, CALL, OUTPUT, abandon, run, whole
 
@@ -195,3 +207,36 @@ async def test_a_claim_whose_state_cannot_be_read_leaves_the_turn_to_be_claimed(
         await claim_turn(session, "t1", Agent(name="a")).__aenter__()
     (waiting,) = await list_suspended(session)
     assert (waiting.id, waiting.attempts) == ("t1", 2)
+
+
+@standalone
+@pytest.mark.parametrize(("failing", "already"), [("turn_save", 3), ("turn_end", 2)])
+async def test_a_piece_that_comes_late_takes_nothing_back_that_was_saved_after_it(
+    servers: lab.Lab, session_id: str, failing: str, already: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    items = [message("hello"), *(each | {"call_id": id_} for id_ in ("c1", "c2", "c3") for each in (CALL, OUTPUT))]
+    execute, under_way = SessionOperations.execute, list[Any]()
+
+    async def hold(operations: SessionOperations, command: Any, **options: Any) -> Any:
+        if command.name != failing or under_way:
+            return await execute(operations, command, **options)
+        under_way.append(command)
+        raise DeadlineExceededError("x", operation=failing, topology="standalone", outcome=Outcome.UNKNOWN)
+
+    async def fail() -> None:
+        block = ha_turn(session, "t1", "hello")
+        async with block as turn:
+            monkeypatch.setattr(SessionOperations, "execute", hold)
+            with contextlib.suppress(DeadlineExceededError):
+                await turn.session.add_items(items[:already])
+                await block._grant.suspend(block._staged.draft, b"{}")
+            await turn.session.add_items(items[already:5])
+            await execute(session._operations, under_way[0])  # now it comes
+            await turn.session.add_items(items[5:])
+            raise KeyError("what")
+
+    with pytest.raises(KeyError):
+        await fail()
+    async with ha_turn(session, "t1", "hello") as turn:
+        assert await turn.session.get_items() == items

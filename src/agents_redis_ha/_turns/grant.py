@@ -202,10 +202,18 @@ class TurnGrant:
             raise self._lost("turn_save", reply.lost_to)
 
     async def _send_new(self, draft: Sequence[bytes], send: Callable[[Sequence[bytes]], Awaitable[TurnStatus]]) -> None:
-        """Send what is new in the draft; all of it where the server has lost its beginning."""
-        if await send(draft[self._saved :]) is TurnStatus.INCOMPLETE:
+        """Send what is new in the draft; all of it where the server has lost its beginning.
+
+        A piece that was not answered may come late, and would take the place of a later one of its number. So the
+        draft is begun anew then: the server takes no piece of the old one any more.
+        """
+        try:
+            if await send(draft[self._saved :]) is TurnStatus.INCOMPLETE:
+                self.forget_saved()
+                await send(draft)
+        except BaseException:
             self.forget_saved()
-            await send(draft)
+            raise
 
     async def _suspend(self, elements: Sequence[bytes], payload: bytes) -> TurnStatus:
         command = end_turn(
