@@ -251,6 +251,27 @@ async def test_a_run_that_failed_can_be_repeated_in_its_block(
 
 
 @standalone
+@pytest.mark.parametrize(("limit", "before"), [(0, 0), (2, 0), (3, 0), (4, 1), (None, 2)])
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_a_run_that_is_repeated_in_its_block_sees_all_of_its_turn_whatever_the_limit(
+    servers: lab.Lab, session_id: str, limit: int | None, before: int, resumed: bool
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600, session_settings={"limit": limit})
+    await session.add_items([{"role": "user", "content": "old"}, {"role": "assistant", "content": "old"}])
+    if resumed:
+        with pytest.raises(IndexError):
+            await answer(session, tools_then())
+    models = [ScriptedModel() if resumed else tools_then(), ScriptedModel([says("sunny")])]
+    async with ha_turn(session, "t1", f"weather in {SECRET}?") as turn:
+        for model in models:
+            with contextlib.suppress(IndexError):  # the model has no answer left
+                agent = Agent(name="a", model=model, tools=[weather])
+                await Runner.run(agent, turn.input, session=turn.session, run_config=QUIET)
+    seen = [item.get("type", item.get("role")) for item in models[1].inputs[0]]
+    assert seen == [*["user", "assistant"][2 - before :], "user", "function_call", "function_call_output"]
+
+
+@standalone
 async def test_the_message_is_given_to_the_runner_until_the_draft_has_it(servers: lab.Lab, session_id: str) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
     message: Any = {"role": "user", "content": "hello"}

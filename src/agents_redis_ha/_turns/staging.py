@@ -27,6 +27,7 @@ class StagedSession:
         session_settings: The SDK's settings of the session that the turn is of.
         draft: The elements to put behind those that the session has.
         closed: Whether the turn's block was left: what comes later could not be stored any more.
+        shows_draft: Whether no limit cuts the draft: from when a run begins behind it until the run changes it.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class StagedSession:
         self.draft = list(resumed)
         self.closed = False
         self._grant, self._saves = grant, saves
-        self._least = len(resumed)  # no limit cuts what is resumed
+        self.shows_draft = True  # what is resumed
         self._take(reading)
 
     @property
@@ -67,10 +68,10 @@ class StagedSession:
         self._check_open()
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
-        if limit is not None and limit <= 0:
-            return []
-        wanted = limit if limit is None else max(limit, self._least)
         staged = [item for element in self.draft if (item := decode_item(element)) is not None]
+        wanted = None if limit is None else max(limit, len(staged) if self.shows_draft else 0)
+        if wanted == 0:
+            return []
         while True:
             before = [item for item in self._before if item is not None]
             items = before + staged
@@ -89,14 +90,14 @@ class StagedSession:
         """
         self._check_open()
         self.draft += encode_items(items)
-        self._least = 0
+        self.shows_draft = False
         if self._saves and self.keep is None and _CLOSES_ROUND.get():
             await self._grant.save(self.draft)
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the newest item, in the draft or before it, and return it."""
         self._check_open()
-        self._least = 0
+        self.shows_draft = False
         for at in reversed(range(len(self.draft))):
             item = decode_item(self.draft[at])
             if item is not None:
@@ -117,7 +118,7 @@ class StagedSession:
     async def clear_session(self) -> None:
         """Remove all items."""
         self._check_open()
-        self._least = 0
+        self.shows_draft = False
         self._offset, self.draft = 0, []
         self._before.clear()
         self._grant.forget_saved()

@@ -59,8 +59,11 @@ class Turn:
         """What to give to the Runner: the message, or nothing where the draft has it already.
 
         It has where the turn is resumed, and where an earlier run in this block failed: another run goes on from there.
+        That run reads all of the draft, whatever the limit of its session: it has the message from nowhere else.
         """
         is_there = self.is_resumed or (self._session is not None and self._session.has_message)
+        if is_there and self._granted is not None:
+            self._granted[1].shows_draft = True
         return [] if is_there or self._message is None else self._message
 
     @property
