@@ -241,7 +241,8 @@ class RepairConfig(Frozen):
         on_loss: What happens when a change cannot be put back. ``raise``: `HistoryLostError`, once. ``warn``: a line of
             the log and a metric; the operation goes on.
         on_divergence: What happens to lost appends of this process when another process wrote in their place before
-            they were back. ``report``: they are lost. ``append``: they go to the end, with a warning.
+            they were back. ``report``: they are lost. ``append``: they go to the end, with a warning;
+            a published turn is lost all the same.
     """
 
     max_changes: int = Field(default=10_000, ge=0)

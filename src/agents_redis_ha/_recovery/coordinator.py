@@ -316,7 +316,9 @@ class RecoveryCoordinator:
             lost.append(log.version)  # all that is known of it is its digest
         late = list[LogEntry]()
         if operation.options.repair.on_divergence == "append":
-            late = [entry for version, entry in sorted(log.entries.items()) if version in lost and entry.appends]
+            # A published turn may have been delivered again, and have run again, where its loss was not known.
+            may_follow = (entry for entry in log.entries.values() if entry.appends and not entry.turn)
+            late = sorted((entry for entry in may_follow if entry.version in lost), key=lambda entry: entry.version)
         kept = [entry for entry in log.entries.values() if there.get(entry.id) == entry.version]
         self._journal.forget(log)
         for entry in kept:  # they were put back behind other changes than before

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from redis import exceptions as redis_errors
 
-from agents_redis_ha._commands import Confirmation, Status, append, chain, pop
+from agents_redis_ha._commands import (
+    NO_POSITION,
+    Confirmation,
+    Status,
+    TurnSpec,
+    append,
+    chain,
+    finish_turn,
+    pop,
+)
 from agents_redis_ha._telemetry import counters
 from agents_redis_ha.errors import HistoryLostError, PermissionDeniedError
 from tests.support.fakes import SPEC, FakeServer, an_id, applied, described, failed
@@ -96,6 +105,23 @@ async def test_only_appends_are_put_at_the_end() -> None:
     process = Process(server, on_divergence="append")
     await process.append(b"1", id_=an_id(1))
     await process.coordinator.execute(process.begin("pop", changes=True), pop(SPEC, operation_id=an_id(2)))
+    await process.append(b"3", id_=an_id(3))
+    server.becomes_another()
+    with pytest.raises(HistoryLostError) as caught:
+        await process.append(b"4", id_=an_id(4))
+    assert caught.value.versions == (2,)
+    assert [made.head[0] for made in server.sent("append")] == [an_id(1), an_id(3), an_id(4), an_id(3)]
+
+
+async def test_a_published_turn_is_never_put_at_the_end_for_it_may_have_run_again_meanwhile() -> None:
+    server = diverged([applied(3), applied(4)])
+    turn = TurnSpec(SPEC, b"t", an_id(2), b"-", 30_000, 1000)
+    server.scripts["turn_finish"] = [applied(2, turn.token)]
+    server.scripts["append"].pop(1)
+    process = Process(server, on_divergence="append")
+    await process.append(b"1", id_=an_id(1))
+    finish = finish_turn(turn, NO_POSITION, 1, [b"question", b"answer"], keep=None, payload=b"")
+    await process.coordinator.execute(process.begin("turn_finish", changes=True), finish)
     await process.append(b"3", id_=an_id(3))
     server.becomes_another()
     with pytest.raises(HistoryLostError) as caught:
