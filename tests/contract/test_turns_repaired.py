@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from agents_redis_ha import OutcomeLostError, TurnBusyError, TurnLostError, WrongKeyTypeError, ha_session, ha_turn, lab
+from agents_redis_ha import (
+    OutcomeLostError,
+    TurnBusyError,
+    TurnLostError,
+    WrongKeyTypeError,
+    ha_session,
+    ha_turn,
+    lab,
+    list_suspended,
+)
 from agents_redis_ha._commands import load_script
 from agents_redis_ha._turns import grant
 from tests.support.history import History, Workers, message, texts
@@ -71,6 +80,27 @@ async def test_one_that_had_read_the_turn_puts_it_back_and_it_does_not_run_again
         assert turn.is_answered  # its result went with the process that published it
         with pytest.raises(OutcomeLostError):
             assert turn.result
+
+
+@pytest.mark.parametrize("clears", [False, True])
+async def test_a_turn_that_a_reader_put_back_does_not_run_again_when_its_id_is_not_remembered_any_more(
+    workers: Workers, history: History, clears: bool
+) -> None:
+    ours, theirs = await workers.make(), await workers.make()
+    await run(ours, "t0", "zero")
+    async with history.losing():
+        await run(ours, "t1", "one")
+        await theirs.get_items()
+    assert await theirs.get_items() == [*whole("zero"), *whole("one")]
+    if clears:
+        await theirs.clear_session()
+    await history.evict("ops")  # as it expires
+    async with ha_turn(theirs, "t1", "one") as turn:
+        assert turn.is_answered
+        with pytest.raises(OutcomeLostError):
+            assert turn.result
+    assert await list_suspended(theirs) == []
+    assert await run(theirs, "t2", "two") == {"text": "two", "attempt": 1}
 
 
 async def test_a_grant_that_was_lost_with_a_server_goes_on_and_its_draft_is_sent_again(

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -18,6 +20,7 @@ from .. import _ambient as ambient
 
 __all__ = [
     "KEEP_ALL",
+    "MOST_TURNS",
     "NO_POSITION",
     "WIPED",
     "Change",
@@ -30,9 +33,16 @@ __all__ = [
     "ReplicationHistory",
     "Status",
     "chain",
+    "publication_of",
+    "published_unseen",
 ]
 
 KEEP_ALL = (0, None)
+MOST_TURNS = 1024
+"""That a session remembers."""
+
+# A drawn id begins like the id of a publication once in 2^20: that leaves a field that no turn asks for.
+_PUBLICATION = re.compile(rb"[0-9a-f]{10}")
 
 _DIGEST_BYTES = 12  # 48 bits: two histories are compared at one version at a time, so chance needs no more
 
@@ -171,6 +181,34 @@ class PublishedTurn(NamedTuple):
 
 WIPED = PublishedTurn(b"", 0, b"", b"", b"", 0, 0)
 """Stands among published turns for a clear: what turns hold from before it is dropped."""
+
+
+def publication_of(turn_id: bytes) -> bytes:
+    """Return with what the id of the change begins that publishes a turn, as turning.lua makes it.
+
+    Args:
+        turn_id: The turn's id.
+    """
+    return hashlib.sha1(b"turn:" + turn_id, usedforsecurity=False).hexdigest()[:10].encode()
+
+
+def published_unseen(
+    records: Iterable[OpsRecord], turns: Iterable[PublishedTurn], retention_ms: int
+) -> Iterator[PublishedTurn]:
+    """Yield the turns of which no more is known than the id of the change that published them.
+
+    None is the id of a turn: that is UTF-8.
+
+    Args:
+        records: The changes.
+        turns: What is known of the turns that were published with them.
+        retention_ms: Milliseconds for which turns are remembered.
+    """
+    seen = {publication_of(turn.id) for turn in turns}
+    for record in records:
+        begins = _PUBLICATION.match(record.id)
+        if begins and begins[0] not in seen:
+            yield PublishedTurn(b"\xff" + begins[0], 1, b"-", b"-", b"", retention_ms, MOST_TURNS)
 
 
 @dataclass(slots=True)

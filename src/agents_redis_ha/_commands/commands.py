@@ -14,7 +14,17 @@ from typing import Any, ClassVar
 from redis.utils import HIREDIS_AVAILABLE
 
 from .. import _ambient as ambient
-from .change import NO_POSITION, Change, ListEdit, LogEntry, LogPosition, OpsRecord, PublishedTurn, Status
+from .change import (
+    NO_POSITION,
+    Change,
+    ListEdit,
+    LogEntry,
+    LogPosition,
+    OpsRecord,
+    PublishedTurn,
+    Status,
+    published_unseen,
+)
 from .command import REPLICATION_INFO, Argument, Command, Reply, SessionSpec, load_script
 from .state import Description, Reading, ServerState, turn_that_holds
 
@@ -349,6 +359,8 @@ def restore(
     if changes:
         changes[-1] += b"%d" % length
     kept = [field for result in results.items() for field in result]
+    is_whole = any(turn.id for turn in turns)  # the record of a turn is put back with it
+    turns = (*published_unseen(records, turns, spec.turn_retention_ms), *turns)
     numbers = (found.length, found.fence, *position, generation, *keep, int(abandons), int(evicted))
     published = [field for turn in turns for field in turn]
     arguments = (*numbers, len(records), *changes, len(results), *kept, len(turns), *published, *push)
@@ -360,7 +372,7 @@ def restore(
         arguments,
         spec.head(b""),
         key_count=4 if turns else 3,
-        key_count_on_tryagain=3 if turns and not any(turn.id for turn in turns) else None,
+        key_count_on_tryagain=3 if turns and not is_whole else None,
         trailing=wait,
         allow_trailing_errors=True,
     )

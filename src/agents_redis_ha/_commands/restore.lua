@@ -8,7 +8,8 @@
 -- results that follow, each with its version before it; then the number of turns that were published with them, each
 -- with its id, attempt, digest of its message, token, payload, and for how long and how many of them are remembered;
 -- then the items to put behind what is kept. KEYS[4] only with turns. An empty id stands for a clear in between, which
--- drops what turns hold; where KEYS[4] is left out, that is done by the next turn (turn_begin.lua).
+-- drops what turns hold; where KEYS[4] is left out, that is done by the next turn (turn_begin.lua). Turns that are
+-- known by the ids of their changes alone are left out then.
 --
 -- A turn that has the session loses it, for it was begun on another history.
 -- Returns {APPLIED, version}, or {CONFLICT, version} without a change.
@@ -75,16 +76,16 @@ if version > s.version or from > 0 or to < s.length or first <= #ARGV or s.lengt
     redis.call('HSET', meta, 'result:' .. ARGV[i], ARGV[i + 1])
   end
   for i = published + 1, first - 1, 7 do
-    local id, t = ARGV[i], get_turn(ARGV[i]) or {saves = 0, pieces = 0}
-    if id ~= '' then
-      local kept = retain_turns(tonumber(ARGV[i + 5]))
+    local id = ARGV[i]
+    if id == '' and #KEYS == 3 then
+      redis.call('HSET', meta, 'wipe', '1')
+    elseif id == '' then
+      wipe_turns()
+    elseif #KEYS ~= 3 then
+      local t, kept = get_turn(id) or {saves = 0, pieces = 0}, retain_turns(tonumber(ARGV[i + 5]))
       drop_draft(id, t)
       t.state, t.attempt, t.digest, t.token, t.payload = ANSWERED, unpack(ARGV, i + 1, i + 4)
       renew_turn(s, id, t, kept, tonumber(ARGV[i + 6]))
-    elseif #KEYS == 3 then
-      redis.call('HSET', meta, 'wipe', '1')
-    else
-      wipe_turns()
     end
   end
   if s.holder then

@@ -3,6 +3,8 @@
 -- KEYS[4] turns HASH  what is known of the session's turns. Its fields:
 --   turn:<turn id>       a record: state, attempt, digest of the message ('-' = not known), token, how often its draft
 --                        was begun anew, number of the draft's pieces, its own number, payload; ' ' between two
+--   turn:\255<10 characters>  the same, of one that a process put back that knew no more than with what its change's id
+--                        begins: no turn's id is like that, for it is UTF-8
 --   piece:<turn id>:<n>  the n-th piece of its draft: elements, with a line feed between two of them
 --   at:<number>          '<ms since 1970> <turn id>': turns are numbered as they are begun and as they are answered, so
 --                        that the oldest are known
@@ -82,7 +84,7 @@ local function publication_of(id)
   return string.sub(redis.sha1hex('turn:' .. id), 1, 10)
 end
 
--- Whether a turn was published, as far as ops remembers it.
+-- Whether a turn was published, as far as ops remembers it, or as a process that put it back knew by its change's id.
 local function was_published(s, id)
   local ids = s.noted > 0 and redis.call('LRANGE', ops, 1, -1) or {}
   local publication = publication_of(id)
@@ -91,6 +93,7 @@ local function was_published(s, id)
       return true
     end
   end
+  return get_turn('\255' .. publication)
 end
 
 -- Returns who waits, in order, without those that have not asked for so long that their place does not hold any more,

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from .. import _ambient as ambient
-from .change import Change, ListEdit, LogPosition, PublishedTurn, ReplicationHistory, Status
+from .change import (
+    MOST_TURNS,
+    Change,
+    ListEdit,
+    LogPosition,
+    PublishedTurn,
+    ReplicationHistory,
+    Status,
+    publication_of,
+)
 from .command import Argument, Command, Reply, SessionSpec, load_script
 from .commands import READ_CHANGES, ChangeCommand, description_of
 from .state import Description, Reading
@@ -27,7 +35,6 @@ __all__ = [
     "save_turn",
 ]
 
-_MOST_TURNS = 1024  # that a session remembers
 # So long a place in the queue holds without being asked for. It is kept anew when a quarter of that is over: with the
 # longest pause between two questions, a second, half of it is always left to one who lives.
 _PLACE_HOLDS_MS = 4000
@@ -84,12 +91,12 @@ class TurnSpec:
 
         It differs in what follows, so that two attempts never make one history of two.
         """
-        return hashlib.sha1(b"turn:" + self.id, usedforsecurity=False).hexdigest()[:10].encode() + self.token[:6]
+        return publication_of(self.id) + self.token[:6]
 
     @property
     def head(self) -> tuple[Argument, ...]:
         """The first of a script's own arguments."""
-        return self.id, self.retention_ms, _MOST_TURNS
+        return self.id, self.retention_ms, MOST_TURNS
 
 
 @dataclass(frozen=True)
@@ -350,7 +357,5 @@ def finish_turn(
     id_ = turn.publication_id
     fields["head"] = turn.session.head(id_)
     edit = ListEdit(push=tuple(items)) if keep is None else ListEdit((0, keep), tuple(items))
-    published = PublishedTurn(
-        turn.id, attempt, turn.message_digest, turn.token, payload, turn.retention_ms, _MOST_TURNS
-    )
+    published = PublishedTurn(turn.id, attempt, turn.message_digest, turn.token, payload, turn.retention_ms, MOST_TURNS)
     return _FinishCommand(**fields, batch_size=len(items), id=id_, edit=edit, has_result=True, published=published)

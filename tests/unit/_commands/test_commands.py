@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -348,6 +349,19 @@ def test_a_restoration_sends_the_turns_that_were_published_with_what_it_puts_bac
     command = restored(turns=[turn])
     assert command.arguments[14:] == (1, 9, b"popped", 1, *turn, b"a", b"b")
     assert command.key_count == 4
+
+
+def test_a_restoration_names_the_turns_of_which_no_more_is_known_than_the_ids_of_their_changes() -> None:
+    seen = PublishedTurn(b"t1", 2, b"digest", b"token", b'"yes"', 86_400_000, 1024)
+    begins = [hashlib.sha1(b"turn:" + id_, usedforsecurity=False).hexdigest()[:10].encode() for id_ in (b"t1", b"t2")]
+    records = [OpsRecord(8 + at, begin + b"-token", b"digest") for at, begin in enumerate(begins)]
+    unseen = PublishedTurn(b"\xff" + begins[1], 1, b"-", b"-", b"", SPEC.turn_retention_ms, 1024)
+    assert restored(records=records, turns=[seen]).arguments[17:-2] == (2, *unseen, *seen)
+    assert restored(records=records, turns=[seen]).key_count_on_tryagain is None
+    alone = restored(records=records[1:])
+    assert alone.arguments[15:-2] == (1, *unseen)
+    # Where the slot moves, the session does not wait for what tells no more than ops does.
+    assert (alone.key_count, alone.key_count_on_tryagain) == (4, 3)
 
 
 def test_a_restoration_waits_for_replicas_once_and_only_where_it_puts_something_back() -> None:
