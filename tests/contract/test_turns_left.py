@@ -240,3 +240,33 @@ async def test_a_piece_that_comes_late_takes_nothing_back_that_was_saved_after_i
         await fail()
     async with ha_turn(session, "t1", "hello") as turn:
         assert await turn.session.get_items() == items
+
+
+@standalone
+@pytest.mark.parametrize("outcome", [None, Outcome.NOT_APPLIED, Outcome.UNKNOWN])
+async def test_a_turn_that_is_cancelled_while_it_publishes_is_published_or_gives_the_session_back(
+    servers: lab.Lab, session_id: str, outcome: Outcome | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = ha_session(servers.config(), session_id, ttl=600)
+    execute, publishes, is_cancelled = SessionOperations.execute, asyncio.Event(), asyncio.Event()
+
+    async def hold(operations: SessionOperations, command: Any, **options: Any) -> Any:
+        if command.name == "turn_finish":
+            publishes.set()
+            await is_cancelled.wait()
+            if outcome is not None:
+                raise DeadlineExceededError("x", operation="turn_finish", topology="standalone", outcome=outcome)
+        return await execute(operations, command, **options)
+
+    monkeypatch.setattr(SessionOperations, "execute", hold)
+    publishing = asyncio.create_task(run(session, "t1"))
+    await publishes.wait()
+    publishing.cancel()
+    asyncio.get_running_loop().call_soon(is_cancelled.set)
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+    monkeypatch.undo()
+    async with ha_turn(session, "t2", if_busy="reject"):
+        pass  # it waits for no lease
+    assert await run(session, "t1") == {"text": "hello", "attempt": 1 if outcome is None else 2}
+    assert await session.get_items() == whole("hello")

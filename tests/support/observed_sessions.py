@@ -53,12 +53,13 @@ def granted(attempt: int = 1, *pieces: bytes, taken_from: bytes = b"") -> list[A
     return [1, attempt, 0, list(pieces), b"", taken_from, described(), 0, []]
 
 
-async def _published(request: Any) -> list[Any]:
+async def published(request: Any) -> list[Any]:
+    """Return the reply to a turn that is published; see turn_finish.lua."""
     return [1, 1, b"0" * 12, request.command.published.token]
 
 
 def taking_turns(*, trace_session_id: str = "hashed", **replies: Any) -> RedisHASession:
     """Return a session on a server that grants and publishes turns, where its scripts have no other replies."""
     done = [1, 0, b""]
-    scripts = {"turn_begin": [granted()], "turn_finish": [_published], "turn_save": [done], "turn_end": [done]}
+    scripts = {"turn_begin": [granted()], "turn_finish": [published], "turn_save": [done], "turn_end": [done]}
     return session(locator=FakeServer(**{**scripts, **replies}), trace_session_id=trace_session_id)

@@ -20,7 +20,7 @@ from agents_redis_ha import TurnBusyError, TurnLostError, TurnNotFoundError, cla
 from agents_redis_ha._sessions.session import RedisHASession
 from agents_redis_ha._telemetry import hash_session_id
 from tests.support.fakes import failed
-from tests.support.observed_sessions import HASHED, granted, taking_turns
+from tests.support.observed_sessions import HASHED, granted, published, taking_turns
 from tests.support.recording import Telemetry
 from tests.support.virtual_time import in_virtual_time
 
@@ -140,11 +140,26 @@ async def be_cancelled(on: RedisHASession) -> None:
     await waiting
 
 
+async def be_cancelled_while_it_publishes(on: RedisHASession) -> None:
+    publishing = asyncio.ensure_future(answer(on))
+    await asyncio.sleep(1)
+    publishing.cancel()
+    await publishing
+
+
 async def be_told_late(on: RedisHASession) -> None:
     """Swallow the cancellation of a block whose turn was lost."""
     async with ha_turn(on, TURN, "hello"):
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(600)
+
+
+def in_two_seconds(reply: Any) -> Any:
+    async def wait(request: Any) -> Any:
+        await asyncio.sleep(2)
+        return await reply(request) if callable(reply) else reply
+
+    return wait
 
 
 NO_RIGHT = failed(redis_errors.NoPermissionError("x"))
@@ -166,6 +181,9 @@ WAYS_OUT: list[tuple[Callable[[RedisHASession], Any], dict[str, Any], str, str |
     (be_cancelled, {"turn_begin": [HELD]}, "withdrawn", "CancelledError"),
     (answer, {"turn_begin": [NO_RIGHT]}, "failed", "PermissionDeniedError"),
     (answer, {"turn_finish": [NO_RIGHT]}, "failed", "PermissionDeniedError"),
+    (be_cancelled_while_it_publishes, {"turn_finish": [in_two_seconds(published)]}, "computed", "CancelledError"),
+    (be_cancelled_while_it_publishes, {"turn_finish": [in_two_seconds(CONFLICT)]}, "lost", "CancelledError"),
+    (be_cancelled_while_it_publishes, {"turn_finish": [in_two_seconds(NO_RIGHT)]}, "failed", "CancelledError"),
 ]
 
 
