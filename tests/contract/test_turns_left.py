@@ -172,14 +172,23 @@ async def test_a_block_is_begun_once(servers: lab.Lab, session_id: str) -> None:
     await block.__aexit__(None, None, None)
 
 
+def fails_to_decide(error: BaseException) -> Any:
+    raise RuntimeError("no decision")
+
+
+def decides_later(error: BaseException) -> Any:
+    async def decide() -> str:
+        return "rollback"
+
+    return decide()
+
+
 @standalone
+@pytest.mark.parametrize("decide", [fails_to_decide, decides_later])
 async def test_a_function_that_fails_to_decide_keeps_the_turn_and_the_blocks_error(
-    servers: lab.Lab, session_id: str, caplog: pytest.LogCaptureFixture
+    servers: lab.Lab, session_id: str, caplog: pytest.LogCaptureFixture, decide: Any
 ) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
-
-    def decide(error: BaseException) -> Any:
-        raise RuntimeError("no decision")
 
     async def fail() -> None:
         async with ha_turn(session, "t1", "hello", on_error=decide):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -34,6 +35,13 @@ async def test_the_same_id_with_another_message_is_refused(servers: lab.Lab, ses
     assert await session.get_items() == whole("hello")
 
 
+class Decision:
+    """A decision that would have to be awaited."""
+
+    async def __call__(self, error: BaseException) -> str:
+        return "rollback"
+
+
 async def test_what_cannot_be_is_refused_before_anything_is_sent(session_id: str) -> None:
     session = ha_session(HAConfig(nodes=["127.0.0.1:1"]), session_id)
     for wrong in (
@@ -41,6 +49,9 @@ async def test_what_cannot_be_is_refused_before_anything_is_sent(session_id: str
         {"if_unanswered": "go on"},
         {"save": "never"},
         {"on_error": "forget"},
+        {"on_error": Decision().__call__},
+        {"on_error": functools.partial(Decision().__call__)},
+        {"on_error": Decision()},
         {"lease_seconds": 1.0},
         {"wait_seconds": -1.0},
     ):

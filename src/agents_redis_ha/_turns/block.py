@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -241,6 +242,9 @@ class TurnBlock:
         if callable(decision) and error is not None:
             try:
                 decision = decision(error)
+                if inspect.iscoroutine(decision):  # of a function that does not show that it is one
+                    decision.close()
+                    raise TypeError("on_error returned a coroutine, which is not awaited")
             except Exception:  # noqa: BLE001 (it must not hide the block's error)
                 _log.exception("on_error of a turn failed; the turn is kept")
                 decision = "keep"

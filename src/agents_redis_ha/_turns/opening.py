@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from typing import Literal, TypeAlias
 
@@ -58,7 +59,8 @@ def ha_turn(
         if_unanswered: What to do about an attempt before this one that did not end: ``resume`` goes on from what it
             had saved, ``restart`` drops that.
         on_error: What becomes of the turn when its block raises: ``keep`` leaves it unanswered, with what is saved
-            of it; ``rollback`` is as if it had never been; or a function of the exception that returns one of them.
+            of it; ``rollback`` is as if it had never been; or a function of the exception that returns one of them,
+            no ``async def``.
         save: ``steps`` saves each round whose tools have run, in one round trip; ``end`` keeps all of it in the
             process until the turn is published.
         wrap: Puts the SDK's wrappers around the session of the run: ``lambda s: EncryptedSession(…, s, …)``.
@@ -72,6 +74,8 @@ def ha_turn(
     _check("save", save, ("steps", "end"))
     if not callable(on_error):
         _check("on_error", on_error, ("keep", "rollback"))
+    elif inspect.iscoroutinefunction(on_error) or inspect.iscoroutinefunction(type(on_error).__call__):
+        raise ConfigurationError("on_error", "must be a plain function: one that is awaited could hold up the error")
     spec = turn_spec(host, _turn_id(turn_id), _digest(message), wait_seconds, lease_seconds)
     options = TurnOptions(wait_seconds, if_busy, if_unanswered, on_error, save == "steps")
     return TurnBlock(host, spec, message, options)
