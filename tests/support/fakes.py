@@ -33,8 +33,8 @@ _digests = [b""]
 
 
 def an_id(number: int) -> bytes:
-    """Return the id of a session's change: that of version 1 is `an_id` of 1, and so on."""
-    return b"%016d" % number
+    """Return the id of a session's change: that of version 1 is `an_id` of 1, and so on. None publishes a turn."""
+    return b"-%015d" % number
 
 
 def a_digest(version: int) -> bytes:
