@@ -3,6 +3,7 @@
 from .change import (
     KEEP_ALL,
     NO_POSITION,
+    PUBLICATION_LENGTH,
     WIPED,
     Change,
     ListEdit,
@@ -44,6 +45,7 @@ from .turns import (
 __all__ = [
     "KEEP_ALL",
     "NO_POSITION",
+    "PUBLICATION_LENGTH",
     "REPLICATION_INFO",
     "WIPED",
     "Argument",

@@ -22,6 +22,7 @@ __all__ = [
     "KEEP_ALL",
     "MOST_TURNS",
     "NO_POSITION",
+    "PUBLICATION_LENGTH",
     "WIPED",
     "Change",
     "ListEdit",
@@ -40,9 +41,11 @@ __all__ = [
 KEEP_ALL = (0, None)
 MOST_TURNS = 1024
 """That a session remembers."""
+PUBLICATION_LENGTH = 10
+"""Of what tells in the id of a change which turn it published (`publication_of`)."""
 
 # A drawn id begins like the id of a publication once in 2^20: that leaves a field that no turn asks for.
-_PUBLICATION = re.compile(rb"[0-9a-f]{10}")
+_PUBLICATION = re.compile(rb"[0-9a-f]{%d}" % PUBLICATION_LENGTH)
 
 _DIGEST_BYTES = 12  # 48 bits: two histories are compared at one version at a time, so chance needs no more
 
@@ -189,7 +192,7 @@ def publication_of(turn_id: bytes) -> bytes:
     Args:
         turn_id: The turn's id.
     """
-    return hashlib.sha1(b"turn:" + turn_id, usedforsecurity=False).hexdigest()[:10].encode()
+    return hashlib.sha1(b"turn:" + turn_id, usedforsecurity=False).hexdigest()[:PUBLICATION_LENGTH].encode()
 
 
 def published_unseen(

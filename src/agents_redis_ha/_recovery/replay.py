@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from .._commands import (
     KEEP_ALL,
+    PUBLICATION_LENGTH,
     WIPED,
     Command,
     ListEdit,
@@ -153,7 +154,12 @@ def make_plan(fragments: Iterable[HistoryFragment], found: ServerState, target: 
         found: The state to start from.
         target: The version to reach.
     """
-    fragments = [fragment for fragment in fragments if not isinstance(fragment, Snapshot) or _is_of(fragment, found)]
+    published = {id_[:PUBLICATION_LENGTH] for id_ in found.ids.values()}
+    fragments = [
+        fragment
+        for fragment in fragments
+        if (_is_of(fragment, found) if isinstance(fragment, Snapshot) else not _ran_again(fragment, found, published))
+    ]
     snapshots = sorted((f for f in fragments if isinstance(f, Snapshot)), key=lambda s: s.version, reverse=True)
     entries: dict[int, list[LogEntry]] = {}
     for fragment in fragments:
@@ -212,6 +218,11 @@ def _is_of(snapshot: Snapshot, found: ServerState) -> bool:
     if snapshot.version <= found.version or not found.version:
         return True
     return any(record[::2] == found.position or _is_next(record, found) for record in snapshot.records)
+
+
+def _ran_again(entry: LogEntry, found: ServerState, published: set[bytes]) -> bool:
+    """Whether the turn that a lost change published was delivered again, and is in the history that the server has."""
+    return entry.turn is not None and entry.version > found.version and entry.id[:PUBLICATION_LENGTH] in published
 
 
 def _next_known(log: SessionLog, found: ServerState) -> OpsRecord:

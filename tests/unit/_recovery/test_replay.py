@@ -14,6 +14,7 @@ from agents_redis_ha._commands import (
     LogEntry,
     LogPosition,
     OpsRecord,
+    PublishedTurn,
     ServerState,
     chain,
     new_operation_id,
@@ -255,6 +256,16 @@ def test_of_missing_changes_none_is_passed_over_behind_which_one_is_known() -> N
     ids = {record.version: record.id for record in plan.records}
     assert (min(ids), max(ids), ids[FAR - 3]) == (FIRST_NOTED, FAR + 1, late.id)
     assert is_chained(plan, b"")
+
+
+@pytest.mark.parametrize("ran_again", [True, False])
+def test_behind_a_missing_change_a_turn_comes_back_unless_it_ran_again_meanwhile(ran_again: bool) -> None:
+    turn = PublishedTurn(b"t", 1, b"-", b"token", b"yes", 1000, 10)
+    ours = LogEntry(FAR, b"0123456789-ours-", a_digest(FAR), ListEdit(push=(b"answer",)), b"token", turn)
+    there = OpsRecord(1, b"0123456789-again" if ran_again else an_id(1), a_digest(1))
+    plan = make_plan([ours], replace(nothing_at(1), records=(there,)), FAR)
+    assert (plan.push, plan.turns) == (((), ()) if ran_again else ((b"answer",), (turn,)))
+    assert (FAR in plan.missing) is ran_again
 
 
 def test_a_change_that_is_put_back_too_far_back_to_be_noted_still_brings_its_elements() -> None:
