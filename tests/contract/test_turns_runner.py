@@ -24,7 +24,18 @@ from agents import (
 from agents.extensions.memory import EncryptedSession
 from agents.memory import OpenAIResponsesCompactionSession, SQLiteSession
 
-from agents_redis_ha import Outcome, RedisHASession, Turn, UnconfirmedError, ha_session, ha_turn, lab, run_turn
+from agents_redis_ha import (
+    Outcome,
+    RedisHASession,
+    Turn,
+    TurnBusyError,
+    TurnLostError,
+    UnconfirmedError,
+    ha_session,
+    ha_turn,
+    lab,
+    run_turn,
+)
 from agents_redis_ha._turns.grant import TurnGrant
 from tests.support.runs import QUIET, SUMMARY, ScriptedModel, calls, compaction_client, says, weather
 from tests.support.waiting import eventually
@@ -67,8 +78,8 @@ async def answer(session: Any, model: ScriptedModel, turn_id: str = "t1", agent:
     return turn
 
 
-async def streamed(session: Any, model: ScriptedModel, turn_id: str = "t1", **options: Any) -> Turn:
-    agent = Agent(name="a", model=model, tools=[weather, broken, slow])
+async def streamed(session: Any, model: ScriptedModel, turn_id: str = "t1", agent: Any = None, **options: Any) -> Turn:
+    agent = agent or Agent(name="a", model=model, tools=[weather, broken, slow])
     async with ha_turn(session, turn_id, f"weather in {SECRET}?", **options) as turn:
         if not turn.is_answered:
             result = Runner.run_streamed(agent, turn.input, session=turn.session, run_config=QUIET)
@@ -215,6 +226,53 @@ async def test_a_run_that_fails_leaves_no_half_turn_behind(
     returned = [item["call_id"] for item in items if item.get("type") == "function_call_output"]
     assert called == returned  # nothing is left dangling
     assert [item.get("role") for item in items if "role" in item] == ["user", "assistant"]
+
+
+@standalone
+@runs
+@wrappings
+@pytest.mark.parametrize(
+    ("if_busy", "outputs", "answers"),
+    [
+        ("enqueue", ["weather", "wait"], ["first", "second"]),
+        ("reject", ["weather", "wait"], ["first"]),
+        ("interrupt", ["weather"], ["second"]),
+        ("rollback", [], ["second"]),
+    ],
+)
+async def test_a_second_message_meets_a_run(
+    servers: lab.Lab, session_id: str, run: Any, wrapping: Any, if_busy: Any, outputs: list[str], answers: list[str]
+) -> None:
+    began, goes_on = asyncio.Event(), asyncio.Event()
+
+    @function_tool
+    async def wait() -> str:
+        began.set()
+        await goes_on.wait()
+        return "waited"
+
+    model = tools_then([calls("wait", "c2")], [says("first")])
+    session = ha_session(servers.config(), session_id, ttl=600)
+    wrapped, options = wrapping(session)
+    first = asyncio.create_task(
+        run(wrapped, model, agent=Agent(name="a", model=model, tools=[weather, wait]), **options)
+    )
+    await began.wait()
+    second = asyncio.create_task(run(wrapped, ScriptedModel([says("second")]), "t2", if_busy=if_busy, **options))
+    await asyncio.wait([second], timeout=0.2 if if_busy == "enqueue" else 30)
+    goes_on.set()
+    ends = [type(end) for end in await asyncio.gather(first, second, return_exceptions=True)]
+    assert ends == [
+        Turn if "first" in answers else TurnLostError,
+        Turn if "second" in answers else TurnBusyError,
+    ]
+    items = await items_of(session, wrapping)
+    called = {item["call_id"]: item["name"] for item in items if item.get("type") == "function_call"}
+    assert [called[item["call_id"]] for item in items if item.get("type") == "function_call_output"] == outputs
+    assert len(called) == len(outputs)  # nothing is left dangling
+    assert [item["content"][0]["text"] for item in items if item.get("role") == "assistant"] == answers
+    kinds = [item.get("role") or item["type"] for item in items]
+    assert kinds[-2:] == (["user", "assistant"] if "second" in answers else ["function_call_output", "assistant"])
 
 
 @standalone
