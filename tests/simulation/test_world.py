@@ -139,6 +139,14 @@ def test_a_cancelled_call_is_seen_through() -> None:
     assert [str(mark) for mark in run.calls[1].result] == ["p0.s:1:0/1"]
 
 
+def test_a_server_that_closes_all_connections_as_its_memory_suffices_again_is_not_full_any_more() -> None:
+    full = Fault(kind="fill-memory", at=0.3, arguments={"seconds": 0.5})
+    stall = Fault(kind="pause-server", at=0.4, arguments={"seconds": 1.0})
+    kill = Fault(kind="kill-clients", at=0.5, arguments={})  # waits for the server, in front of what frees the memory
+    run = world.run(plan(step("append"), step("append", pause=2.0), faults=(full, stall, kill)))
+    assert [call.status for call in run.calls if call.op is Op.APPEND] == [Status.OK] * 2
+
+
 def test_nothing_passes_through_a_partition_and_everything_behind_it() -> None:
     cut = {"ways": ("there", "back"), "inside": ("h0",), "seconds": 2.0}
     run = world.run(plan(step("append"), faults=(Fault(kind="partition", at=0.05, arguments=cut),)))
