@@ -84,3 +84,22 @@ def test_a_pop_that_is_answered_with_what_another_had_taken_may_have_taken_somet
     story.calls[1:] = [*late, read]
     # One pop has taken the newest item in any case, and each of the others may have taken one before.
     assert (Kind.TORN in story.kinds([*older[:2]])) is (len(callers) < 2)
+
+
+@pytest.mark.parametrize(
+    ("of_older", "of_newer", "begins_behind", "is_torn"),
+    [(2, 2, False, False), (2, 1, False, True), (1, 2, False, True), (2, 2, True, True)],
+)
+def test_a_pop_whose_answer_is_there_again_has_taken_one_other_item_that_was_written_meanwhile(
+    of_older: int, of_newer: int, begins_behind: bool, is_torn: bool
+) -> None:
+    story = Story()
+    older = story.append("a", 2).items
+    pop = story.pop("b")  # first on a server that has c's items already; it is answered by one that has not
+    newer = story.append("c", 3)
+    story.calls[1] = replace(pop, begin=newer.end + 0.01 if begins_behind else pop.begin, end=newer.end + 0.02)
+    story.stored = [*older[:of_older], *newer.items[:of_newer]]  # what the first one has; the other one is lost
+    story.read("d")
+    # It has taken one item there, the newest; and none but its answer where that is not there.
+    assert (Kind.TORN in story.kinds()) is is_torn
+    assert (Kind.POPPED_STILL_THERE in story.kinds()) is (of_older == 2)

@@ -82,6 +82,7 @@ SIX_PROCESSES = {
     1040399: "a session that was evicted is put back by processes that had used it before a failover, behind a new one",
     1042172: "the same, where the failover came behind the eviction",
     1034534: "a window does not reach back to a change that others were put back behind",
+    1047814: "a pop is made on a server that stands still, too, and that one has another newest item",
     1300806: "a server that is full stands still, and closes all connections when its memory suffices again",
 }
 

@@ -3,8 +3,10 @@
 What can remove an item: a pop that returned it; a clear or a replacement that did not end before the item's batch
 began; a pop whose outcome is unknown, or was unknown then, one item each. A clear takes everything, so it explains
 nothing if an older batch is still there; a pop takes the newest item, so it explains nothing if a newer batch was
-complete before it began and is still there. Servers lose whole batches, so that pops explain ends of batches first;
-then what the same session object had shown before, since it pops from the server that it reads.
+complete before it began and is still there. A pop whose answer is there again was made on two servers, of which one is
+lost: on the other one it took another item, if that was not confirmed yet when the pop began. Servers lose whole
+batches, so that pops explain ends of batches first; then what the same session object had shown before, since it pops
+from the server that it reads.
 """
 
 from __future__ import annotations
@@ -39,8 +41,12 @@ class Absence:
 
 @dataclass(frozen=True)
 class _Open:
-    """An absence that only a pop of unknown outcome can explain, begun before the deadline."""
+    """An absence that only a pop can explain: one of unknown outcome, begun before the deadline, or one made twice.
 
+    That one began before it was known, by its confirmation or a look, that the item is there.
+    """
+
+    known: float
     deadline: float
     absence: Absence
 
@@ -58,20 +64,21 @@ def find_absences(history: SessionHistory, view: View, shown: Mapping[BatchId, f
     unexplained.sort(key=lambda each: (each.absence.whole, not each.absence.shown_before, each.deadline))
     under_way = _under_way(history, view, shown)
     pops = sorted(pop.begin for pop in (*history.open_pops, *under_way) if pop.begin < view.end)
+    twice = sorted(pop.begin for pop in history.pops if pop.end <= view.end and view.present.intersection(pop.result))
     explained: list[_Open] = []
     for each in unexplained:
-        if _suffice(pops, [*explained, each]):
+        if _suffice(pops, twice, [*explained, each]):
             explained.append(each)
         else:
             yield each.absence
 
 
-def _suffice(pops: Sequence[float], absences: Iterable[_Open]) -> bool:
+def _suffice(pops: Sequence[float], twice: Sequence[float], absences: Iterable[_Open]) -> bool:
     """Return whether there are pops for all that is missing, each begun in time."""
     needed = 0
-    for each in sorted(absences, key=lambda each: each.deadline):
+    for each in sorted(absences, key=lambda each: each.known):  # the deadlines have the same order
         needed += len(each.absence.marks)
-        if needed > bisect_right(pops, each.deadline):
+        if needed > bisect_right(pops, each.deadline) + bisect_left(twice, each.known):
             return False
     return True
 
@@ -158,7 +165,7 @@ def _absent(landscape: _Landscape, shown: Mapping[BatchId, float]) -> Iterator[_
         if not marks or landscape.may_be_cleared(call):
             continue
         if view.complete or not history.stands_in_front(batch, view):
-            yield _Open(landscape.pop_deadline(known), Absence(batch, marks, True, batch in shown))
+            yield _Open(known, landscape.pop_deadline(known), Absence(batch, marks, True, batch in shown))
 
 
 def _cut(landscape: _Landscape) -> Iterator[_Open]:
@@ -167,4 +174,4 @@ def _cut(landscape: _Landscape) -> Iterator[_Open]:
         if ends[batch].place + 1 < ends[batch].size:
             marks = landscape.left(missing_tail(landscape.view, batch))
             if marks:
-                yield _Open(landscape.pop_deadline(call.settled), Absence(batch, marks, False, False))
+                yield _Open(call.settled, landscape.pop_deadline(call.settled), Absence(batch, marks, False, False))
