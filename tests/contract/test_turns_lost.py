@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from agents_redis_ha import HistoryLostError, TurnLostError, ha_session, ha_turn, lab
+from agents_redis_ha._turns.grant import TurnGrant
 from tests.support.history import History, Workers, forget_all, message, texts
-from tests.support.turns import CALL, OUTPUT, abandon, run, whole
+from tests.support.turns import CALL, OUTPUT, abandon, elsewhere, run, whole
 
 QUICK: Any = {"retry": {"deadline_seconds": 1.0}}
 standalone = pytest.mark.parametrize("topology", ["standalone"], indirect=True)
@@ -196,3 +197,31 @@ async def test_a_lost_turn_is_told_to_a_suspension_a_save_and_a_read(workers: Wo
         await granted.suspend([b"{}"], b"{}")
     with pytest.raises(TurnLostError):
         await granted.read(0)
+
+
+@standalone
+async def test_a_loss_that_a_renewal_is_told_of_while_the_turn_is_published_cancels_nothing(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = await workers.make(**QUICK), await workers.make()
+    told: list[Any] = []
+    published = TurnGrant.finish
+
+    async def keep(grant: TurnGrant, on_loss: Any) -> None:
+        told.append(on_loss)
+
+    async def finish(grant: TurnGrant, *args: Any, **how: Any) -> None:
+        told.pop()()  # the reply to a renewal comes in this moment
+        await published(grant, *args, **how)
+
+    monkeypatch.setattr(TurnGrant, "keep", keep)
+    monkeypatch.setattr(TurnGrant, "finish", finish)
+
+    async def lose() -> None:
+        async with ha_turn(ours, "t1", "one", lease_seconds=1.0) as turn:
+            await elsewhere(theirs.clear_session())  # behind the lease, which is not renewed
+            turn.answer()
+
+    with pytest.raises(TurnLostError):
+        await lose()
+    await asyncio.sleep(0)  # nothing is left to be cancelled

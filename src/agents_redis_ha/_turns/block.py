@@ -234,8 +234,13 @@ class TurnBlock:
         self._grant = grant
         self._own = OWN_TURNS.set(OWN_TURNS.get() | {self._spec.token})
         self._interruption = Interruption(asyncio.current_task())
-        self._renewal = asyncio.ensure_future(grant.keep(self._interruption.cancel_task))
+        self._renewal = asyncio.ensure_future(grant.keep(self._cancel_block))
         return grant, self._staged
+
+    def _cancel_block(self) -> None:
+        """Cancel the block, unless it was left: then publishing tells that the turn is lost."""
+        if not self._staged.closed:
+            self._interruption.cancel_task()
 
     def _forgets(self, error: BaseException | None) -> bool:
         decision = "keep" if error is None else self._options.on_error
