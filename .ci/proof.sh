@@ -55,8 +55,8 @@ for each in $chosen; do
       ;;
     busy)
       proven "$each" "all but the containers on a busy machine: four processes a core, and two that only count" \
-        "pytest --faults --ignore=tests/compose -n $((4 * $(nproc)))" .ci/busy.sh \
-        "$main/python" -m pytest -q -p no:cacheprovider --faults --ignore=tests/compose -n $((4 * $(nproc))) tests
+        "pytest --proof --ignore=tests/compose -n $((4 * $(nproc)))" .ci/busy.sh \
+        "$main/python" -m pytest -q -p no:cacheprovider --proof --ignore=tests/compose -n $((4 * $(nproc))) tests
       ;;
     redis-6.2)
       proven "$each" "the contract on 6.2, with Sentinel" "AGENTS_REDIS_HA_SERVER=… pytest tests/contract" \

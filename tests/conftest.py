@@ -33,15 +33,17 @@ def pytest_report_header() -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="Run the tests that take minutes, too.")
+    parser.addoption("--proof", action="store_true", help="And all of their kind.")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     sort_for_processes(config, items)
-    if config.option.faults or "faults" in config.option.markexpr:
-        return
-    for item in items:
-        if item.get_closest_marker("faults"):
-            item.add_marker(pytest.mark.skip(reason="takes minutes: --faults"))
+    for marker, runs in (("proof", config.option.proof), ("faults", config.option.proof or config.option.faults)):
+        if runs or marker in config.option.markexpr:
+            continue
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"takes minutes: --{marker}"))
 
 
 class Labs:

@@ -26,10 +26,10 @@ def demo(*arguments: str) -> tuple[int, dict[str, Any]]:
     ("topology", "fault"),
     [
         ("sentinel", "kill"),
-        ("sentinel", "stall"),
+        pytest.param("sentinel", "stall", marks=pytest.mark.proof),
         ("cluster", "kill"),
-        ("cluster", "move-slot"),
-        ("tls", "stall"),
+        pytest.param("cluster", "move-slot", marks=pytest.mark.proof),
+        pytest.param("tls", "stall", marks=pytest.mark.proof),
     ],
 )
 def test_no_turn_is_lost_doubled_or_out_of_order(topology: str, fault: str) -> None:

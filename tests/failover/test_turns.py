@@ -17,7 +17,7 @@ from tests.failover.turns.kills import killable, play_all
 from tests.failover.turns.queues import Change, order_of_arrival
 from tests.failover.turns.stops import Stop, play_stop
 
-faults = pytest.mark.faults
+faults, proof = pytest.mark.faults, pytest.mark.proof
 
 
 @faults
@@ -45,14 +45,14 @@ def test_fifty_workers_of_one_session_answer_each_turn_whole_once_and_in_order(t
 @pytest.mark.parametrize(
     ("grant", "taken_by"),
     [
-        ("stays", "same"),
+        pytest.param("stays", "same", marks=proof),
         ("stays", "running"),
         ("stays", "other"),
-        ("stays", "none"),
+        pytest.param("stays", "none", marks=proof),
         ("fails over", "other"),
-        ("fails over", "none"),
+        pytest.param("fails over", "none", marks=proof),
         ("lost", "running"),
-        ("lost", "none"),
+        pytest.param("lost", "none", marks=proof),
     ],
 )
 def test_a_stopped_worker_is_refused_if_another_took_its_turn_and_goes_on_if_none_did(
@@ -64,7 +64,7 @@ def test_a_stopped_worker_is_refused_if_another_took_its_turn_and_goes_on_if_non
 
 @faults
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [MOMENTS[0], *(pytest.param(each, marks=proof) for each in MOMENTS[1:])])
 def test_one_of_two_hundred_claims_gets_the_turn(tmp_path: Path, moment: str) -> None:
     with lab.start("sentinel") as servers:
         result = claim_all(servers, "claimed", tmp_path / "log", moment=moment, seed=1)
