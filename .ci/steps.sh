@@ -7,7 +7,6 @@ step() { printf '\n== %s\n' "$*"; }
 
 work=$(mktemp -d)
 ensuring=
-seeding=
 trap 'wait; rm -rf "$work"' EXIT
 
 environment() { # folder, interpreter, extras, more arguments of pip: made once
@@ -83,19 +82,5 @@ simulate_verdicts() { # interpreter, file: the verdicts on fixed seeds
   local topology
   for topology in $TOPOLOGIES; do
     "$1" -m tests.simulation --topology "$topology" --runs 15 --report "$2" >>"$2.log" || { cat "$2.log"; return 1; }
-  done
-}
-
-fresh_seeds() {
-  local seed topology workload
-  seed=$(date +%s)
-  step "two minutes of simulated runs on fresh seeds from $seed on: python -m tests.simulation --replay SEED --topology TOPOLOGY --workload WORKLOAD"
-  for topology in $TOPOLOGIES; do
-    for workload in operations turns; do
-      # What a fresh seed finds was there before the change that meets it: it is said, and does not stop that change.
-      nice -n 19 "$main/python" -m tests.simulation --topology "$topology" --workload "$workload" --seed "$seed" \
-        --runs 1000000 --minutes 0.25 --jobs 2 |
-        sed "s/^/$topology, $workload: /" || echo "TO BE MENDED, with its seed in tests/simulation/test_seeds.py"
-    done
   done
 }
