@@ -204,17 +204,18 @@ class Interruption:
     def cancel(self, awaited: asyncio.Future[Any] | None) -> None:
         """Cancel what the task waits for, unless it has just come or its owner has just cancelled it."""
         if awaited is not None and awaited.cancel():
-            self.happened = True
-            if sys.version_info < (3, 11):
-                self._task._cancel_message = self  # noqa: SLF001 (the owner's takes its place)
+            self._note()
 
     def cancel_task(self) -> None:
         """Cancel the task wherever it is, unless its owner has just cancelled it where that cannot be told apart."""
         if sys.version_info < (3, 11):
-            awaited = self._task._fut_waiter  # noqa: SLF001
-            if self._task._must_cancel or (awaited is not None and awaited.cancelled()):  # noqa: SLF001
+            awaited = self._task._fut_waiter  # noqa: SLF001 (nothing else tells)
+            if self._task._must_cancel or (awaited is not None and awaited.cancelled()):  # noqa: SLF001 (the same)
                 return
         self._task.cancel()
+        self._note()
+
+    def _note(self) -> None:
         self.happened = True
         if sys.version_info < (3, 11):
             self._task._cancel_message = self  # noqa: SLF001 (the owner's takes its place)

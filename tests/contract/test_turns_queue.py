@@ -33,6 +33,13 @@ class Queue:
         """Let the places of these turns, in the order of the queue, hold for so long, or have run out before."""
         await asyncio.to_thread(self._write, milliseconds)
 
+    async def leave_a_dead_one(self, session: RedisHASession) -> None:
+        """Let one turn die while it waits for another, which ends; a minute passes."""
+        async with ha_turn(session, "running") as turn:
+            assert await self.ask("dead") == 1
+            await self.let_places_end_in(dead=-60_000)
+            turn.answer()
+
     def _write(self, milliseconds: Mapping[str, int]) -> None:
         seconds, microseconds = self._client.time()
         now = seconds * 1000 + microseconds // 1000
@@ -77,10 +84,7 @@ async def test_one_who_is_not_heard_of_while_others_are_loses_its_place(servers:
 async def test_all_who_wait_may_have_died(servers: lab.Lab, session_id: str) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
     queue = Queue(servers, session)
-    async with ha_turn(session, "running") as turn:
-        assert await queue.ask("dead") == 1
-        await queue.let_places_end_in(dead=-60_000)
-        turn.answer()
+    await queue.leave_a_dead_one(session)
     async with ha_turn(session, "living", wait_seconds=60) as turn:
         turn.answer()
 
@@ -102,10 +106,7 @@ async def test_those_who_died_hold_nobody_up_who_does_not_queue(
 ) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
     queue = Queue(servers, session)
-    async with ha_turn(session, "running") as turn:
-        assert await queue.ask("dead") == 1
-        await queue.let_places_end_in(dead=-60_000)
-        turn.answer()
+    await queue.leave_a_dead_one(session)
     async with ha_turn(session, "first", if_busy=if_busy, wait_seconds=1) as turn:
         turn.answer()
 
@@ -114,10 +115,7 @@ async def test_those_who_died_hold_nobody_up_who_does_not_queue(
 async def test_one_that_died_is_waited_for_once_however_short_others_wait(servers: lab.Lab, session_id: str) -> None:
     session = ha_session(servers.config(), session_id, ttl=600)
     queue = Queue(servers, session)
-    async with ha_turn(session, "running") as turn:
-        assert await queue.ask("dead") == 1
-        await queue.let_places_end_in(dead=-60_000)
-        turn.answer()
+    await queue.leave_a_dead_one(session)
     for _ in range(2):
         with pytest.raises(TurnBusyError):
             await ha_turn(session, "short", wait_seconds=0).__aenter__()

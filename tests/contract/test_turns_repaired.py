@@ -9,6 +9,7 @@ import pytest
 
 from agents_redis_ha import (
     OutcomeLostError,
+    RedisHASession,
     TurnBusyError,
     TurnLostError,
     WrongKeyTypeError,
@@ -67,15 +68,21 @@ async def test_a_published_turn_that_a_failover_dropped_is_put_back_with_its_res
     assert await theirs.get_items() == [*whole("zero"), *whole("one")]
 
 
-async def test_one_that_had_read_the_turn_puts_it_back_and_it_does_not_run_again(
-    workers: Workers, history: History
-) -> None:
+async def put_back_what_was_read(workers: Workers, history: History) -> RedisHASession:
+    """Lose a turn with the server, and return a process that had read it and put it back."""
     ours, theirs = await workers.make(), await workers.make()
     await run(ours, "t0", "zero")
     async with history.losing():
         await run(ours, "t1", "one")
         await theirs.get_items()
     assert await theirs.get_items() == [*whole("zero"), *whole("one")]
+    return theirs
+
+
+async def test_one_that_had_read_the_turn_puts_it_back_and_it_does_not_run_again(
+    workers: Workers, history: History
+) -> None:
+    theirs = await put_back_what_was_read(workers, history)
     async with ha_turn(theirs, "t1", "one") as turn:
         assert turn.is_answered  # its result went with the process that published it
         with pytest.raises(OutcomeLostError):
@@ -86,12 +93,7 @@ async def test_one_that_had_read_the_turn_puts_it_back_and_it_does_not_run_again
 async def test_a_turn_that_a_reader_put_back_does_not_run_again_when_its_id_is_not_remembered_any_more(
     workers: Workers, history: History, clears: bool
 ) -> None:
-    ours, theirs = await workers.make(), await workers.make()
-    await run(ours, "t0", "zero")
-    async with history.losing():
-        await run(ours, "t1", "one")
-        await theirs.get_items()
-    assert await theirs.get_items() == [*whole("zero"), *whole("one")]
+    theirs = await put_back_what_was_read(workers, history)
     if clears:
         await theirs.clear_session()
     await history.evict("ops")  # as it expires
